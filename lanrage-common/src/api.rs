@@ -1,0 +1,293 @@
+//! The daemon's local API as `lanrage`, the web UI and scripts see it: JSON on the Unix socket and on loopback.
+//!
+//! | request | body → answer |
+//! |---|---|
+//! | `GET /api/v1/status` | → [`Status`] |
+//! | `GET /api/v1/events` | → server-sent events, each a whole [`Status`], at most four a second |
+//! | `POST /api/v1/party` | [`CreatePartyRequest`] → [`InviteAnswer`] |
+//! | `POST /api/v1/party/join` | [`JoinRequest`] → [`Status`] |
+//! | `POST /api/v1/party/leave` | → [`Status`] |
+//! | `POST /api/v1/party/invite` | [`InviteRequest`] → [`InviteAnswer`] |
+//! | `POST /api/v1/up`, `POST /api/v1/down` | → [`Status`] |
+//! | `POST /api/v1/ping` | [`PingRequest`] → [`PingAnswer`] |
+//!
+//! Refusals are [`crate::protocol::ErrorBody`]. Field names are part of the documented interface: add, do not rename.
+
+use crate::identity::{DeviceKey, Fingerprint, PartyId, WgKey};
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// How a pair of members talks now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathKind {
+    /// Straight to the other's address.
+    Direct,
+    /// Through a relay, over UDP.
+    Relay,
+    /// Through a relay, over TLS on TCP.
+    Tls,
+    /// Not at all yet.
+    None,
+}
+
+/// How a relay forwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelayMode {
+    /// In the network driver.
+    XdpNative,
+    /// In the kernel's generic XDP hook.
+    XdpGeneric,
+    /// In the daemon.
+    Userspace,
+}
+
+/// Everything the daemon knows that is fit to show; holds no secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the daemon.
+    pub version: String,
+    /// Roles this process runs: `control`, `relay`, `peer`.
+    pub roles: Vec<String>,
+    /// Whether the tunnel is meant to be up.
+    pub up: bool,
+    /// This device; absent without the peer role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceStatus>,
+    /// The party, when in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub party: Option<PartyStatus>,
+    /// The control server this peer uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlStatus>,
+    /// The relay in this process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayStatus>,
+    /// What a person should know or do now, most urgent first.
+    pub problems: Vec<Problem>,
+}
+
+/// Something that is wrong, with its cure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Stable name, e.g. `control_unreachable`.
+    pub code: String,
+    /// What happened, to what.
+    pub message: String,
+    /// What to do.
+    pub fix: String,
+}
+
+/// This device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// Shown to people.
+    pub name: String,
+    /// Who it is.
+    pub key: DeviceKey,
+    /// Short form of `key`.
+    pub fingerprint: Fingerprint,
+}
+
+/// The party this device is in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartyStatus {
+    /// For machines.
+    pub id: PartyId,
+    /// For people.
+    pub name: String,
+    /// The virtual LAN.
+    pub subnet: Ipv4Net,
+    /// Own address in it.
+    pub address: Ipv4Addr,
+    /// The network interface, when it exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Bytes a packet on the interface may have.
+    pub mtu: u16,
+    /// Is this device the host?
+    pub host: bool,
+    /// Everybody, this device first.
+    pub members: Vec<MemberStatus>,
+    /// Lane counters.
+    pub lane: LaneStatus,
+}
+
+/// One member as this device sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Shown to people.
+    pub name: String,
+    /// Who it is.
+    pub device: DeviceKey,
+    /// Its tunnel key.
+    pub wg: WgKey,
+    /// Its address in the party.
+    pub address: Ipv4Addr,
+    /// Is it this device?
+    #[serde(rename = "self")]
+    pub is_self: bool,
+    /// Is it the party's host?
+    pub host: bool,
+    /// Connected to the control server.
+    pub online: bool,
+    /// How packets go to it.
+    pub path: PathKind,
+    /// Where they go: its own address, or the relay's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<SocketAddr>,
+    /// Name of the relay, when `path` uses one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
+    /// One sentence: why this path, and what would better it.
+    pub why: String,
+    /// Median round trip of the last probes on the path, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+    /// Mean difference of successive round trips, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter_ms: Option<f64>,
+    /// Probes without an answer, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Seconds since WireGuard's last handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_age_s: Option<u64>,
+    /// Payload bytes received from it.
+    pub rx_bytes: u64,
+    /// Payload bytes sent to it.
+    pub tx_bytes: u64,
+}
+
+/// What the lane has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// Group packets seen on the interface.
+    pub seen: u64,
+    /// Copies sent to members.
+    pub copied: u64,
+    /// Group packets delivered to this device.
+    pub delivered: u64,
+    /// Dropped, by reason.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// The control server this peer uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlStatus {
+    /// Its origin.
+    pub url: String,
+    /// Connected now?
+    pub connected: bool,
+}
+
+/// The relay in this process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayStatus {
+    /// Addresses told to members.
+    pub addresses: Vec<SocketAddr>,
+    /// How it forwards.
+    pub mode: RelayMode,
+    /// Why not better, when there is something better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode_reason: Option<String>,
+    /// What would make it better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode_fix: Option<String>,
+    /// Members bound now.
+    pub bindings: u32,
+    /// Flows installed now.
+    pub flows: u32,
+    /// Data packets the kernel program forwarded.
+    pub kernel_forwarded: u64,
+    /// Data packets the daemon forwarded.
+    pub userspace_forwarded: u64,
+    /// Kernel counters by reason: packets.
+    pub kernel: BTreeMap<String, u64>,
+    /// Daemon counters by reason: packets.
+    pub userspace: BTreeMap<String, u64>,
+}
+
+/// Founds a party.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreatePartyRequest {
+    /// Shown to people.
+    pub name: String,
+    /// Control server's origin; the daemon's configured one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<String>,
+}
+
+/// Joins by link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// The whole invite link.
+    pub invite: String,
+}
+
+/// Asks for an invite.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InviteRequest {
+    /// See [`crate::protocol::CreateInvite`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u64>,
+    /// See [`crate::protocol::CreateInvite`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+}
+
+/// A fresh invite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteAnswer {
+    /// The whole link, secret included: shown once, to whom it was made for.
+    pub link: String,
+    /// The link as an SVG QR code.
+    pub qr_svg: String,
+    /// Unix seconds.
+    pub expires_at: u64,
+    /// Devices that may use it; absent = no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses_left: Option<u32>,
+}
+
+/// Pings a member through the tunnel (ICMP echo).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PingRequest {
+    /// Name, overlay address, or unique start of a name.
+    pub member: String,
+    /// How many, 1 to 100.
+    #[serde(default = "default_ping_count")]
+    pub count: u32,
+}
+
+fn default_ping_count() -> u32 {
+    4
+}
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PingAnswer {
+    /// Whom.
+    pub member: String,
+    /// Where.
+    pub address: Ipv4Addr,
+    /// One entry per echo sent, in order.
+    pub replies: Vec<PingReply>,
+}
+
+/// One echo.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PingReply {
+    /// Round trip in milliseconds; absent = no answer within a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+    /// The path in use when it was sent.
+    pub path: PathKind,
+}

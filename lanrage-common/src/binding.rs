@@ -1,0 +1,1 @@
+//! STUN messages by which a member binds to a relay.

@@ -1,0 +1,1 @@
+//! The control server's rules for one party.

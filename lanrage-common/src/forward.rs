@@ -1,0 +1,1 @@
+//! The pure forwarding plan that kernel, userspace and tests share.

@@ -1,0 +1,1 @@
+//! Address leases of a party.

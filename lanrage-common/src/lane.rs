@@ -1,0 +1,1 @@
+//! How broadcast and multicast cross the tunnel.

@@ -1,0 +1,44 @@
+//! The core of LANrage that has no I/O: packet views, kernel map layouts, message types and state machines.
+//!
+//! | feature | adds | used by |
+//! |---|---|---|
+//! | none | `wire`, `reason`, `maps`, `forward` (`no_std`) | kernel programs |
+//! | `std` | identity, messages, and the state machines | daemon, tests, every operating system |
+//! | `user` | `aya::Pod` for the map types | the daemon's kernel loader |
+//!
+//! Every state machine has the same four verbs: `handle_*(input, now)`, `poll_output()`, `poll_timeout()`,
+//! `handle_timeout(now)`. None reads a clock, owns a socket or makes its own randomness.
+#![cfg_attr(not(feature = "std"), no_std)]
+#![deny(missing_docs)]
+
+pub mod forward;
+pub mod maps;
+pub mod reason;
+pub mod wire;
+
+#[cfg(feature = "std")]
+pub mod api;
+#[cfg(feature = "std")]
+pub mod binding;
+#[cfg(feature = "std")]
+pub mod control;
+#[cfg(feature = "std")]
+pub mod identity;
+#[cfg(feature = "std")]
+pub mod invite;
+#[cfg(feature = "std")]
+pub mod ipam;
+#[cfg(feature = "std")]
+pub mod lane;
+#[cfg(feature = "std")]
+pub mod party;
+#[cfg(feature = "std")]
+pub mod path;
+#[cfg(feature = "std")]
+pub mod protocol;
+#[cfg(feature = "std")]
+pub mod relay;
+#[cfg(feature = "std")]
+pub mod ticket;
+#[cfg(feature = "std")]
+pub mod time;

@@ -1,0 +1,1 @@
+//! A member's view of its party.

@@ -1,0 +1,3 @@
+//! How a pair of members finds and keeps its path.
+
+pub mod probe;

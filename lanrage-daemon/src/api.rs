@@ -1,0 +1,1 @@
+//! The local API: Unix socket, loopback HTTP, web UI.

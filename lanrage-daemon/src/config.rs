@@ -1,0 +1,138 @@
+//! Configuration: `/etc/lanrage/lanrage.toml`, overridden by environment and flags.
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// Every setting, with its default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Keys, leases, party state (mode 0700).
+    pub state_dir: PathBuf,
+    /// Unix socket of the local API.
+    pub socket: PathBuf,
+    /// Loopback address of web UI and REST.
+    pub ui: SocketAddr,
+    /// The control server role.
+    pub control: ControlConfig,
+    /// The relay role.
+    pub relay: RelayConfig,
+    /// The peer role.
+    pub peer: PeerConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/lanrage".into(),
+            socket: "/run/lanrage/lanrage.sock".into(),
+            ui: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8666),
+            control: ControlConfig::default(),
+            relay: RelayConfig::default(),
+            peer: PeerConfig::default(),
+        }
+    }
+}
+
+/// The control server role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControlConfig {
+    /// TCP address to listen on.
+    pub listen: SocketAddr,
+    /// Origin that invite links carry, e.g. `https://play.example`; guessed from `listen` and the default route when absent.
+    pub public_url: Option<String>,
+    /// What relays must present; made at first start and stored in `state_dir/relay-token` when absent.
+    pub relay_token: Option<String>,
+    /// Subnet of new parties.
+    pub subnet: Ipv4Net,
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8667),
+            public_url: None,
+            relay_token: None,
+            subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 66, 0, 0), 16),
+        }
+    }
+}
+
+/// How the relay may forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelayModeChoice {
+    /// The best that works: native XDP, generic XDP, userspace.
+    Auto,
+    /// Native XDP or userspace.
+    XdpNative,
+    /// Generic XDP or userspace.
+    XdpGeneric,
+    /// Userspace only.
+    Userspace,
+}
+
+/// The relay role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RelayConfig {
+    /// UDP address to listen on.
+    pub listen: SocketAddr,
+    /// Address told to members; `listen`, or with an unspecified `listen` the default route's source address, when absent.
+    pub public_address: Option<SocketAddr>,
+    /// Name at the control server; the host name when absent.
+    pub name: Option<String>,
+    /// Free text such as `eu-west`.
+    pub region: String,
+    /// Origin of the control server.
+    pub control: Option<String>,
+    /// The control server's `relay_token`.
+    pub token: Option<String>,
+    /// Network interfaces for XDP; the one that has `listen`'s address when empty.
+    pub interfaces: Vec<String>,
+    /// How it may forward.
+    pub mode: RelayModeChoice,
+    /// Flows the kernel table holds.
+    pub max_flows: u32,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 3478),
+            public_address: None,
+            name: None,
+            region: String::new(),
+            control: None,
+            token: None,
+            interfaces: Vec::new(),
+            mode: RelayModeChoice::Auto,
+            max_flows: 65_536,
+        }
+    }
+}
+
+/// The peer role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PeerConfig {
+    /// Name shown to others; the host name when absent.
+    pub name: Option<String>,
+    /// Origin of the control server for new parties (invites name their own).
+    pub control: Option<String>,
+    /// Name of the network interface.
+    pub interface: String,
+    /// UDP port of the tunnel; 0 = a random one, kept in the state directory.
+    pub port: u16,
+    /// Bytes a packet on the interface may have.
+    pub mtu: u16,
+}
+
+impl Default for PeerConfig {
+    fn default() -> Self {
+        Self { name: None, control: None, interface: "lanrage0".into(), port: 0, mtu: 1420 }
+    }
+}

@@ -1,0 +1,3 @@
+//! The control server role, and the client by which peers and relays talk to one.
+
+pub mod client;

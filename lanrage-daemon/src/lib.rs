@@ -1,0 +1,11 @@
+//! LANrage's I/O: sockets, kernel programs, storage and interfaces around the pure cores of `lanrage-common`.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod datapath;
+pub mod peer;
+pub mod platform;
+pub mod relay;
+pub mod roles;

@@ -1,0 +1,1 @@
+//! Starts the roles that a process runs and joins them.

@@ -1,0 +1,1 @@
+//! The lab and shared fixtures of LANrage tests.
