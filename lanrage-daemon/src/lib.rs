@@ -9,3 +9,4 @@ pub mod peer;
 pub mod platform;
 pub mod relay;
 pub mod roles;
+pub mod shutdown;
