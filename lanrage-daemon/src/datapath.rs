@@ -1,10 +1,24 @@
 //! The relay's data path: kernel programs where they attach, with the daemon's own forwarding as fallback.
 //!
-//! [`Datapath`] is the only writer of the kernel maps.
+//! [`Datapath`] is the only writer of the kernel maps. The relay role
+//! 1. opens it once: [`Datapath::open`] always gives one, whose [`Report`] says how it forwards and why not better;
+//! 2. calls [`Datapath::install`] and [`Datapath::remove`] as its flow table changes. A flow that cannot be installed, or
+//!    whose next hop is not known yet, is no failure: the kernel passes its packets up and the daemon forwards them;
+//! 3. polls [`Datapath::maintain`] in its event loop, which keeps next hops in step with routes and neighbours:
+//!
+//! ```ignore
+//! tokio::select! {
+//!     () = datapath.maintain() => {}
+//!     received = socket.recv_from(&mut buffer) => { … }
+//! }
+//! ```
+//! 4. drops it to detach.
 
+use crate::config::RelayConfig;
 use lanrage_common::api::RelayMode;
 use lanrage_common::relay::{Flow, Target};
 use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 
 /// How the relay forwards, and why not better.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +49,17 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// How it forwards.
+    /// Attaches the best that works: native XDP, generic XDP, or nothing. Needs a tokio runtime.
+    ///
+    /// `listen` is the relay socket's bound address; when it is unspecified, every address of this host counts as the
+    /// relay's, as for the socket itself.
+    pub async fn open(_config: &RelayConfig, _listen: SocketAddrV4) -> Self {
+        let reason = Some("this build has no eBPF program".to_owned());
+        let fix = Some("run `cargo xtask build-ebpf`, then build the daemon again".to_owned());
+        Self { report: Report { mode: RelayMode::Userspace, reason, fix } }
+    }
+
+    /// How it forwards. Can change in [`Datapath::maintain`], when an interface goes away or comes back.
     pub fn report(&self) -> &Report {
         &self.report
     }
@@ -48,8 +72,19 @@ impl Datapath {
     /// Gives a flow back to the daemon.
     pub fn remove(&mut self, _flow: Flow) {}
 
-    /// Packets by reason since start; `forwarded` is what the kernel program sent on.
+    /// Waits for the next change of routes, neighbours or interfaces and puts it into the kernel. Cancel safe; never
+    /// ends in userspace mode.
+    pub async fn maintain(&mut self) {
+        std::future::pending().await
+    }
+
+    /// Packets that the kernel program saw since start, by name of `lanrage_common::reason::Reason`.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         BTreeMap::new()
+    }
+
+    /// Packets that the kernel program sent on since start.
+    pub fn forwarded(&self) -> u64 {
+        0
     }
 }

@@ -7,7 +7,21 @@ fn main() {
 }
 
 #[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
+mod program {
+    use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+
+    #[xdp]
+    fn relay(_: XdpContext) -> u32 {
+        xdp_action::XDP_PASS
+    }
+
+    /// The kernel gives some functions only to programs under the GPL.
+    #[unsafe(no_mangle)]
+    #[unsafe(link_section = "license")]
+    static LICENSE: [u8; 4] = *b"GPL\0";
+
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo) -> ! {
+        loop {}
+    }
 }
