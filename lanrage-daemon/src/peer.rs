@@ -1,5 +1,7 @@
 //! The peer role: tunnel, paths, lane and party membership of this device.
 
+pub mod tunnel;
+
 use lanrage_common::api::{
     ControlStatus, CreatePartyRequest, DeviceStatus, InviteAnswer, InviteRequest, JoinRequest, PartyStatus,
     PingAnswer, PingRequest, Problem,
