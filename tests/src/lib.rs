@@ -1,1 +1,6 @@
-//! The lab and shared fixtures of LANrage tests.
+//! The lab and shared fixtures of LANrage's tests.
+//!
+//! The lab is an internet of network namespaces in which the real binaries run: see [`lab`].
+#![forbid(unsafe_code)]
+
+pub mod lab;

@@ -1,0 +1,17 @@
+//! An internet in a box: network namespaces with routers, NATs, a control server, a relay and peers.
+//!
+//! ```text
+//!              lr-net (routes 192.0.2.0/24, 203.0.113.0/24, 198.51.100.0/24)
+//!     ┌───────────┬──────────┴─┬─────────────┐
+//!   lr-ctl      lr-rly       lr-n1         lr-n2      NAT routers, one a peer
+//!   control     relay          │             │
+//!                            lr-p1         lr-p2      peers
+//! ```
+//!
+//! Everything the lab makes is written to its directory below [`state::ROOT`] before it is made, so that `down` works
+//! after a crash too.
+
+pub mod conntrack;
+pub mod nat;
+pub mod netns;
+pub mod topology;
