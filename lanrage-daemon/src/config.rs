@@ -1,20 +1,57 @@
 //! Configuration: `/etc/lanrage/lanrage.toml`, overridden by environment and flags.
+//!
+//! Layers, later ones win:
+//! 1. the defaults below,
+//! 2. the file (`--config`, else `LANRAGE_CONFIG`, else [`DEFAULT_FILE`], which may be missing),
+//! 3. the environment: `LANRAGE_` + the key in capitals, sections joined by two underscores, e.g.
+//!    `LANRAGE_CONTROL__LISTEN=0.0.0.0:8667`; lists are separated by commas; an empty value unsets an optional key,
+//! 4. flags: `--set control.listen=0.0.0.0:8667` and the short forms that `lanrage-daemon --help` lists.
+//!
+//! Every key is checked where it was written, so that a complaint can name the line, variable or flag.
 
+mod keys;
+mod load;
+mod validate;
+
+pub use load::{Complaint, ConfigError, Loaded, Sources, load};
+
+use clap::ValueEnum;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+/// Read when no file is named; may be missing.
+pub const DEFAULT_FILE: &str = "/etc/lanrage/lanrage.toml";
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Connects this machine to its party.
+    Peer,
+    /// Forwards packets of members who cannot reach each other.
+    Relay,
+    /// Keeps parties, invites and rosters.
+    Control,
+    /// Control server, relay and peer in one process.
+    All,
+}
+
 /// Every setting, with its default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// What this process does; the command line's role wins.
+    pub role: Role,
     /// Keys, leases, party state (mode 0700).
     pub state_dir: PathBuf,
     /// Unix socket of the local API.
     pub socket: PathBuf,
     /// Loopback address of web UI and REST.
     pub ui: SocketAddr,
+    /// Lets `ui` be an address that other machines reach. The token still protects it, but it travels unencrypted.
+    pub ui_allow_remote: bool,
     /// The control server role.
     pub control: ControlConfig,
     /// The relay role.
@@ -26,9 +63,11 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            role: Role::Peer,
             state_dir: "/var/lib/lanrage".into(),
             socket: "/run/lanrage/lanrage.sock".into(),
             ui: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8666),
+            ui_allow_remote: false,
             control: ControlConfig::default(),
             relay: RelayConfig::default(),
             peer: PeerConfig::default(),

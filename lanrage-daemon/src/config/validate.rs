@@ -1,0 +1,183 @@
+//! Rules that a single value's type cannot express.
+
+use super::Config;
+use ipnet::Ipv4Net;
+use lanrage_common::protocol::{MAX_NAME, is_valid_name};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+/// The key that is to blame, and why.
+pub(super) type Fault = (&'static str, String);
+
+/// Below this IPv6 does not work inside, above it WireGuard's packets do not fit a 1500-byte path.
+const MTU: std::ops::RangeInclusive<u16> = 1280..=1440;
+/// IFNAMSIZ less its terminating zero.
+const MAX_INTERFACE: usize = 15;
+const MAX_FLOWS: std::ops::RangeInclusive<u32> = 2..=4_194_304;
+/// Longest path that fits `sockaddr_un` everywhere.
+const MAX_SOCKET_PATH: usize = 103;
+
+pub(super) fn check(config: &Config) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut rule = |key: &'static str, result: Result<(), String>| {
+        faults.extend(result.err().map(|message| (key, message)));
+    };
+    rule("state_dir", absolute(&config.state_dir));
+    rule("socket", absolute(&config.socket).and_then(|()| socket_length(&config.socket)));
+    rule("ui", loopback(config.ui, config.ui_allow_remote));
+    rule("control.public_url", optional(&config.control.public_url, origin));
+    rule("control.subnet", subnet(config.control.subnet));
+    rule("control.relay_token", optional(&config.control.relay_token, token));
+    rule("relay.public_address", config.relay.public_address.map_or(Ok(()), reachable));
+    rule("relay.name", optional(&config.relay.name, name));
+    rule("relay.control", optional(&config.relay.control, origin));
+    rule("relay.token", optional(&config.relay.token, token));
+    rule("relay.interfaces", config.relay.interfaces.iter().try_for_each(|name| interface(name)));
+    rule("relay.max_flows", range(config.relay.max_flows, &MAX_FLOWS, "flows"));
+    rule("peer.name", optional(&config.peer.name, name));
+    rule("peer.control", optional(&config.peer.control, origin));
+    rule("peer.interface", interface(&config.peer.interface));
+    rule("peer.mtu", range(config.peer.mtu, &MTU, "bytes"));
+    faults
+}
+
+fn optional(value: &Option<String>, rule: fn(&str) -> Result<(), String>) -> Result<(), String> {
+    value.as_deref().map_or(Ok(()), rule)
+}
+
+fn absolute(path: &Path) -> Result<(), String> {
+    if path.is_absolute() {
+        return Ok(());
+    }
+    Err(format!("{} is not an absolute path; start it with /", path.display()))
+}
+
+fn socket_length(path: &Path) -> Result<(), String> {
+    let length = path.as_os_str().len();
+    if length <= MAX_SOCKET_PATH {
+        return Ok(());
+    }
+    Err(format!(
+        "the path has {length} characters, a Unix socket may have {MAX_SOCKET_PATH}; choose a shorter one"
+    ))
+}
+
+fn loopback(address: SocketAddr, allow_remote: bool) -> Result<(), String> {
+    if address.ip().is_loopback() || allow_remote {
+        return Ok(());
+    }
+    Err(format!(
+        "{address} can be reached from other machines; use 127.0.0.1:{}, or set ui_allow_remote = true if you mean it",
+        address.port()
+    ))
+}
+
+/// An origin: scheme, host, optional port, and nothing more.
+pub(crate) fn origin(url: &str) -> Result<(), String> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let Some(authority) = rest else {
+        return Err(format!("{url} must start with https:// or http://"));
+    };
+    if authority.is_empty()
+        || authority.contains(['/', '?', '#', '@', '\\'])
+        || authority.contains(char::is_whitespace)
+    {
+        return Err(format!(
+            "{url} must be https://HOST or https://HOST:PORT, without a path or a slash at the end"
+        ));
+    }
+    if host_and_port(authority).is_none() {
+        return Err(format!("{url} has a malformed host or port; write https://HOST:PORT"));
+    }
+    Ok(())
+}
+
+fn host_and_port(authority: &str) -> Option<()> {
+    let (host, port) = match authority.rfind(']') {
+        Some(end) => (authority.get(1..end)?, authority[end + 1..].strip_prefix(':')),
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    if authority.starts_with('[') {
+        host.parse::<std::net::Ipv6Addr>().ok()?;
+    } else if host.is_empty()
+        || !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+    {
+        return None;
+    }
+    port.map_or(Some(()), |port| port.parse::<u16>().ok().filter(|port| *port > 0).map(|_| ()))
+}
+
+fn subnet(net: Ipv4Net) -> Result<(), String> {
+    let private = [
+        (Ipv4Addr::new(10, 0, 0, 0), 8),
+        (Ipv4Addr::new(172, 16, 0, 0), 12),
+        (Ipv4Addr::new(192, 168, 0, 0), 16),
+    ]
+    .map(|(address, bits)| Ipv4Net::new_assert(address, bits));
+    if net.trunc() != net {
+        return Err(format!("{net} has bits set behind its prefix; write {}", net.trunc()));
+    }
+    if !private.iter().any(|block| block.contains(&net)) {
+        return Err(format!(
+            "{net} is not private; use a part of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
+        ));
+    }
+    if !(16..=24).contains(&net.prefix_len()) {
+        return Err(format!("{net} has prefix /{}; use /16 to /24", net.prefix_len()));
+    }
+    Ok(())
+}
+
+fn token(token: &str) -> Result<(), String> {
+    if token.len() >= 16 && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err("a token has at least 16 printable ASCII characters and no blanks".into())
+}
+
+fn reachable(address: SocketAddr) -> Result<(), String> {
+    let unspecified = match address.ip() {
+        IpAddr::V4(ip) => ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unspecified() || ip.is_multicast(),
+    };
+    if unspecified || address.port() == 0 {
+        return Err(format!("{address} is not an address that members can send to"));
+    }
+    Ok(())
+}
+
+fn name(name: &str) -> Result<(), String> {
+    if is_valid_name(name) {
+        return Ok(());
+    }
+    Err(format!(
+        "{name:?} is not a name: 1 to {MAX_NAME} characters, no control characters, no blanks at the ends"
+    ))
+}
+
+fn interface(name: &str) -> Result<(), String> {
+    let well_formed = (1..=MAX_INTERFACE).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':')
+        && name != "."
+        && name != "..";
+    if well_formed {
+        return Ok(());
+    }
+    Err(format!(
+        "{name:?} is not an interface name: 1 to {MAX_INTERFACE} characters, no blanks, slashes or colons"
+    ))
+}
+
+fn range<T: PartialOrd + std::fmt::Display>(
+    value: T,
+    range: &std::ops::RangeInclusive<T>,
+    unit: &str,
+) -> Result<(), String> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(format!("{value} is outside {} to {} {unit}", range.start(), range.end()))
+}
