@@ -10,6 +10,11 @@
 //! | `POST /api/v1/party/invite` | [`InviteRequest`] → [`InviteAnswer`] |
 //! | `POST /api/v1/up`, `POST /api/v1/down` | → [`Status`] |
 //! | `POST /api/v1/ping` | [`PingRequest`] → [`PingAnswer`] |
+//! | `POST /api/v1/ui` | → [`UiAnswer`]; on the Unix socket only, because the answer holds the token |
+//! | `GET /metrics` | → the same figures as Prometheus text |
+//!
+//! On the Unix socket file permissions decide who may ask. On TCP every request needs `Authorization: Bearer <token>`
+//! (`state_dir/ui-token`), a loopback `Host`, and, if it has an `Origin`, its own.
 //!
 //! Refusals are [`crate::protocol::ErrorBody`]. Field names are part of the documented interface: add, do not rename.
 
@@ -290,4 +295,11 @@ pub struct PingReply {
     pub rtt_ms: Option<f64>,
     /// The path in use when it was sent.
     pub path: PathKind,
+}
+
+/// How to open the web UI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UiAnswer {
+    /// Opens it, token in the fragment: for this machine's owner only.
+    pub url: String,
 }

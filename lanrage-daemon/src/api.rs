@@ -1,1 +1,88 @@
 //! The local API: Unix socket, loopback HTTP, web UI.
+//!
+//! Requests are documented in [`lanrage_common::api`]. The API knows the roles only by their status watches and the
+//! peer's command channel; it touches neither sockets of the tunnel nor kernel maps.
+
+mod answer;
+mod guard;
+mod listen;
+mod metrics;
+mod page;
+mod routes;
+mod status;
+mod token;
+
+pub use listen::{BindError, Listeners};
+pub use token::Token;
+
+use crate::peer::PeerHandle;
+use crate::shutdown::Shutdown;
+use anyhow::Context as _;
+use lanrage_common::api::{Problem, RelayStatus};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How long open connections may take to finish when the daemon stops.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What the API shows and commands.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    /// Roles that run in this process.
+    pub roles: Vec<String>,
+    /// What the start-up noticed.
+    pub problems: Vec<Problem>,
+    /// The peer role.
+    pub peer: Option<PeerHandle>,
+    /// The relay role.
+    pub relay: Option<watch::Receiver<RelayStatus>>,
+}
+
+/// What every request handler sees.
+#[derive(Debug)]
+struct Shared {
+    daemon: Daemon,
+    ui_url: String,
+    shutdown: Shutdown,
+}
+
+/// Serves both listeners until `shutdown`; the task ends when they are closed.
+pub fn serve(
+    listeners: Listeners,
+    daemon: Daemon,
+    token: Token,
+    shutdown: Shutdown,
+) -> JoinHandle<anyhow::Result<()>> {
+    let guard = Arc::new(guard::Guard::new(listeners.ui_address, token.clone()));
+    let shared = Arc::new(Shared { daemon, ui_url: listeners.ui_url(&token), shutdown: shutdown.clone() });
+    let local = routes::local(shared.clone());
+    let loopback = routes::loopback(shared, guard);
+    tokio::spawn(async move {
+        let Listeners { unix, tcp, socket, .. } = listeners;
+        let stop = || {
+            let shutdown = shutdown.clone();
+            async move { shutdown.requested().await }
+        };
+        let both = async {
+            tokio::try_join!(
+                axum::serve(unix, local).with_graceful_shutdown(stop()),
+                axum::serve(tcp, loopback).with_graceful_shutdown(stop()),
+            )
+        };
+        let drained = async {
+            shutdown.requested().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        let result = tokio::select! {
+            result = both => result.map(|_| ()).context("the local API stopped"),
+            () = drained => Ok(()),
+        };
+        let _ = std::fs::remove_file(&socket);
+        result
+    })
+}
+
+#[cfg(test)]
+mod tests;

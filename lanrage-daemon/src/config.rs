@@ -14,6 +14,7 @@ mod load;
 mod validate;
 
 pub use load::{Complaint, ConfigError, Loaded, Sources, load};
+pub use validate::origin as check_origin;
 
 use clap::ValueEnum;
 use ipnet::Ipv4Net;

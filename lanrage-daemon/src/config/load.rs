@@ -174,7 +174,7 @@ impl Layers {
                 continue;
             }
             let place = format!("environment variable {name}");
-            self.apply(Setting { place, value: self.from_text(&key, text), key });
+            self.apply(Setting { place, value: self.typed(&key, text), key });
         }
     }
 
@@ -189,13 +189,13 @@ impl Layers {
 
     fn add_flags(&mut self, flags: &[(String, String, String)]) {
         for (flag, key, text) in flags {
-            let value = self.from_text(key, text);
+            let value = self.typed(key, text);
             self.apply(Setting { place: format!("flag {flag}"), key: key.clone(), value });
         }
     }
 
     /// Text has no types, so the default's type decides.
-    fn from_text(&self, key: &str, text: &str) -> Value {
+    fn typed(&self, key: &str, text: &str) -> Value {
         match self.keys.get(key) {
             Some(Value::Null) if text.is_empty() => Value::Null,
             Some(Value::Array(_)) => text

@@ -72,8 +72,8 @@ fn loopback(address: SocketAddr, allow_remote: bool) -> Result<(), String> {
     ))
 }
 
-/// An origin: scheme, host, optional port, and nothing more.
-pub(crate) fn origin(url: &str) -> Result<(), String> {
+/// Refuses what is not an origin: scheme, host, optional port, and nothing more.
+pub fn origin(url: &str) -> Result<(), String> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let Some(authority) = rest else {
         return Err(format!("{url} must start with https:// or http://"));

@@ -1,0 +1,151 @@
+//! The status as Prometheus text (exposition format 0.0.4).
+
+use lanrage_common::api::{LaneStatus, MemberStatus, PartyStatus, PathKind, RelayMode, RelayStatus, Status};
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+
+const PATHS: [(PathKind, &str); 4] = [
+    (PathKind::Direct, "direct"),
+    (PathKind::Relay, "relay"),
+    (PathKind::Tls, "tls"),
+    (PathKind::None, "none"),
+];
+const MODES: [(RelayMode, &str); 3] = [
+    (RelayMode::XdpNative, "xdp-native"),
+    (RelayMode::XdpGeneric, "xdp-generic"),
+    (RelayMode::Userspace, "userspace"),
+];
+
+pub(super) fn render(status: &Status) -> String {
+    let mut page = Page::default();
+    page.family("lanrage_info", "gauge", "Version and roles of the daemon.");
+    page.sample("lanrage_info", &[("version", &status.version), ("roles", &status.roles.join(","))], 1);
+    page.family("lanrage_up", "gauge", "Whether the tunnel is meant to be up.");
+    page.sample("lanrage_up", &[], u8::from(status.up));
+    page.family("lanrage_problem", "gauge", "Problems that need a person, by code.");
+    for problem in &status.problems {
+        page.sample("lanrage_problem", &[("code", &problem.code)], 1);
+    }
+    if let Some(control) = &status.control {
+        page.family("lanrage_control_connected", "gauge", "Whether the control server is connected.");
+        page.sample("lanrage_control_connected", &[("url", &control.url)], u8::from(control.connected));
+    }
+    if let Some(party) = &status.party {
+        page.party(party);
+    }
+    if let Some(relay) = &status.relay {
+        page.relay(relay);
+    }
+    page.text
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn party(&mut self, party: &PartyStatus) {
+        let others: Vec<_> = party.members.iter().filter(|member| !member.is_self).collect();
+        self.family("lanrage_party_members", "gauge", "Members of the party, this device included.");
+        self.sample("lanrage_party_members", &[("party", &party.name)], party.members.len());
+        self.family("lanrage_peer_path", "gauge", "1 for the path in use, by peer.");
+        for member in &others {
+            for (kind, path) in PATHS {
+                let address = member.address.to_string();
+                let labels = [("peer", member.name.as_str()), ("address", &address), ("path", path)];
+                self.sample("lanrage_peer_path", &labels, u8::from(member.path == kind));
+            }
+        }
+        let seconds = |milliseconds: Option<f64>| milliseconds.map(|value| value / 1000.0);
+        self.per_peer(&others, "online", "gauge", "Connected to the control server.", |member| {
+            Some(f64::from(u8::from(member.online)))
+        });
+        self.per_peer(&others, "rtt_seconds", "gauge", "Median round trip.", |member| seconds(member.rtt_ms));
+        self.per_peer(&others, "jitter_seconds", "gauge", "Mean change of the round trip.", |member| {
+            seconds(member.jitter_ms)
+        });
+        self.per_peer(&others, "loss_ratio", "gauge", "Probes without an answer, 0 to 1.", |member| {
+            member.loss
+        });
+        self.per_peer(&others, "receive_bytes_total", "counter", "Payload received.", |member| {
+            Some(member.rx_bytes as f64)
+        });
+        self.per_peer(&others, "transmit_bytes_total", "counter", "Payload sent.", |member| {
+            Some(member.tx_bytes as f64)
+        });
+        self.lane(&party.lane);
+    }
+
+    fn per_peer(
+        &mut self,
+        members: &[&MemberStatus],
+        name: &str,
+        kind: &str,
+        help: &str,
+        value: impl Fn(&MemberStatus) -> Option<f64>,
+    ) {
+        let name = format!("lanrage_peer_{name}");
+        self.family(&name, kind, help);
+        for member in members {
+            if let Some(value) = value(member) {
+                let address = member.address.to_string();
+                self.sample(&name, &[("peer", &member.name), ("address", &address)], value);
+            }
+        }
+    }
+
+    fn lane(&mut self, lane: &LaneStatus) {
+        for (name, help, value) in [
+            ("lanrage_lane_seen_total", "Group packets seen on the interface.", lane.seen),
+            ("lanrage_lane_copied_total", "Copies sent to members.", lane.copied),
+            ("lanrage_lane_delivered_total", "Group packets delivered to this device.", lane.delivered),
+        ] {
+            self.family(name, "counter", help);
+            self.sample(name, &[], value);
+        }
+        self.family("lanrage_lane_dropped_total", "counter", "Group packets dropped, by reason.");
+        for (reason, count) in &lane.dropped {
+            self.sample("lanrage_lane_dropped_total", &[("reason", reason)], count);
+        }
+    }
+
+    fn relay(&mut self, relay: &RelayStatus) {
+        self.family("lanrage_relay_mode", "gauge", "1 for the way the relay forwards.");
+        for (kind, mode) in MODES {
+            self.sample("lanrage_relay_mode", &[("mode", mode)], u8::from(relay.mode == kind));
+        }
+        self.family("lanrage_relay_bindings", "gauge", "Members bound now.");
+        self.sample("lanrage_relay_bindings", &[], relay.bindings);
+        self.family("lanrage_relay_flows", "gauge", "Flows installed now.");
+        self.sample("lanrage_relay_flows", &[], relay.flows);
+        let forwarded = "lanrage_relay_forwarded_packets_total";
+        self.family(forwarded, "counter", "Data packets forwarded, by plane.");
+        self.sample(forwarded, &[("plane", "kernel")], relay.kernel_forwarded);
+        self.sample(forwarded, &[("plane", "userspace")], relay.userspace_forwarded);
+        self.family("lanrage_relay_packets_total", "counter", "Packets by plane and reason.");
+        self.reasons("kernel", &relay.kernel);
+        self.reasons("userspace", &relay.userspace);
+    }
+
+    fn reasons(&mut self, plane: &str, counters: &BTreeMap<String, u64>) {
+        for (reason, count) in counters {
+            self.sample("lanrage_relay_packets_total", &[("plane", plane), ("reason", reason)], count);
+        }
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let labels: Vec<_> =
+            labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
+        let braced = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(self.text, "{name}{braced} {value}");
+    }
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

@@ -1,0 +1,193 @@
+//! The requests.
+
+use super::answer::{Body, Refusal};
+use super::guard::Guard;
+use super::status::Changes;
+use super::{Shared, metrics, page};
+use crate::peer::{PeerCommand, PeerStatus, Reply};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use lanrage_common::api::{
+    CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingRequest, Status, UiAnswer,
+};
+use lanrage_common::invite::Invite;
+use lanrage_common::protocol::{ErrorCode, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, is_valid_name};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+type App = State<Arc<Shared>>;
+type Answer<T> = Result<Json<T>, Refusal>;
+
+/// How long the peer may take over a command; joining includes talking to the control server.
+const COMMAND: Duration = Duration::from_secs(30);
+/// How long the status may take to show what a command has done.
+const SETTLE: Duration = Duration::from_secs(2);
+const INVITE_LIFE: std::ops::RangeInclusive<u64> = 60..=30 * 24 * 3600;
+const PINGS: std::ops::RangeInclusive<u32> = 1..=100;
+
+/// Routes of the Unix socket, which needs no guard: file permissions are one.
+pub(super) fn local(shared: Arc<Shared>) -> Router {
+    common().route("/api/v1/ui", post(ui)).fallback(no_such_request).with_state(shared)
+}
+
+/// Routes of the loopback listener.
+pub(super) fn loopback(shared: Arc<Shared>, guard: Arc<Guard>) -> Router {
+    common()
+        .fallback(page::serve)
+        .layer(middleware::from_fn_with_state(guard, check))
+        .layer(middleware::map_response(page::add_security_headers))
+        .with_state(shared)
+}
+
+fn common() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/events", get(events))
+        .route("/api/v1/party", post(create_party))
+        .route("/api/v1/party/join", post(join))
+        .route("/api/v1/party/leave", post(leave))
+        .route("/api/v1/party/invite", post(invite))
+        .route("/api/v1/up", post(up))
+        .route("/api/v1/down", post(down))
+        .route("/api/v1/ping", post(ping))
+        .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_MESSAGE))
+}
+
+async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match guard.check(&parts) {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(refusal) => {
+            tracing::debug!(path = parts.uri.path(), reason = %refusal.body.message, "local API request refused");
+            refusal.into_response()
+        }
+    }
+}
+
+pub(super) async fn no_such_request() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such request; see the API's documentation")
+}
+
+async fn wrong_method() -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadRequest, "this address takes another method")
+}
+
+async fn status(State(shared): App) -> Json<Status> {
+    Json(shared.daemon.status())
+}
+
+async fn events(State(shared): App) -> Sse<impl futures_util::Stream<Item = Result<Event, Infallible>>> {
+    let changes = Changes::new(&shared.daemon, shared.shutdown.clone());
+    let stream = futures_util::stream::unfold(changes, async |mut changes| {
+        let status = changes.next().await?;
+        let event = Event::default().json_data(status).unwrap_or_default();
+        Some((Ok(event), changes))
+    });
+    Sse::new(stream).keep_alive(KeepAlive::default())
+}
+
+async fn metrics(State(shared): App) -> impl IntoResponse {
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], metrics::render(&shared.daemon.status()))
+}
+
+async fn ui(State(shared): App) -> Json<UiAnswer> {
+    Json(UiAnswer { url: shared.ui_url.clone() })
+}
+
+async fn create_party(State(shared): App, Body(request): Body<CreatePartyRequest>) -> Answer<InviteAnswer> {
+    if !is_valid_name(&request.name) {
+        return Err(Refusal::bad_request(format!(
+            "a party's name has 1 to {MAX_NAME} characters, no control characters and no blanks at its ends"
+        )));
+    }
+    if let Some(control) = &request.control {
+        crate::config::check_origin(control).map_err(Refusal::bad_request)?;
+    }
+    shared.ask(COMMAND, |reply| PeerCommand::CreateParty(request, reply)).await.map(Json)
+}
+
+async fn join(State(shared): App, Body(request): Body<JoinRequest>) -> Answer<Status> {
+    request.invite.parse::<Invite>().map_err(|error| Refusal::bad_request(error.to_string()))?;
+    shared.ask(COMMAND, |reply| PeerCommand::Join(request, reply)).await?;
+    shared.settle(|status| status.party.is_some()).await
+}
+
+async fn leave(State(shared): App) -> Answer<Status> {
+    shared.ask(COMMAND, PeerCommand::Leave).await?;
+    shared.settle(|status| status.party.is_none()).await
+}
+
+async fn invite(State(shared): App, Body(request): Body<InviteRequest>) -> Answer<InviteAnswer> {
+    if request.expires_in.is_some_and(|life| !INVITE_LIFE.contains(&life)) {
+        return Err(Refusal::bad_request("an invite lives between one minute and 30 days"));
+    }
+    if request.uses.is_some_and(|uses| uses == 0 || uses as usize > MAX_MEMBERS) {
+        return Err(Refusal::bad_request(format!("an invite has 1 to {MAX_MEMBERS} uses")));
+    }
+    shared.ask(COMMAND, |reply| PeerCommand::Invite(request, reply)).await.map(Json)
+}
+
+async fn up(State(shared): App) -> Answer<Status> {
+    shared.ask(COMMAND, PeerCommand::Up).await?;
+    shared.settle(|status| status.up).await
+}
+
+async fn down(State(shared): App) -> Answer<Status> {
+    shared.ask(COMMAND, PeerCommand::Down).await?;
+    shared.settle(|status| !status.up).await
+}
+
+async fn ping(State(shared): App, Body(request): Body<PingRequest>) -> Answer<PingAnswer> {
+    if !PINGS.contains(&request.count) {
+        return Err(Refusal::bad_request("ping sends 1 to 100 packets"));
+    }
+    let patience = COMMAND + Duration::from_secs(2) * request.count;
+    shared.ask(patience, |reply| PeerCommand::Ping(request, reply)).await.map(Json)
+}
+
+impl Shared {
+    /// Passes a command to the peer and waits for its answer.
+    async fn ask<T>(
+        &self,
+        patience: Duration,
+        command: impl FnOnce(Reply<T>) -> PeerCommand,
+    ) -> Result<T, Refusal> {
+        let Some(peer) = &self.daemon.peer else {
+            let roles = self.daemon.roles.join(" and ");
+            return Err(Refusal::bad_request(format!(
+                "this daemon runs as {roles} only; start one with the peer role: lanrage-daemon peer"
+            )));
+        };
+        let gone = || Refusal::internal("the peer role has stopped; restart the daemon and look at its log");
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            peer.commands.send(command(reply)).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?.map_err(Refusal::from)
+        };
+        tokio::time::timeout(patience, exchange).await.unwrap_or_else(|_| {
+            let seconds = patience.as_secs();
+            Err(Refusal::internal(format!(
+                "the peer did not answer within {seconds} s; look at the daemon's log"
+            )))
+        })
+    }
+
+    /// The status, once it shows what was done.
+    async fn settle(&self, done: impl FnMut(&PeerStatus) -> bool) -> Answer<Status> {
+        if let Some(peer) = &self.daemon.peer {
+            let mut watched = peer.status.clone();
+            let _ = tokio::time::timeout(SETTLE, watched.wait_for(done)).await;
+        }
+        Ok(Json(self.daemon.status()))
+    }
+}
