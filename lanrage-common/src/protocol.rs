@@ -21,8 +21,10 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// Bytes a WebSocket message may have, both ways.
+/// Bytes a WebSocket message may have on its way to the server.
 pub const MAX_MESSAGE: usize = 64 * 1024;
+/// Bytes a WebSocket message may have on its way from the server: the snapshot of a full party is under 150 KiB.
+pub const MAX_SERVER_MESSAGE: usize = 256 * 1024;
 /// Characters a device or party name may have.
 pub const MAX_NAME: usize = 32;
 /// Seconds an invite lives unless its maker says otherwise.

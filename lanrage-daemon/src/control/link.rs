@@ -4,7 +4,7 @@ use super::client::ControlClient;
 use super::origin;
 use futures_util::{SinkExt as _, StreamExt as _};
 use lanrage_common::protocol::{
-    ClientMessage, ErrorBody, MAX_MESSAGE, RelayCommand, RelayMessage, ServerMessage,
+    ClientMessage, ErrorBody, MAX_MESSAGE, MAX_SERVER_MESSAGE, RelayCommand, RelayMessage, ServerMessage,
 };
 use rand::Rng as _;
 use serde::Serialize;
@@ -263,8 +263,8 @@ fn socket_config() -> WebSocketConfig {
         .read_buffer_size(WS_BUFFER)
         .write_buffer_size(0)
         .max_write_buffer_size(2 * MAX_MESSAGE)
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE))
+        .max_message_size(Some(MAX_SERVER_MESSAGE))
+        .max_frame_size(Some(MAX_SERVER_MESSAGE))
 }
 
 fn encode(message: &impl Serialize) -> Message {
