@@ -1,0 +1,282 @@
+//! Linux: a TUN device, and netlink for everything around it.
+
+use super::{InterfaceConfig, InterfaceError, Network, Route};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteScope, RouteType};
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tun_rs::{AsyncDevice, DeviceBuilder};
+
+/// What a group packet is sent to; both need a route, or a game bound to 0.0.0.0 sends them to the default route.
+const GROUP_ROUTES: [(Ipv4Addr, u8); 2] = [(Ipv4Addr::BROADCAST, 32), (Ipv4Addr::new(224, 0, 0, 0), 4)];
+
+/// The party's interface. It vanishes, with its routes, when this is dropped.
+pub struct Interface {
+    device: AsyncDevice,
+    index: u32,
+    config: InterfaceConfig,
+    netlink: Netlink,
+}
+
+impl std::fmt::Debug for Interface {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Interface").field("index", &self.index).field("config", &self.config).finish()
+    }
+}
+
+impl Interface {
+    /// Makes the interface with address, MTU and routes, and sets it up.
+    pub async fn create(config: InterfaceConfig) -> Result<Self, InterfaceError> {
+        let name = config.name.clone();
+        if !std::path::Path::new("/dev/net/tun").exists() {
+            return Err(InterfaceError::NoTun);
+        }
+        let device = DeviceBuilder::new()
+            .name(name.as_str())
+            .enable(false)
+            .build_async()
+            .map_err(|error| InterfaceError::from_io(&name, &error))?;
+        let system = |cause: String| InterfaceError::System { name: name.clone(), cause };
+        let index = device.if_index().map_err(|error| system(error.to_string()))?;
+        let netlink = Netlink::open().map_err(|error| system(error.to_string()))?;
+        let interface = Self { device, index, config, netlink };
+        interface.set_up().await.map_err(|error| system(error.to_string()))?;
+        Ok(interface)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// How it was made.
+    pub fn config(&self) -> &InterfaceConfig {
+        &self.config
+    }
+
+    /// The next packet that this machine sends into the party.
+    pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.device.recv(buffer).await
+    }
+
+    /// Like [`Interface::recv`], but [`io::ErrorKind::WouldBlock`] when there is none now.
+    pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.device.try_recv(buffer)
+    }
+
+    /// Gives this machine a packet from the party.
+    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+        self.device.try_send(packet).map(drop)
+    }
+
+    /// Puts back what link down and up have removed. Does nothing while somebody holds the link down.
+    pub async fn repair(&self) -> io::Result<()> {
+        let is_up = self.netlink.links().await?.get(&self.index).is_some_and(|link| link.is_up);
+        if !is_up {
+            return Ok(());
+        }
+        self.netlink.add_address(self.index, self.config.address, self.config.subnet.prefix_len()).await?;
+        self.add_group_routes().await
+    }
+
+    async fn set_up(&self) -> io::Result<()> {
+        let link = LinkUnspec::new_with_index(self.index).mtu(self.config.mtu.into()).multicast(true).up().build();
+        self.netlink.handle.link().set(link).execute().await.map_err(to_io)?;
+        self.netlink.add_address(self.index, self.config.address, self.config.subnet.prefix_len()).await?;
+        self.add_group_routes().await
+    }
+
+    async fn add_group_routes(&self) -> io::Result<()> {
+        for (destination, prefix) in GROUP_ROUTES {
+            // metric 0, the lowest: a game bound to 0.0.0.0 finds the party even beside a default route
+            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(destination, prefix)
+                .output_interface(self.index)
+                .pref_source(self.config.address)
+                .scope(RouteScope::Link)
+                .build();
+            exists_is_fine(self.netlink.handle.route().add(route).execute().await)?;
+        }
+        Ok(())
+    }
+}
+
+/// Wakes on every change of links, addresses and routes.
+#[derive(Debug)]
+pub struct NetworkWatch {
+    changed: Arc<Notify>,
+    tasks: [tokio::task::JoinHandle<()>; 2],
+}
+
+impl NetworkWatch {
+    /// Starts to watch.
+    pub fn new() -> io::Result<Self> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
+        let (connection, _, mut events) = rtnetlink::new_multicast_connection(&groups)?;
+        let changed = Arc::new(Notify::new());
+        let notify = changed.clone();
+        let forward = async move {
+            while events.next().await.is_some() {
+                notify.notify_one();
+            }
+        };
+        Ok(Self { changed, tasks: [tokio::spawn(connection), tokio::spawn(forward)] })
+    }
+
+    /// Returns after a change since the last call; many at once count as one.
+    pub async fn changed(&mut self) {
+        self.changed.notified().await;
+    }
+}
+
+impl Drop for NetworkWatch {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// The networks this machine is on, without loopback and the interface `except`.
+pub async fn networks(except: &str) -> io::Result<Vec<Network>> {
+    let netlink = Netlink::open()?;
+    let links = netlink.links().await?;
+    let mut networks = Vec::new();
+    let mut addresses = netlink.handle.address().get().execute();
+    while let Some(message) = addresses.try_next().await.map_err(to_io)? {
+        let Some(link) = links.get(&message.header.index) else { continue };
+        if !link.is_up || link.is_loopback || link.name == except {
+            continue;
+        }
+        let (mut local, mut broadcast) = (None, None);
+        for attribute in message.attributes {
+            match attribute {
+                AddressAttribute::Local(IpAddr::V4(address)) => local = Some(address),
+                AddressAttribute::Broadcast(address) => broadcast = Some(address),
+                _ => {}
+            }
+        }
+        if let Some(address) = local.and_then(|local| Ipv4Net::new(local, message.header.prefix_len).ok()) {
+            networks.push(Network { interface: link.name.clone(), address, broadcast });
+        }
+    }
+    Ok(networks)
+}
+
+/// IPv4 unicast routes of the main table, default routes left out.
+pub async fn routes() -> io::Result<Vec<Route>> {
+    let netlink = Netlink::open()?;
+    let links = netlink.links().await?;
+    let filter = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let mut messages = netlink.handle.route().get(filter).execute();
+    let mut routes = Vec::new();
+    while let Some(message) = messages.try_next().await.map_err(to_io)? {
+        let header = &message.header;
+        if header.kind != RouteType::Unicast || header.table != RouteHeader::RT_TABLE_MAIN {
+            continue;
+        }
+        let (mut destination, mut interface) = (None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = Some(*address),
+                RouteAttribute::Oif(index) => interface = links.get(index).map(|link| link.name.clone()),
+                _ => {}
+            }
+        }
+        let prefix = header.destination_prefix_length;
+        if let Some(destination) = destination.and_then(|address| Ipv4Net::new(address, prefix).ok()) {
+            routes.push(Route { destination, interface });
+        }
+    }
+    Ok(routes)
+}
+
+/// This machine's name.
+pub fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// Lets routers and this machine fragment the tunnel's datagrams: a group packet of full size needs two.
+pub fn prepare_socket(socket: &socket2::Socket) -> io::Result<()> {
+    let value: libc::c_int = libc::IP_PMTUDISC_DONT;
+    // SAFETY: the descriptor is open as long as `socket` is borrowed, and the kernel reads `size_of(value)` bytes of `value`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+struct Link {
+    name: String,
+    is_up: bool,
+    is_loopback: bool,
+}
+
+/// A netlink connection that ends with its owner.
+struct Netlink {
+    handle: Handle,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Netlink {
+    fn open() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        Ok(Self { handle, connection: tokio::spawn(connection) })
+    }
+
+    async fn links(&self) -> io::Result<HashMap<u32, Link>> {
+        let mut messages = self.handle.link().get().execute();
+        let mut links = HashMap::new();
+        while let Some(message) = messages.try_next().await.map_err(to_io)? {
+            let flags = message.header.flags;
+            let name = message.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name.clone()),
+                _ => None,
+            });
+            let link = Link {
+                name: name.unwrap_or_default(),
+                is_up: flags.contains(LinkFlags::Up),
+                is_loopback: flags.contains(LinkFlags::Loopback),
+            };
+            links.insert(message.header.index, link);
+        }
+        Ok(links)
+    }
+
+    async fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+        exists_is_fine(self.handle.address().add(index, address.into(), prefix).execute().await)
+    }
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+fn exists_is_fine(result: Result<(), rtnetlink::Error>) -> io::Result<()> {
+    match result.map_err(to_io) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        result => result,
+    }
+}
+
+fn to_io(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other.to_string()),
+    }
+}

@@ -1,0 +1,81 @@
+//! Systems without code of their own yet: everything says so.
+
+use super::{InterfaceConfig, InterfaceError, Network, Route};
+use std::io;
+
+/// See the Linux file.
+#[derive(Debug)]
+pub enum Interface {}
+
+impl Interface {
+    /// Always refuses.
+    pub async fn create(_config: InterfaceConfig) -> Result<Self, InterfaceError> {
+        Err(InterfaceError::Unsupported)
+    }
+
+    /// Cannot be called.
+    pub fn name(&self) -> &str {
+        match *self {}
+    }
+
+    /// Cannot be called.
+    pub fn config(&self) -> &InterfaceConfig {
+        match *self {}
+    }
+
+    /// Cannot be called.
+    pub async fn recv(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        match *self {}
+    }
+
+    /// Cannot be called.
+    pub fn try_recv(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        match *self {}
+    }
+
+    /// Cannot be called.
+    pub fn send(&self, _packet: &[u8]) -> io::Result<()> {
+        match *self {}
+    }
+
+    /// Cannot be called.
+    pub async fn repair(&self) -> io::Result<()> {
+        match *self {}
+    }
+}
+
+/// Never wakes.
+#[derive(Debug)]
+pub struct NetworkWatch;
+
+impl NetworkWatch {
+    /// Nothing to watch.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// Never returns.
+    pub async fn changed(&mut self) {
+        std::future::pending().await
+    }
+}
+
+/// None known.
+pub async fn networks(_except: &str) -> io::Result<Vec<Network>> {
+    Ok(Vec::new())
+}
+
+/// None known.
+pub async fn routes() -> io::Result<Vec<Route>> {
+    Ok(Vec::new())
+}
+
+/// Not known.
+pub fn host_name() -> Option<String> {
+    None
+}
+
+/// Nothing to do.
+pub fn prepare_socket(_socket: &socket2::Socket) -> io::Result<()> {
+    Ok(())
+}
