@@ -1,4 +1,5 @@
 //! The lab's routers do what their names say. Needs root.
+#![allow(clippy::unwrap_used)]
 
 use lanrage_tests::lab::nat::NatKind;
 use lanrage_tests::lab::netns::Namespace;

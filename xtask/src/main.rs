@@ -1,10 +1,17 @@
 //! Every developer and user task of LANrage: `cargo xtask <task>`.
 
+mod build;
+mod checks;
 mod ebpf;
+mod process;
+mod setup;
+mod suite;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 /// LANrage's tasks.
 #[derive(Debug, Parser)]
@@ -16,18 +23,57 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Install what this machine lacks to build and test LANrage.
+    Setup,
     /// Build the kernel programs into target/bpf.
     BuildEbpf,
+    /// Build the web UI into web/dist.
+    Web,
+    /// Run the network lab: namespaces with NATs, a control server, a relay and peers.
+    #[command(disable_help_flag = true)]
+    Lab {
+        /// `up`, `exec`, `status`, `nat`, `kill`, `restart` or `down`, and their arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Play a LAN party across two NATs in the lab and tell how it went.
+    #[command(disable_help_flag = true)]
+    Demo {
+        /// `--nat A,B` and `--json FILE`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run all tests, those across real NATs included.
+    Test,
+    /// Run all tests and checks, as CI does.
+    Ci,
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().task {
-        Task::BuildEbpf => {
-            let objects = ebpf::build(&root()?)?;
-            println!("built {} and {}", objects.relay.display(), objects.pass.display());
-            Ok(())
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    let root = root()?;
+    match task {
+        Task::Setup => setup::run(&root).map(drop)?,
+        Task::BuildEbpf => {
+            let objects = ebpf::build(&root)?;
+            println!("built {} and {}", objects.relay.display(), objects.pass.display());
+        }
+        Task::Web => build::web(&root)?,
+        Task::Lab { arguments } => return suite::lab(&root, &arguments),
+        Task::Demo { arguments } => return suite::demo(&root, arguments),
+        Task::Test => suite::run(&root)?,
+        Task::Ci => checks::run(&root)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The workspace: the directory above this crate.
