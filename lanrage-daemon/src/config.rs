@@ -163,6 +163,9 @@ pub struct PeerConfig {
     pub name: Option<String>,
     /// Origin of the control server for new parties (invites name their own).
     pub control: Option<String>,
+    /// Origin written into invite links, when friends reach the control server by another one than this machine;
+    /// `control` when absent.
+    pub invite_origin: Option<String>,
     /// Name of the network interface.
     pub interface: String,
     /// UDP port of the tunnel; 0 = a random one, kept in the state directory.
@@ -173,6 +176,13 @@ pub struct PeerConfig {
 
 impl Default for PeerConfig {
     fn default() -> Self {
-        Self { name: None, control: None, interface: "lanrage0".into(), port: 0, mtu: 1420 }
+        Self {
+            name: None,
+            control: None,
+            invite_origin: None,
+            interface: "lanrage0".into(),
+            port: 0,
+            mtu: 1420,
+        }
     }
 }

@@ -1,1 +1,140 @@
-fn main() {}
+//! LANrage's service: `lanrage-daemon [peer|relay|control|all]`.
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use lanrage_daemon::config::{self, Role, Sources};
+use lanrage_daemon::{roles, shutdown};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// LANrage's service: connects this machine to a party, forwards for others, or keeps parties.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Every setting can also be given as LANRAGE_SECTION__KEY=VALUE in the environment."
+)]
+struct Arguments {
+    /// What to do; the configuration's `role` (peer, unless changed) when absent.
+    role: Option<Role>,
+    /// Configuration file [default: /etc/lanrage/lanrage.toml, may be missing].
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Any setting, e.g. --set control.listen=0.0.0.0:8667; may be repeated.
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    /// Where keys and parties are kept.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<String>,
+    /// Unix socket for the `lanrage` command.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<String>,
+    /// Loopback address of the web UI.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    ui: Option<String>,
+    /// Name shown to the others in the party.
+    #[arg(long)]
+    name: Option<String>,
+    /// What to log: a level or tracing filter such as info,lanrage_daemon=debug.
+    #[arg(
+        long,
+        env = "LANRAGE_LOG",
+        value_name = "FILTER",
+        default_value = "info,sqlx=warn,hyper=warn,rustls=warn"
+    )]
+    log: String,
+    /// How to log.
+    #[arg(long, env = "LANRAGE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, e.g. peer.name=Ana")?;
+    Ok((key.trim().into(), value.into()))
+}
+
+impl Arguments {
+    fn sources(&self) -> Sources {
+        let role = self.role.and_then(|role| Some(role.to_possible_value()?.get_name().to_owned()));
+        let named = [
+            ("ROLE", "role", &role),
+            ("--state-dir", "state_dir", &self.state_dir),
+            ("--socket", "socket", &self.socket),
+            ("--ui", "ui", &self.ui),
+            ("--name", "peer.name", &self.name),
+        ];
+        let mut flags: Vec<_> =
+            self.set.iter().map(|(key, value)| ("--set".to_owned(), key.clone(), value.clone())).collect();
+        flags.extend(
+            named
+                .into_iter()
+                .filter_map(|(flag, key, value)| Some((flag.to_owned(), key.to_owned(), value.clone()?))),
+        );
+        Sources::from_process(self.config.clone(), flags)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lanrage-daemon: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let loaded = config::load(&arguments.sources())?;
+    start_logging(arguments)?;
+    let file = loaded.file.as_deref().map_or("none".into(), |file| file.display().to_string());
+    tracing::debug!(file, "configuration loaded");
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(serve(loaded.config))
+}
+
+async fn serve(config: config::Config) -> anyhow::Result<()> {
+    let (trigger, shutdown) = shutdown::channel();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let running = roles::run(config, shutdown);
+    tokio::pin!(running);
+    tokio::select! {
+        result = &mut running => return result,
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+    }
+    trigger.request();
+    tokio::select! {
+        result = &mut running => result,
+        _ = interrupt.recv() => anyhow::bail!("second SIGINT: stopped without cleaning up"),
+    }
+}
+
+fn start_logging(arguments: &Arguments) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&arguments.log)
+        .with_context(|| format!("--log {}: write a level such as info or debug", arguments.log))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match arguments.log_format {
+        LogFormat::Json => builder.json().init(),
+        // The journal has its own times.
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
+            builder.without_time().with_ansi(false).init();
+        }
+        LogFormat::Text => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        }
+    }
+    Ok(())
+}

@@ -59,7 +59,7 @@ pub(super) fn example(keys: &Keys, key: &str) -> String {
 
 fn optional_example(key: &str) -> &'static str {
     match key {
-        "control.public_url" => "\"https://play.example:8667\"",
+        "control.public_url" | "peer.invite_origin" => "\"https://play.example:8667\"",
         "relay.public_address" => "\"203.0.113.7:3478\"",
         "relay.control" | "peer.control" => "\"http://192.0.2.1:8667\"",
         "control.relay_token" | "relay.token" => "\"the text in the control server's relay-token file\"",

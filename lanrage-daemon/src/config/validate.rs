@@ -1,6 +1,7 @@
 //! Rules that a single value's type cannot express.
 
 use super::Config;
+use crate::control::origin::normalize;
 use ipnet::Ipv4Net;
 use lanrage_common::protocol::{MAX_NAME, is_valid_name};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -36,6 +37,7 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     rule("relay.max_flows", range(config.relay.max_flows, &MAX_FLOWS, "flows"));
     rule("peer.name", optional(&config.peer.name, name));
     rule("peer.control", optional(&config.peer.control, origin));
+    rule("peer.invite_origin", optional(&config.peer.invite_origin, origin));
     rule("peer.interface", interface(&config.peer.interface));
     rule("peer.mtu", range(config.peer.mtu, &MTU, "bytes"));
     faults
@@ -72,42 +74,9 @@ fn loopback(address: SocketAddr, allow_remote: bool) -> Result<(), String> {
     ))
 }
 
-/// Refuses what is not an origin: scheme, host, optional port, and nothing more.
+/// Refuses what is not the origin of a control server.
 pub fn origin(url: &str) -> Result<(), String> {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    let Some(authority) = rest else {
-        return Err(format!("{url} must start with https:// or http://"));
-    };
-    if authority.is_empty()
-        || authority.contains(['/', '?', '#', '@', '\\'])
-        || authority.contains(char::is_whitespace)
-    {
-        return Err(format!(
-            "{url} must be https://HOST or https://HOST:PORT, without a path or a slash at the end"
-        ));
-    }
-    if host_and_port(authority).is_none() {
-        return Err(format!("{url} has a malformed host or port; write https://HOST:PORT"));
-    }
-    Ok(())
-}
-
-fn host_and_port(authority: &str) -> Option<()> {
-    let (host, port) = match authority.rfind(']') {
-        Some(end) => (authority.get(1..end)?, authority[end + 1..].strip_prefix(':')),
-        None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
-    };
-    if authority.starts_with('[') {
-        host.parse::<std::net::Ipv6Addr>().ok()?;
-    } else if host.is_empty()
-        || !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
-    {
-        return None;
-    }
-    port.map_or(Some(()), |port| port.parse::<u16>().ok().filter(|port| *port > 0).map(|_| ()))
+    normalize(url).map(|_| ()).map_err(|error| error.to_string())
 }
 
 fn subnet(net: Ipv4Net) -> Result<(), String> {
