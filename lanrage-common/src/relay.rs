@@ -1,4 +1,32 @@
-//! The relay server.
+//! The relay server: who is bound where, which WireGuard index leads to whom, and what may be forwarded.
+//!
+//! | datagram | rule |
+//! |---|---|
+//! | STUN Bind ([`crate::binding`]) | nonce proves the address, ticket the member; the newest epoch of a party wins |
+//! | STUN Binding | answered when the answer is not longer than the request |
+//! | WireGuard type 1 | mac1 names one bound member of the sender's party; its sender index is claimed, tentatively |
+//! | type 2 | routed by receiver index, mac1 checked; both directions become flows *before* it is forwarded |
+//! | type 3 | routed by receiver index |
+//! | type 4 | routed by receiver index of a confirmed flow: by the kernel where it can, else by [`RelayServer::forward_data`] |
+//! | path probe | the receiver's tag names one bound member of the sender's party |
+//! | anything else | dropped and counted by [`Reason`]; never answered |
+//!
+//! The index table is keyed by the *sending member* and the member by its address, so that a NAT rebinding moves
+//! flows without a handshake. The first owner of an index keeps it. Clients never name an address to send to.
+
+mod bind;
+mod bucket;
+mod forward;
+mod member;
+mod reason;
+mod route;
+mod server;
+#[cfg(test)]
+mod tests;
+mod wireguard;
+
+pub use reason::Reason;
+pub use server::{Limits, Output, RelayServer, Unbound};
 
 use std::net::SocketAddrV4;
 

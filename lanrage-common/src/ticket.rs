@@ -65,6 +65,11 @@ impl Ticket {
 
     /// Opens a ticket at Unix time `unix`.
     pub fn open(sealed: &[u8], key: &[u8; 32], unix: u64) -> Result<Self, TicketError> {
+        Self::open_any_time(sealed, key).and_then(|ticket| ticket.in_its_time(unix))
+    }
+
+    /// Opens a ticket without asking whether it is still valid.
+    pub fn open_any_time(sealed: &[u8], key: &[u8; 32]) -> Result<Self, TicketError> {
         if sealed.len() != TICKET_LEN || sealed[0] != VERSION {
             return Err(TicketError::Malformed);
         }
@@ -72,11 +77,14 @@ impl Ticket {
         let plain = XChaCha20Poly1305::new(key.into())
             .decrypt(XNonce::from_slice(&sealed[1..1 + NONCE]), payload)
             .map_err(|_| TicketError::Forged)?;
-        let ticket = Self::from_plain(&plain.try_into().map_err(|_| TicketError::Malformed)?);
-        if ticket.expires <= unix || ticket.expires > unix + MAX_TICKET_LIFE + 60 {
-            return Err(TicketError::Expired);
-        }
-        Ok(ticket)
+        Ok(Self::from_plain(&plain.try_into().map_err(|_| TicketError::Malformed)?))
+    }
+
+    /// The ticket, if it is valid at Unix time `unix`.
+    pub fn in_its_time(self, unix: u64) -> Result<Self, TicketError> {
+        let latest = unix.saturating_add(MAX_TICKET_LIFE + 60);
+        let is_valid = self.expires > unix && self.expires <= latest;
+        is_valid.then_some(self).ok_or(TicketError::Expired)
     }
 
     fn to_plain(&self) -> Vec<u8> {

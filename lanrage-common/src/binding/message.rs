@@ -37,21 +37,18 @@ pub enum Refusal {
     BadIntegrity,
     /// This relay serves only the other IP version.
     AddressFamily,
-    /// The request is older than one that bound the member elsewhere.
-    Replayed,
     /// A reason that this version does not know.
     Unknown,
 }
 
 impl Refusal {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 6] = [
         Self::TicketExpired,
         Self::WrongRelay,
         Self::OldEpoch,
         Self::RelayFull,
         Self::BadIntegrity,
         Self::AddressFamily,
-        Self::Replayed,
     ];
 
     /// Stable name.
@@ -63,7 +60,6 @@ impl Refusal {
             Self::RelayFull => "relay_full",
             Self::BadIntegrity => "bad_integrity",
             Self::AddressFamily => "address_family",
-            Self::Replayed => "replayed",
             Self::Unknown => "unknown",
         }
     }
@@ -77,7 +73,7 @@ impl Refusal {
     fn code(self) -> u16 {
         match self {
             Self::TicketExpired | Self::BadIntegrity => 401,
-            Self::WrongRelay | Self::OldEpoch | Self::Replayed => 403,
+            Self::WrongRelay | Self::OldEpoch => 403,
             Self::AddressFamily => 440,
             Self::RelayFull => 508,
             Self::Unknown => 500,

@@ -1,0 +1,191 @@
+//! How the relay server answers Bind.
+
+use super::member::Member;
+use super::reason::Reason;
+use super::server::{Output, RelayServer, Unbound};
+use crate::binding::{
+    BindRequest, LIFETIME, Refusal, bound_answer, challenge_answer, refusal_answer, verify_integrity,
+};
+use crate::ticket::{Ticket, TicketError};
+use crate::time::Now;
+use rand_core::CryptoRngCore;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+/// How long after its expiry a ticket still refreshes the live binding that it made: members outlive their control
+/// server. A kicked member is out all the same, as the others come with tickets of a newer epoch.
+const TICKET_GRACE: u64 = 3600;
+/// How long members of an older epoch have to come with a ticket of the new one.
+const EPOCH_GRACE: Duration = Duration::from_secs(2);
+
+/// A refusal; the session key when the ticket could be opened.
+type Refused = (Refusal, Option<[u8; 32]>);
+
+impl<R: CryptoRngCore> RelayServer<R> {
+    /// Nonce first, then ticket, then integrity: nothing is kept and little is computed for an unproven address.
+    pub(super) fn handle_bind(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        request: BindRequest,
+        now: Now,
+    ) -> Result<Reason, Reason> {
+        let Some(nonce) = &request.nonce else {
+            return self.challenge(from, datagram, &request, Reason::BindChallenged, now);
+        };
+        let Some(proven_at) = self.nonces.verify(nonce, from) else {
+            return self.challenge(from, datagram, &request, Reason::BindStaleNonce, now);
+        };
+        let (address, ticket) = match self.check(from, datagram, &request, now) {
+            Ok(checked) => checked,
+            Err(refused) => return self.refuse(from, datagram, &request, refused),
+        };
+        let known = self.members.by_key(ticket.party, ticket.member);
+        if known.and_then(|slot| self.members.at(slot)).is_some_and(|m| is_replay(m, address, proven_at)) {
+            return self.challenge(from, datagram, &request, Reason::BindReplayed, now);
+        }
+        if request.release {
+            return self.release(address, datagram, &request, &ticket, now);
+        }
+        if known.is_none() && self.is_full(address) {
+            let refused = (Refusal::RelayFull, Some(ticket.session_key));
+            return self.refuse(from, datagram, &request, refused);
+        }
+        let session_key = ticket.session_key;
+        self.bind(address, ticket, request.ticket, proven_at, now);
+        let next = self.nonces.issue(from, now.instant);
+        let answer = bound_answer(request.transaction, from, LIFETIME, &next, &session_key);
+        self.answer(from, datagram, answer, Reason::BindAccepted)
+    }
+
+    /// Whether this address may bind with this ticket.
+    fn check(
+        &self,
+        from: SocketAddr,
+        datagram: &[u8],
+        request: &BindRequest,
+        now: Now,
+    ) -> Result<(SocketAddrV4, Ticket), Refused> {
+        let SocketAddr::V4(address) = from else { return Err((Refusal::AddressFamily, None)) };
+        let ticket = self.open(&request.ticket, now.unix).map_err(|error| match error {
+            TicketError::Expired => (Refusal::TicketExpired, None),
+            TicketError::Forged | TicketError::Malformed => (Refusal::WrongRelay, None),
+        })?;
+        if !verify_integrity(datagram, &ticket.session_key) {
+            return Err((Refusal::BadIntegrity, None));
+        }
+        if ticket.epoch < self.members.epoch(ticket.party) {
+            return Err((Refusal::OldEpoch, Some(ticket.session_key)));
+        }
+        Ok((address, ticket))
+    }
+
+    /// Opens a ticket that is valid, or that made a binding which still lives and is not long past its time.
+    fn open(&self, sealed: &[u8], unix: u64) -> Result<Ticket, TicketError> {
+        let ticket = Ticket::open_any_time(sealed, &self.ticket_key)?;
+        let slot = self.members.by_key(ticket.party, ticket.member);
+        let is_known = slot.and_then(|slot| self.members.at(slot)).is_some_and(|m| m.sealed == sealed);
+        if is_known && unix < ticket.expires.saturating_add(TICKET_GRACE) {
+            return Ok(ticket);
+        }
+        ticket.in_its_time(unix)
+    }
+
+    fn is_full(&self, address: SocketAddrV4) -> bool {
+        self.members.len() >= self.limits.members && self.members.by_address(address).is_none()
+    }
+
+    fn bind(&mut self, address: SocketAddrV4, ticket: Ticket, sealed: Vec<u8>, proven_at: u64, now: Now) {
+        let (party, key, epoch) = (ticket.party, ticket.member, ticket.epoch);
+        let known = self.members.by_key(party, key);
+        let occupant = self.members.by_address(address).filter(|slot| Some(*slot) != known);
+        if let Some(slot) = occupant {
+            self.unbind(slot, Unbound::Replaced);
+        }
+        let expires = now.instant + LIFETIME;
+        match known {
+            Some(slot) => {
+                self.refresh(slot, address, ticket, sealed, proven_at, now);
+                self.members.set_expiry(slot, expires);
+            }
+            None => {
+                let member = Member::new(ticket, sealed, address, proven_at, expires, now.instant);
+                self.members.insert(member);
+                self.emit(Output::Bound { party, member: key, address });
+            }
+        }
+        self.members.advance_epoch(party, epoch, now.instant + EPOCH_GRACE);
+    }
+
+    fn refresh(
+        &mut self,
+        slot: u32,
+        address: SocketAddrV4,
+        ticket: Ticket,
+        sealed: Vec<u8>,
+        proven_at: u64,
+        now: Now,
+    ) {
+        let Some(member) = self.members.at_mut(slot) else { return };
+        member.proven_at = member.proven_at.max(proven_at);
+        member.set_ticket(ticket, sealed, now.instant);
+        if member.address != address {
+            self.move_member(slot, address);
+        }
+    }
+
+    fn release(
+        &mut self,
+        address: SocketAddrV4,
+        datagram: &[u8],
+        request: &BindRequest,
+        ticket: &Ticket,
+        now: Now,
+    ) -> Result<Reason, Reason> {
+        let slot = self.members.by_key(ticket.party, ticket.member);
+        if let Some(slot) = slot.filter(|slot| self.members.by_address(address) == Some(*slot)) {
+            self.unbind(slot, Unbound::Released);
+        }
+        let next = self.nonces.issue(address.into(), now.instant);
+        let answer =
+            bound_answer(request.transaction, address.into(), Duration::ZERO, &next, &ticket.session_key);
+        self.answer(address.into(), datagram, answer, Reason::BindReleased)
+    }
+
+    fn challenge(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        request: &BindRequest,
+        reason: Reason,
+        now: Now,
+    ) -> Result<Reason, Reason> {
+        let nonce = self.nonces.issue(from, now.instant);
+        let answer = challenge_answer(request.transaction, request.nonce.is_some(), &nonce);
+        self.answer(from, datagram, answer, reason)
+    }
+
+    fn refuse(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        request: &BindRequest,
+        (refusal, session_key): Refused,
+    ) -> Result<Reason, Reason> {
+        let answer = refusal_answer(request.transaction, refusal, session_key.as_ref());
+        let reason = match refusal {
+            Refusal::TicketExpired => Reason::BindTicketExpired,
+            Refusal::OldEpoch => Reason::BindOldEpoch,
+            Refusal::RelayFull => Reason::BindRelayFull,
+            Refusal::BadIntegrity => Reason::BindBadIntegrity,
+            Refusal::AddressFamily => Reason::BindAddressFamily,
+            Refusal::WrongRelay | Refusal::Unknown => Reason::BindWrongRelay,
+        };
+        self.answer(from, datagram, answer, reason)
+    }
+}
+
+/// An address is left only for one that was proven later, so that a recorded Bind cannot call a member back.
+fn is_replay(member: &Member, address: SocketAddrV4, proven_at: u64) -> bool {
+    member.address != address && proven_at <= member.proven_at
+}

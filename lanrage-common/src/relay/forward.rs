@@ -1,0 +1,150 @@
+//! How the relay server forwards what members send: WireGuard messages and path probes.
+
+use super::reason::Reason;
+use super::route::{Caps, State};
+use super::server::{Output, RelayServer};
+use super::wireguard::{self, Mac1, Message};
+use crate::identity::PartyId;
+use crate::path::probe;
+use rand_core::CryptoRngCore;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::time::Instant;
+
+impl<R: CryptoRngCore> RelayServer<R> {
+    pub(super) fn handle_wireguard(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<Reason, Reason> {
+        let (to, reason) = match wireguard::parse(datagram).ok_or(Reason::Malformed)? {
+            Message::Initiation { sender, mac } => {
+                (self.route_initiation(from, sender, mac, now)?, Reason::HandshakeForwarded)
+            }
+            Message::Response { sender, receiver, mac } => {
+                (self.route_response(from, sender, receiver, mac, now)?, Reason::HandshakeForwarded)
+            }
+            Message::Cookie { receiver } => {
+                (self.route_cookie(from, receiver, now)?, Reason::HandshakeForwarded)
+            }
+            Message::Data { .. } => (self.route_data(from, datagram, now)?, Reason::Forwarded),
+        };
+        self.emit(Output::Transmit { to: to.into(), payload: datagram.to_vec() });
+        Ok(reason)
+    }
+
+    fn route_initiation(
+        &mut self,
+        from: SocketAddr,
+        index: u32,
+        mac: Mac1<'_>,
+        now: Instant,
+    ) -> Result<SocketAddrV4, Reason> {
+        let sender = self.sender(from)?;
+        let member = self.members.at_mut(sender).ok_or(Reason::Unbound)?;
+        if !member.handshakes_out.take(1, now) {
+            return Err(Reason::BudgetSource);
+        }
+        let party = member.party;
+        let receiver = self.members.of_party(party).find(|(slot, m)| *slot != sender && mac.is_for(&m.mac1));
+        let (receiver, _) = receiver.ok_or(Reason::HandshakeNoReceiver)?;
+        let caps = self.caps(party);
+        let destination = self.members.at_mut(receiver).ok_or(Reason::HandshakeNoReceiver)?;
+        if !destination.handshakes_in.take(1, now) {
+            return Err(Reason::BudgetDestination);
+        }
+        let address = destination.address;
+        self.routes.claim((receiver, index), sender, caps, now)?;
+        Ok(address)
+    }
+
+    fn route_response(
+        &mut self,
+        from: SocketAddr,
+        index: u32,
+        receiver_index: u32,
+        mac: Mac1<'_>,
+        now: Instant,
+    ) -> Result<SocketAddrV4, Reason> {
+        let sender = self.sender(from)?;
+        let offered = (sender, receiver_index);
+        let initiator = self.routes.find(offered).ok_or(Reason::IndexUnknown)?.owner;
+        let member = self.members.at(initiator).ok_or(Reason::IndexUnknown)?;
+        if !mac.is_for(&member.mac1) {
+            return Err(Reason::HandshakeWrongMac);
+        }
+        let (address, caps) = (member.address, self.caps(member.party));
+        let fresh = self.routes.confirm(offered, (initiator, index), sender, caps, now)?;
+        for key in fresh {
+            self.install_route(key);
+        }
+        Ok(address)
+    }
+
+    fn route_cookie(
+        &mut self,
+        from: SocketAddr,
+        receiver_index: u32,
+        now: Instant,
+    ) -> Result<SocketAddrV4, Reason> {
+        let sender = self.sender(from)?;
+        let route = self.routes.find((sender, receiver_index)).ok_or(Reason::IndexUnknown)?;
+        if !self.members.at_mut(sender).ok_or(Reason::Unbound)?.handshakes_out.take(1, now) {
+            return Err(Reason::BudgetSource);
+        }
+        Ok(self.members.at(route.owner).ok_or(Reason::IndexUnknown)?.address)
+    }
+
+    pub(super) fn route_data(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<SocketAddrV4, Reason> {
+        let message = wireguard::is_wireguard(datagram).then(|| wireguard::parse(datagram)).flatten();
+        let Some(Message::Data { receiver }) = message else { return Err(Reason::Malformed) };
+        let sender = self.sender(from)?;
+        let route = self.routes.find((sender, receiver)).ok_or(Reason::IndexUnknown)?;
+        if route.state == State::Tentative {
+            return Err(Reason::IndexTentative);
+        }
+        if !self.members.at_mut(sender).ok_or(Reason::Unbound)?.may_send(datagram.len(), now) {
+            return Err(Reason::RateMember);
+        }
+        Ok(self.members.at(route.owner).ok_or(Reason::IndexUnknown)?.address)
+    }
+
+    pub(super) fn handle_probe(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<Reason, Reason> {
+        let tag = probe::receiver_tag(datagram).ok_or(Reason::Malformed)?;
+        let sender = self.sender(from)?;
+        let member = self.members.at_mut(sender).ok_or(Reason::Unbound)?;
+        let party = member.party;
+        if !member.probes_out.take(1, now) {
+            return Err(Reason::BudgetProbe);
+        }
+        let receiver = self.members.by_tag(party, tag).filter(|slot| *slot != sender);
+        let receiver = receiver.and_then(|slot| self.members.at_mut(slot)).ok_or(Reason::ProbeNoReceiver)?;
+        if !receiver.probes_in.take(1, now) {
+            return Err(Reason::BudgetProbe);
+        }
+        let to = receiver.address.into();
+        self.emit(Output::Transmit { to, payload: datagram.to_vec() });
+        Ok(Reason::ProbeForwarded)
+    }
+
+    fn sender(&self, from: SocketAddr) -> Result<u32, Reason> {
+        let SocketAddr::V4(from) = from else { return Err(Reason::Unbound) };
+        self.members.by_address(from).ok_or(Reason::Unbound)
+    }
+
+    /// A member holds an index for each other member, twice while a pair rekeys, and a retry now and then.
+    fn caps(&self, party: PartyId) -> Caps {
+        let size = self.members.party_size(party);
+        Caps { tentative: (4 * size).max(16), total: (8 * size).max(32), flows: self.limits.flows }
+    }
+}

@@ -1,0 +1,223 @@
+//! Bound members: by slot, address, key and probe tag.
+
+use super::bucket::{Bucket, Rate};
+use super::wireguard::Mac1Key;
+use crate::identity::{PartyId, WgKey};
+use crate::path::probe;
+use crate::ticket::Ticket;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddrV4;
+use std::time::Instant;
+
+/// Handshakes a member may start, and may be offered: a party of 254 joins in one burst and repeats every 5 s.
+const HANDSHAKES: Rate = Rate::new(50, 300);
+/// Probes a member may send, and may be sent.
+const PROBES: Rate = Rate::new(300, 600);
+
+/// A bound member.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) party: PartyId,
+    pub(super) key: WgKey,
+    pub(super) mac1: Mac1Key,
+    pub(super) address: SocketAddrV4,
+    /// The ticket as it came, to know it again after its time.
+    pub(super) sealed: Vec<u8>,
+    pub(super) ticket: Ticket,
+    /// Issue time of the nonce that proved the address.
+    pub(super) proven_at: u64,
+    expires: Instant,
+    pub(super) handshakes_out: Bucket,
+    pub(super) handshakes_in: Bucket,
+    pub(super) probes_out: Bucket,
+    pub(super) probes_in: Bucket,
+    packets: Option<Bucket>,
+    bytes: Option<Bucket>,
+}
+
+impl Member {
+    pub(super) fn new(
+        ticket: Ticket,
+        sealed: Vec<u8>,
+        address: SocketAddrV4,
+        proven_at: u64,
+        expires: Instant,
+        now: Instant,
+    ) -> Self {
+        let mut member = Self {
+            party: ticket.party,
+            key: ticket.member,
+            mac1: Mac1Key::new(&ticket.member),
+            address,
+            sealed: Vec::new(),
+            ticket: ticket.clone(),
+            proven_at,
+            expires,
+            handshakes_out: Bucket::new(HANDSHAKES, now),
+            handshakes_in: Bucket::new(HANDSHAKES, now),
+            probes_out: Bucket::new(PROBES, now),
+            probes_in: Bucket::new(PROBES, now),
+            packets: None,
+            bytes: None,
+        };
+        member.set_ticket(ticket, sealed, now);
+        member
+    }
+
+    /// Takes a newer ticket of the same member; a changed allowance starts with full buckets.
+    pub(super) fn set_ticket(&mut self, ticket: Ticket, sealed: Vec<u8>, now: Instant) {
+        let allowance = |ticket: &Ticket| (ticket.packets_per_s, ticket.kbit_per_s);
+        if self.sealed.is_empty() || allowance(&self.ticket) != allowance(&ticket) {
+            self.packets = packets_rate(ticket.packets_per_s).map(|rate| Bucket::new(rate, now));
+            self.bytes = bytes_rate(ticket.kbit_per_s).map(|rate| Bucket::new(rate, now));
+        }
+        (self.ticket, self.sealed) = (ticket, sealed);
+    }
+
+    /// Whether the ticket allows another data packet of this size.
+    pub(super) fn may_send(&mut self, bytes: usize, now: Instant) -> bool {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.packets.as_mut().is_none_or(|bucket| bucket.take(1, now))
+            && self.bytes.as_mut().is_none_or(|bucket| bucket.take(bytes, now))
+    }
+}
+
+/// A quarter second's packets at once, at least 64.
+fn packets_rate(per_second: u32) -> Option<Rate> {
+    let per_second = u64::from(per_second);
+    (per_second > 0).then(|| Rate::new(per_second, (per_second / 4).max(64)))
+}
+
+/// A quarter second's bytes at once, at least 64 KiB.
+fn bytes_rate(kbit_per_second: u32) -> Option<Rate> {
+    let per_second = u64::from(kbit_per_second) * 125;
+    (per_second > 0).then(|| Rate::new(per_second, (per_second / 4).max(65_536)))
+}
+
+/// A party with bound members.
+#[derive(Debug, Default)]
+struct Party {
+    /// Newest epoch seen.
+    epoch: u32,
+    members: BTreeSet<u32>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    slots: Vec<Option<Member>>,
+    free: VecDeque<u32>,
+    by_address: HashMap<SocketAddrV4, u32>,
+    by_key: HashMap<(PartyId, WgKey), u32>,
+    by_tag: HashMap<(PartyId, [u8; 8]), u32>,
+    parties: HashMap<PartyId, Party>,
+    expiry: BTreeSet<(Instant, u32)>,
+}
+
+impl Members {
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub(super) fn at(&self, slot: u32) -> Option<&Member> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    pub(super) fn at_mut(&mut self, slot: u32) -> Option<&mut Member> {
+        self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    pub(super) fn by_address(&self, address: SocketAddrV4) -> Option<u32> {
+        self.by_address.get(&address).copied()
+    }
+
+    pub(super) fn by_key(&self, party: PartyId, key: WgKey) -> Option<u32> {
+        self.by_key.get(&(party, key)).copied()
+    }
+
+    pub(super) fn by_tag(&self, party: PartyId, tag: [u8; 8]) -> Option<u32> {
+        self.by_tag.get(&(party, tag)).copied()
+    }
+
+    pub(super) fn of_party(&self, party: PartyId) -> impl Iterator<Item = (u32, &Member)> {
+        let slots = self.parties.get(&party).into_iter().flat_map(|party| &party.members);
+        slots.filter_map(|slot| Some((*slot, self.at(*slot)?)))
+    }
+
+    pub(super) fn party_size(&self, party: PartyId) -> usize {
+        self.parties.get(&party).map_or(0, |party| party.members.len())
+    }
+
+    /// The newest epoch of which a ticket was seen while members were bound.
+    pub(super) fn epoch(&self, party: PartyId) -> u32 {
+        self.parties.get(&party).map_or(0, |party| party.epoch)
+    }
+
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.expiry.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn first_expired(&self, now: Instant) -> Option<u32> {
+        self.expiry.first().filter(|(at, _)| *at <= now).map(|(_, slot)| *slot)
+    }
+
+    pub(super) fn insert(&mut self, member: Member) -> u32 {
+        let slot = self.free.pop_front().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.by_address.insert(member.address, slot);
+        self.by_key.insert((member.party, member.key), slot);
+        self.by_tag.insert((member.party, probe::tag(&member.key)), slot);
+        self.expiry.insert((member.expires, slot));
+        self.parties.entry(member.party).or_default().members.insert(slot);
+        self.slots[slot as usize] = Some(member);
+        slot
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) -> Option<Member> {
+        let member = self.slots.get_mut(slot as usize)?.take()?;
+        self.free.push_back(slot);
+        self.by_address.remove(&member.address);
+        self.by_key.remove(&(member.party, member.key));
+        self.by_tag.remove(&(member.party, probe::tag(&member.key)));
+        self.expiry.remove(&(member.expires, slot));
+        if let Some(party) = self.parties.get_mut(&member.party) {
+            party.members.remove(&slot);
+            if party.members.is_empty() {
+                self.parties.remove(&member.party);
+            }
+        }
+        Some(member)
+    }
+
+    pub(super) fn set_address(&mut self, slot: u32, address: SocketAddrV4) {
+        let Some(member) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        self.by_address.remove(&member.address);
+        self.by_address.insert(address, slot);
+        member.address = address;
+    }
+
+    pub(super) fn set_expiry(&mut self, slot: u32, expires: Instant) {
+        let Some(member) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        self.expiry.remove(&(member.expires, slot));
+        member.expires = expires;
+        self.expiry.insert((expires, slot));
+    }
+
+    /// Notes a newer epoch of a party; members of older ones keep their binding until `grace` at most.
+    pub(super) fn advance_epoch(&mut self, party: PartyId, epoch: u32, grace: Instant) {
+        let state = self.parties.entry(party).or_default();
+        if epoch <= state.epoch {
+            return;
+        }
+        state.epoch = epoch;
+        let old: Vec<_> = self
+            .of_party(party)
+            .filter(|(_, member)| member.ticket.epoch < epoch && member.expires > grace)
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in old {
+            self.set_expiry(slot, grace);
+        }
+    }
+}

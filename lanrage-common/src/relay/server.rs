@@ -1,0 +1,277 @@
+//! The relay server's four verbs.
+
+use super::member::Members;
+use super::reason::{Counters, Reason};
+use super::route::{Route, RouteKey, Routes, State};
+use super::wireguard;
+use super::{Flow, Target};
+use crate::binding::{NonceKeys, Request, binding_answer, is_stun, parse_request};
+use crate::identity::{PartyId, WgKey};
+use crate::path::probe;
+use crate::time::Now;
+use rand_core::{CryptoRngCore, OsRng};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::time::Instant;
+
+/// How much a relay takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Members bound at once.
+    pub members: usize,
+    /// Flows (two a pair, and two more while it rekeys).
+    pub flows: usize,
+}
+
+/// What the relay server wants done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this datagram.
+    Transmit {
+        /// A proven address of a member, or the sender of a STUN request.
+        to: SocketAddr,
+        /// Unchanged, or STUN.
+        payload: Vec<u8>,
+    },
+    /// Make the data path forward a flow, or move it to another target.
+    Install {
+        /// Which packets.
+        flow: Flow,
+        /// Where to.
+        target: Target,
+    },
+    /// Make the data path forget a flow.
+    Remove {
+        /// Which packets.
+        flow: Flow,
+    },
+    /// A member is bound.
+    Bound {
+        /// Its party.
+        party: PartyId,
+        /// Who.
+        member: WgKey,
+        /// Where.
+        address: SocketAddrV4,
+    },
+    /// A member's NAT has moved it; its flows moved along.
+    Moved {
+        /// Who.
+        member: WgKey,
+        /// Where it was.
+        from: SocketAddrV4,
+        /// Where it is.
+        to: SocketAddrV4,
+    },
+    /// A member is bound no more, its flows are gone.
+    Unbound {
+        /// Its party.
+        party: PartyId,
+        /// Who.
+        member: WgKey,
+        /// Why.
+        why: Unbound,
+    },
+}
+
+/// Why a binding ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unbound {
+    /// Not refreshed, or of an epoch that the party has left.
+    Expired,
+    /// Given back.
+    Released,
+    /// Somebody else has proven the same address since, or the same member another party.
+    Replaced,
+}
+
+/// The relay server. Randomness: nonce secrets.
+#[derive(Debug)]
+pub struct RelayServer<R = OsRng> {
+    pub(super) ticket_key: [u8; 32],
+    own: Vec<SocketAddr>,
+    pub(super) limits: Limits,
+    rng: R,
+    pub(super) nonces: NonceKeys,
+    pub(super) members: Members,
+    pub(super) routes: Routes,
+    counters: Counters,
+    outputs: VecDeque<Output>,
+}
+
+impl<R: CryptoRngCore> RelayServer<R> {
+    /// A relay without members. `ticket_key` opens tickets; datagrams from `own` addresses are dropped.
+    pub fn new(ticket_key: [u8; 32], own: Vec<SocketAddr>, limits: Limits, mut rng: R, now: Now) -> Self {
+        let nonces = NonceKeys::new(&mut rng, now.instant);
+        Self {
+            ticket_key,
+            own,
+            limits,
+            rng,
+            nonces,
+            members: Members::default(),
+            routes: Routes::default(),
+            counters: Counters::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Members bound now.
+    pub fn bindings(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Flows installed now.
+    pub fn flows(&self) -> usize {
+        self.routes.confirmed()
+    }
+
+    /// Datagrams by [`Reason`] name since start, without zeros.
+    pub fn counters(&self) -> BTreeMap<&'static str, u64> {
+        self.counters.by_name()
+    }
+
+    /// Datagrams of one reason since start.
+    pub fn count_of(&self, reason: Reason) -> u64 {
+        self.counters.of(reason)
+    }
+
+    /// Where a type 4 message goes, without a copy of it: send the same bytes there. `None` = drop; counted either way.
+    pub fn forward_data(&mut self, from: SocketAddr, datagram: &[u8], now: Now) -> Option<SocketAddr> {
+        let routed = self.route_data(canonical(from), datagram, now.instant);
+        self.counters.count(routed.err().unwrap_or(Reason::Forwarded));
+        routed.ok().map(SocketAddr::V4)
+    }
+
+    /// Takes any datagram.
+    pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Now) {
+        let from = canonical(from);
+        let handled = if !self.is_possible_source(from) {
+            Err(Reason::BadSource)
+        } else if wireguard::is_wireguard(datagram) {
+            self.handle_wireguard(from, datagram, now.instant)
+        } else if is_stun(datagram) {
+            self.handle_stun(from, datagram, now)
+        } else if probe::is_probe(datagram) {
+            self.handle_probe(from, datagram, now.instant)
+        } else {
+            Err(Reason::UnknownProtocol)
+        };
+        let (Ok(reason) | Err(reason)) = handled;
+        self.counters.count(reason);
+    }
+
+    /// Ends what is over: bindings, indexes, nonce secrets.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.nonces.rotate(&mut self.rng, now.instant);
+        while let Some(key) = self.routes.first_expired(now.instant) {
+            self.remove_route(key);
+        }
+        while let Some(slot) = self.members.first_expired(now.instant) {
+            self.unbind(slot, Unbound::Expired);
+        }
+    }
+
+    /// When [`RelayServer::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let nonces = Some(self.nonces.rotate_at());
+        [nonces, self.routes.next_expiry(), self.members.next_expiry()].into_iter().flatten().min()
+    }
+
+    /// What to do next; call until `None`.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn is_possible_source(&self, from: SocketAddr) -> bool {
+        let is_unicast = match from.ip() {
+            IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
+            IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
+        };
+        is_unicast && from.port() != 0 && !self.own.contains(&from)
+    }
+
+    fn handle_stun(&mut self, from: SocketAddr, datagram: &[u8], now: Now) -> Result<Reason, Reason> {
+        match parse_request(datagram) {
+            Some(Request::Bind(request)) => self.handle_bind(from, datagram, request, now),
+            Some(Request::Binding { transaction }) => {
+                let answer = binding_answer(transaction, from);
+                self.answer(from, datagram, answer, Reason::StunAnswered)
+            }
+            None => Err(Reason::StunUnexpected),
+        }
+    }
+
+    /// Answers a STUN request unless the answer is the longer one.
+    pub(super) fn answer(
+        &mut self,
+        to: SocketAddr,
+        request: &[u8],
+        payload: Vec<u8>,
+        reason: Reason,
+    ) -> Result<Reason, Reason> {
+        if payload.len() > request.len() {
+            return Err(Reason::StunShort);
+        }
+        self.outputs.push_back(Output::Transmit { to, payload });
+        Ok(reason)
+    }
+
+    pub(super) fn emit(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    /// Ends a binding and its flows.
+    pub(super) fn unbind(&mut self, slot: u32, why: Unbound) {
+        for key in self.routes.of_member(slot) {
+            self.remove_route(key);
+        }
+        if let Some(member) = self.members.remove(slot) {
+            self.emit(Output::Unbound { party: member.party, member: member.key, why });
+        }
+    }
+
+    /// Moves a member and all flows that begin or end at it.
+    pub(super) fn move_member(&mut self, slot: u32, to: SocketAddrV4) {
+        let Some(member) = self.members.at(slot) else { return };
+        let (key, from) = (member.key, member.address);
+        let routes = self.routes.of_member(slot);
+        for route in routes.iter().filter(|(sender, _)| *sender == slot) {
+            if self.routes.find(*route).is_some_and(|r| r.state == State::Confirmed) {
+                self.emit(Output::Remove { flow: Flow { source: from, index: route.1 } });
+            }
+        }
+        self.members.set_address(slot, to);
+        for route in routes {
+            if self.routes.find(route).is_some_and(|r| r.state == State::Confirmed) {
+                self.install_route(route);
+            }
+        }
+        self.emit(Output::Moved { member: key, from, to });
+    }
+
+    pub(super) fn install_route(&mut self, key: RouteKey) {
+        let Some(route) = self.routes.find(key) else { return };
+        if let Some((flow, target)) = self.flow_of(key, route) {
+            self.emit(Output::Install { flow, target });
+        }
+    }
+
+    fn remove_route(&mut self, key: RouteKey) {
+        let Some(route) = self.routes.remove(key) else { return };
+        if let (State::Confirmed, Some((flow, _))) = (route.state, self.flow_of(key, route)) {
+            self.emit(Output::Remove { flow });
+        }
+    }
+
+    fn flow_of(&self, (sender, index): RouteKey, route: Route) -> Option<(Flow, Target)> {
+        let source = self.members.at(sender)?.address;
+        let destination = self.members.at(route.owner)?.address;
+        Some((Flow { source, index }, Target { destination, member: sender }))
+    }
+}
+
+/// One spelling for each address: IPv4-mapped IPv6 becomes IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
