@@ -1,0 +1,202 @@
+// A pretend daemon for working on the page: serves dist/ and a made-up, moving state with the daemon's API and security headers.
+// usage: node dev/fixture.mjs [empty|party|trouble] [port]      then open the printed address
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const DIST = fileURLToPath(new URL("../dist/", import.meta.url));
+const TOKEN = "fixture-token";
+const [scenario = "party", port = "8670"] = process.argv.slice(2);
+const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
+const HEADERS = {
+  "content-security-policy":
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  "x-content-type-options": "nosniff",
+  "referrer-policy": "no-referrer",
+};
+
+const started = Date.now();
+const wobble = (base, seed) =>
+  base * (1 + 0.12 * Math.sin(Date.now() / 900 + seed) + 0.08 * Math.sin(Date.now() / 310 + seed * 3));
+const grow = (perSecond) => Math.floor(((Date.now() - started) / 1000) * perSecond);
+const member = (name, n, more) => ({
+  name,
+  device: Buffer.from(`device ${name}`.padEnd(32, ".")).toString("base64url"),
+  wg: Buffer.from(`tunnel ${name}`.padEnd(32, ".")).toString("base64"),
+  address: `10.66.0.${n}`,
+  self: false,
+  host: false,
+  online: true,
+  path: "none",
+  why: "",
+  rx_bytes: 0,
+  tx_bytes: 0,
+  ...more,
+});
+
+const members = () => [
+  member("Mira", 1, { self: true, host: true, why: "this device" }),
+  member("Ana", 2, {
+    path: "direct",
+    endpoint: "203.0.113.7:41641",
+    why: "Direct: both routers keep one port per program.",
+    rtt_ms: wobble(18.2, 1),
+    jitter_ms: 0.8,
+    loss: 0,
+    handshake_age_s: grow(1) % 120,
+    rx_bytes: 48_312_004 + grow(9400),
+    tx_bytes: 12_004_511 + grow(4100),
+  }),
+  member("Ben", 3, {
+    path: "relay",
+    endpoint: "198.51.100.20:3478",
+    relay: "fra1",
+    why: "Relayed with Ben because both routers choose a new port for every destination; UPnP in either would fix it.",
+    rtt_ms: wobble(41, 2),
+    jitter_ms: 3.4,
+    loss: 0.004,
+    handshake_age_s: 61,
+    rx_bytes: 910_233,
+    tx_bytes: 1_204_992,
+  }),
+  member("Káťa von und zu Langnamenhausen", 4, {
+    online: false,
+    why: "Offline for three minutes; the last path was direct.",
+    rx_bytes: 1200,
+    tx_bytes: 900,
+  }),
+];
+
+const trouble = scenario === "trouble";
+const relay = () => ({
+  addresses: ["198.51.100.20:3478"],
+  mode: trouble ? "userspace" : "xdp-generic",
+  mode_reason: trouble
+    ? "the kernel refused the program: operation not permitted"
+    : "driver virtio_net of eth0 has no free queue for native XDP",
+  mode_fix: trouble ? "run the relay as root or give it CAP_BPF and CAP_NET_ADMIN" : "ethtool -L eth0 combined 2",
+  bindings: 3,
+  flows: 4,
+  kernel_forwarded: trouble ? 0 : 1_204_331 + grow(512),
+  userspace_forwarded: trouble ? 20_411 + grow(300) : 18,
+  kernel: { forwarded: 1_204_331 + grow(512), handshake: 74, stun_binding: 311, unknown_flow: 6 },
+  userspace: { handshake_routed: 74, bad_mac1: 1 },
+});
+
+let joined = scenario !== "empty";
+let up = true;
+
+const party = () => ({
+  id: "qz9f0n2kAAAAAAAAAAAAAA",
+  name: "Friday night",
+  subnet: "10.66.0.0/16",
+  address: "10.66.0.1",
+  interface: "lanrage0",
+  mtu: 1420,
+  host: true,
+  members: scenario === "empty" ? members().slice(0, 1) : members(),
+  lane:
+    scenario === "empty"
+      ? { seen: 0, copied: 0, delivered: 0, dropped: {} }
+      : { seen: 1240 + grow(2), copied: 3720 + grow(6), delivered: 402 + grow(1), dropped: { rate_limited: 12, duplicate: 3 } },
+});
+
+const status = () => ({
+  version: "0.1.0",
+  roles: ["control", "relay", "peer"],
+  up,
+  device: { name: "Mira", key: "bWlyYQ", fingerprint: "8JbE0bq2n0l6mVYx3s5b1A" },
+  ...(joined && { party: party(), control: { url: "http://198.51.100.20:8667", connected: !trouble } }),
+  relay: relay(),
+  problems: trouble
+    ? [
+        {
+          code: "control_unreachable",
+          message: "The control server http://198.51.100.20:8667 does not answer: connection refused",
+          fix: "Check that it runs (systemctl status lanrage-control) and that port 8667/tcp is open.",
+        },
+      ]
+    : [],
+});
+
+/** Looks like a QR code, is none. */
+function pattern() {
+  let squares = "";
+  for (let y = 0; y < 33; y++)
+    for (let x = 0; x < 33; x++) if ((x * 7 + y * 13 + x * y * 3) % 5 < 2) squares += `M${x} ${y}h1v1h-1z`;
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="-2 -2 37 37"><rect x="-2" y="-2" width="37" height="37" fill="#fff"/><path d="${squares}"/></svg>`;
+}
+
+const invite = () => ({
+  link: "http://198.51.100.20:8667/j/AAECAwQFBgcICQoLDA0ODw#AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQECAgICAgICAgICAgICAgIC",
+  qr_svg: pattern(),
+  expires_at: Math.floor(Date.now() / 1000) + 86_400,
+});
+
+const POSTS = {
+  "/api/v1/party": () => ((joined = true), invite()),
+  "/api/v1/party/join": (body) => {
+    if (body.invite.includes("expired"))
+      throw { status: 410, code: "invite_expired", message: "The invite has expired: ask for a new link." };
+    joined = true;
+    return status();
+  },
+  "/api/v1/party/leave": () => ((joined = false), status()),
+  "/api/v1/party/invite": invite,
+  "/api/v1/up": () => ((up = true), status()),
+  "/api/v1/down": () => ((up = false), status()),
+  "/api/v1/ping": (body) => ({
+    member: body.member,
+    address: body.member,
+    replies: [{ rtt_ms: 42.1, path: "relay" }, { rtt_ms: 40.2, path: "relay" }, { path: "relay" }, { rtt_ms: 18.4, path: "direct" }],
+  }),
+};
+
+async function bodyOf(request) {
+  let text = "";
+  for await (const piece of request) text += piece;
+  return text ? JSON.parse(text) : {};
+}
+
+function json(response, code, value) {
+  response.writeHead(code, { ...HEADERS, "content-type": "application/json" }).end(JSON.stringify(value));
+}
+
+function stream(request, response) {
+  response.writeHead(200, { ...HEADERS, "content-type": "text/event-stream" });
+  const send = () => response.write(`data: ${JSON.stringify(status())}\n\n`);
+  send();
+  const timer = setInterval(send, 250);
+  request.on("close", () => clearInterval(timer));
+}
+
+async function file(path, response) {
+  const name = join(DIST, path === "/" ? "index.html" : path);
+  try {
+    if (!name.startsWith(DIST)) throw new Error("outside dist/");
+    const content = await readFile(name);
+    response.writeHead(200, { ...HEADERS, "content-type": TYPES[extname(name)] ?? "application/octet-stream" }).end(content);
+  } catch {
+    response.writeHead(404, HEADERS).end("not found; did you run `npm run build`?");
+  }
+}
+
+async function api(request, response, path) {
+  if (request.headers.authorization !== `Bearer ${TOKEN}`)
+    return json(response, 401, { code: "unauthorized", message: "Open the page by the address that LANrage printed." });
+  if (path === "/api/v1/status") return json(response, 200, status());
+  if (path === "/api/v1/events") return stream(request, response);
+  const post = request.method === "POST" && POSTS[path];
+  if (!post) return json(response, 404, { code: "not_found", message: "no such request" });
+  try {
+    json(response, 200, post(await bodyOf(request)));
+  } catch (error) {
+    json(response, error.status ?? 400, { code: error.code ?? "bad_request", message: error.message });
+  }
+}
+
+createServer((request, response) => {
+  const { pathname } = new URL(request.url, "http://fixture");
+  return pathname.startsWith("/api/") ? api(request, response, pathname) : file(pathname, response);
+}).listen(Number(port), "127.0.0.1", () => console.log(`http://127.0.0.1:${port}/#token=${TOKEN}  (${scenario})`));
