@@ -14,4 +14,9 @@
 pub mod conntrack;
 pub mod nat;
 pub mod netns;
+pub mod party;
+pub mod process;
+pub mod role;
+pub mod running;
+pub mod state;
 pub mod topology;

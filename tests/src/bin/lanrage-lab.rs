@@ -1,1 +1,189 @@
-fn main() {}
+//! The lab's command line: an internet in a box, with the real programs in it.
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use lanrage_tests::lab::nat::NatKind;
+use lanrage_tests::lab::party::LabStatus;
+use lanrage_tests::lab::process;
+use lanrage_tests::lab::running::{Lab, Options, down};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+/// An internet in a box: namespaces with NATs, a control server, a relay and peers.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask lab")]
+struct Arguments {
+    /// Tells labs that run side by side apart.
+    #[arg(long, global = true, default_value = "default")]
+    name: String,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build a lab and form a party in it.
+    Up {
+        /// How many; as many as --nat lists when absent, else 2.
+        #[arg(long)]
+        peers: Option<usize>,
+        /// The peers' routers in order; the last one is repeated.
+        #[arg(long, value_enum, value_delimiter = ',', default_value = "symmetric")]
+        nat: Vec<NatKind>,
+        /// How the relay may forward.
+        #[arg(long, value_enum, default_value = "auto")]
+        relay_mode: RelayMode,
+    },
+    /// Run a command inside a peer's network; its exit code becomes ours.
+    Exec {
+        /// Number or name; `control` and `relay` work too.
+        peer: String,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Show relay, control server and peers.
+    Status {
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give a running peer another router.
+    Nat {
+        /// Number or name.
+        peer: String,
+        /// The new kind.
+        #[arg(value_enum)]
+        kind: NatKind,
+    },
+    /// Kill a daemon as a crash would.
+    Kill {
+        /// `control`, `relay`, or a peer.
+        role: String,
+    },
+    /// Start a killed daemon again, or stop and start a running one.
+    Restart {
+        /// `control`, `relay`, or a peer.
+        role: String,
+    },
+    /// Take the lab down; nothing is left behind.
+    Down,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RelayMode {
+    Auto,
+    XdpNative,
+    XdpGeneric,
+    Userspace,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(Arguments { name, verb }: Arguments) -> Result<()> {
+    match verb {
+        Verb::Up { peers, nat, relay_mode } => up(&name, peers, nat, relay_mode),
+        Verb::Exec { peer, command } => Err(exec(&name, &peer, &command)?),
+        Verb::Status { json } => status(&Lab::open(&name)?, json),
+        Verb::Nat { peer, kind } => {
+            let mut lab = Lab::open(&name)?;
+            let n = peer_number(&lab, &peer)?;
+            lab.change_nat(n, kind)
+        }
+        Verb::Kill { role } => {
+            let mut lab = Lab::open(&name)?;
+            lab.kill(lab.role(&role)?)
+        }
+        Verb::Restart { role } => {
+            let mut lab = Lab::open(&name)?;
+            lab.restart(lab.role(&role)?)
+        }
+        Verb::Down => {
+            println!("{}", if down(&name)? { "the lab is gone" } else { "no lab was up" });
+            Ok(())
+        }
+    }
+}
+
+fn up(name: &str, peers: Option<usize>, nats: Vec<NatKind>, mode: RelayMode) -> Result<()> {
+    let nats = spread(peers, nats)?;
+    let relay_mode = mode.to_possible_value().context("a relay mode without a name")?.get_name().into();
+    println!("building a lab with {} peers …", nats.len());
+    let mut lab = Lab::up(&Options { name: name.into(), nats, relay_mode })?;
+    println!("forming a party …");
+    if let Err(error) = lab.form_party().and_then(|()| lab.wait_for_paths()) {
+        eprintln!("The lab is up, but the party is not complete. Logs: /run/lanrage-lab/{name}/*/log");
+        return Err(error);
+    }
+    status(&lab, false)
+}
+
+/// One router a peer: the last one listed is repeated.
+fn spread(peers: Option<usize>, mut nats: Vec<NatKind>) -> Result<Vec<NatKind>> {
+    let count = peers.unwrap_or(nats.len().max(2));
+    if nats.len() > count {
+        bail!("--nat lists {} routers for {count} peers", nats.len());
+    }
+    let last = *nats.last().context("--nat is empty")?;
+    nats.resize(count, last);
+    Ok(nats)
+}
+
+fn peer_number(lab: &Lab, text: &str) -> Result<u8> {
+    match lab.role(text)? {
+        lanrage_tests::lab::role::Role::Peer(n) => Ok(n),
+        role => bail!("{role} has no NAT: name a peer"),
+    }
+}
+
+/// Becomes the command; returns only if that fails.
+fn exec(name: &str, peer: &str, command: &[std::ffi::OsString]) -> Result<anyhow::Error> {
+    let lab = Lab::open(name)?;
+    let role = lab.role(peer)?;
+    lab.namespace(role).enter()?;
+    let mut program = Command::new(&command[0]);
+    program.args(&command[1..]).env("LANRAGE_SOCKET", lab.socket(role));
+    if let Ok(daemon) = process::program("lanrage-daemon") {
+        let own = daemon.parent().map(|dir| dir.to_path_buf());
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        program.env("PATH", std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path)))?);
+    }
+    let error = program.exec();
+    Ok(anyhow::Error::new(error).context(format!("cannot run {}", command[0].display())))
+}
+
+fn status(lab: &Lab, json: bool) -> Result<()> {
+    let status = lab.status();
+    if json {
+        println!("{}", serde_json::to_string(&status)?);
+    } else {
+        print!("{}", table(&status));
+    }
+    Ok(())
+}
+
+fn table(status: &LabStatus) -> String {
+    let mut text = format!(
+        "relay    {} ({})\ncontrol  {}\n\n{:<3} {:<8} {:<12} {:<12} PATH\n",
+        status.relay.addr, status.relay.mode, status.control.url, "N", "NAME", "OVERLAY", "NAT"
+    );
+    for peer in &status.peers {
+        let overlay = peer.overlay.map_or("-".into(), |address| address.to_string());
+        let others = peer
+            .paths
+            .iter()
+            .map(|(name, path)| format!(" {name}={}", lanrage_tests::lab::party::path_word(*path)));
+        let others: String = others.collect();
+        let nat = peer.nat.to_string();
+        text += &format!("{:<3} {:<8} {overlay:<12} {nat:<12} {}{others}\n", peer.n, peer.name, peer.path);
+    }
+    text
+}
