@@ -64,7 +64,7 @@ pub struct FlowValue {
 }
 
 /// How to reach the next hop. All zero = the way is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(C)]
 pub struct NextHop {
     /// Egress interface; 0 = the way is not known.

@@ -14,6 +14,19 @@
 //! ```
 //! 4. drops it to detach.
 
+#[cfg(target_os = "linux")]
+mod interfaces;
+#[cfg_attr(not(target_os = "linux"), path = "datapath/no_kernel.rs")]
+mod kernel;
+#[cfg(target_os = "linux")]
+mod netlink;
+#[cfg(target_os = "linux")]
+pub mod table;
+#[cfg(target_os = "linux")]
+mod ways;
+#[cfg(target_os = "linux")]
+pub mod xdp;
+
 use crate::config::RelayConfig;
 use lanrage_common::api::RelayMode;
 use lanrage_common::relay::{Flow, Target};
@@ -42,10 +55,24 @@ pub enum InstallError {
     Kernel(String),
 }
 
+/// Why something better cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fallback {
+    reason: String,
+    fix: String,
+}
+
+impl Fallback {
+    fn new(reason: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { reason: reason.into(), fix: fix.into() }
+    }
+}
+
 /// The kernel side of the relay, or nothing at all in userspace mode.
 #[derive(Debug)]
 pub struct Datapath {
     report: Report,
+    kernel: Option<kernel::Kernel>,
 }
 
 impl Datapath {
@@ -53,10 +80,14 @@ impl Datapath {
     ///
     /// `listen` is the relay socket's bound address; when it is unspecified, every address of this host counts as the
     /// relay's, as for the socket itself.
-    pub async fn open(_config: &RelayConfig, _listen: SocketAddrV4) -> Self {
-        let reason = Some("this build has no eBPF program".to_owned());
-        let fix = Some("run `cargo xtask build-ebpf`, then build the daemon again".to_owned());
-        Self { report: Report { mode: RelayMode::Userspace, reason, fix } }
+    pub async fn open(config: &RelayConfig, listen: SocketAddrV4) -> Self {
+        match kernel::Kernel::open(config, listen).await {
+            Ok((kernel, report)) => Self { report, kernel: Some(kernel) },
+            Err(Fallback { reason, fix }) => {
+                let report = Report { mode: RelayMode::Userspace, reason: Some(reason), fix: Some(fix) };
+                Self { report, kernel: None }
+            }
+        }
     }
 
     /// How it forwards. Can change in [`Datapath::maintain`], when an interface goes away or comes back.
@@ -65,26 +96,33 @@ impl Datapath {
     }
 
     /// Makes the kernel forward a flow, or moves it to a new target.
-    pub fn install(&mut self, _flow: Flow, _target: Target) -> Result<(), InstallError> {
-        Ok(())
+    pub fn install(&mut self, flow: Flow, target: Target) -> Result<(), InstallError> {
+        self.kernel.as_mut().map_or(Ok(()), |kernel| kernel.install(flow, target))
     }
 
     /// Gives a flow back to the daemon.
-    pub fn remove(&mut self, _flow: Flow) {}
+    pub fn remove(&mut self, flow: Flow) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.remove(flow);
+        }
+    }
 
     /// Waits for the next change of routes, neighbours or interfaces and puts it into the kernel. Cancel safe; never
     /// ends in userspace mode.
     pub async fn maintain(&mut self) {
-        std::future::pending().await
+        match &mut self.kernel {
+            Some(kernel) => kernel.maintain(&mut self.report).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Packets that the kernel program saw since start, by name of `lanrage_common::reason::Reason`.
     pub fn counters(&self) -> BTreeMap<String, u64> {
-        BTreeMap::new()
+        self.kernel.as_ref().map_or_else(BTreeMap::new, kernel::Kernel::counters)
     }
 
     /// Packets that the kernel program sent on since start.
     pub fn forwarded(&self) -> u64 {
-        0
+        self.kernel.as_ref().map_or(0, kernel::Kernel::forwarded)
     }
 }

@@ -1,27 +1,26 @@
 //! LANrage's kernel programs.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
+mod relay;
+
 #[cfg(not(target_arch = "bpf"))]
 fn main() {
     eprintln!("lanrage-ebpf holds kernel programs: build them with `cargo xtask build-ebpf`");
 }
 
+/// The kernel gives some functions only to programs under the GPL.
 #[cfg(target_arch = "bpf")]
-mod program {
-    use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 4] = *b"GPL\0";
 
-    #[xdp]
-    fn relay(_: XdpContext) -> u32 {
-        xdp_action::XDP_PASS
-    }
-
-    /// The kernel gives some functions only to programs under the GPL.
-    #[unsafe(no_mangle)]
-    #[unsafe(link_section = "license")]
-    static LICENSE: [u8; 4] = *b"GPL\0";
-
-    #[panic_handler]
-    fn panic(_: &core::panic::PanicInfo) -> ! {
-        loop {}
-    }
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
 }

@@ -11,7 +11,7 @@ use std::process::Command;
 
 const TARGET: &str = "bpfel-unknown-none";
 const DISTRO_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none";
-const LINK_FLAGS: &str = "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf";
+const LINK_FLAGS: &str = "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf -C link-arg=--cpu-features=+allows-misaligned-mem-access";
 /// Programs, each in its own object `target/bpf/<name>`.
 const PROGRAMS: [&str; 2] = ["lanrage-ebpf", "xdp-pass"];
 

@@ -1,0 +1,159 @@
+//! The kernel side of an open data path: program, table and the ways that fill it.
+
+use super::interfaces::{self, Host};
+use super::table::{Maps as _, Table};
+use super::ways::{self, Change, Ways};
+use super::xdp::{Hook, LoadError, Program};
+use super::{Fallback, InstallError, Report};
+use crate::config::{RelayConfig, RelayModeChoice};
+use lanrage_common::api::RelayMode;
+use lanrage_common::maps::NextHop;
+use lanrage_common::relay::{Flow, Target};
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddrV4;
+
+/// An attached program.
+#[derive(Debug)]
+pub struct Kernel {
+    program: Program,
+    table: Table,
+    ways: Ways,
+    hook: Hook,
+    listen: SocketAddrV4,
+    names: Vec<String>,
+}
+
+impl Kernel {
+    /// Loads and attaches the program, or says why that does not work here.
+    pub async fn open(config: &RelayConfig, listen: SocketAddrV4) -> Result<(Self, Report), Fallback> {
+        if config.mode == RelayModeChoice::Userspace {
+            return Err(Fallback::new("the configuration asks for userspace", "set `relay.mode = \"auto\"`"));
+        }
+        let mut program = Program::load(config.max_flows).map_err(load_fallback)?;
+        program.put_next_hop(0, NextHop::default()).map_err(map_fallback)?;
+        let handle = ways::handle().map_err(netlink_fallback)?;
+        let host = Host::look(&handle).await.map_err(netlink_fallback)?;
+        let links = host.choose(&config.interfaces, *listen.ip())?;
+        let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
+        program.set_local(host.local(listen, &indexes)).map_err(map_fallback)?;
+        let (hook, why) = interfaces::attach(&mut program, &links, interfaces::hooks(config.mode))?;
+        let egress: HashSet<u32> = indexes.into_iter().collect();
+        let ways = Ways::start(*listen.ip(), egress).map_err(netlink_fallback)?;
+        let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+        tracing::info!(
+            ?hook,
+            interfaces = names.join(","),
+            flows = config.max_flows,
+            "kernel program attached"
+        );
+        let (reason, fix) = why.map(|why| (why.reason, why.fix)).unzip();
+        let report = Report { mode: mode(hook), reason, fix };
+        let table = Table::new(listen);
+        Ok((Self { program, table, ways, hook, listen, names: config.interfaces.clone() }, report))
+    }
+
+    /// Makes the kernel forward a flow, or moves it to a new target.
+    pub fn install(&mut self, flow: Flow, target: Target) -> Result<(), InstallError> {
+        let installed = self.table.install(&mut self.program, flow, target);
+        self.pass_watches();
+        installed
+    }
+
+    /// Gives a flow back to the daemon.
+    pub fn remove(&mut self, flow: Flow) {
+        self.table.remove(&mut self.program, flow);
+        self.pass_watches();
+    }
+
+    fn pass_watches(&mut self) {
+        self.table.take_watches().into_iter().for_each(|watch| self.ways.watch(watch));
+    }
+
+    /// Waits for a change and puts it into the kernel. Cancel safe.
+    pub async fn maintain(&mut self, report: &mut Report) {
+        match self.ways.changed().await {
+            Change::Way(destination, way) => {
+                for (flow, error) in self.table.set_way(&mut self.program, destination, way) {
+                    tracing::warn!(?flow, %error, "the daemon forwards a flow that the kernel dropped");
+                }
+            }
+            Change::Interfaces(host) => self.adapt(&host, report),
+        }
+    }
+
+    /// Follows changed addresses, and attaches again to an interface that went away and came back.
+    fn adapt(&mut self, host: &Host, report: &mut Report) {
+        let links = match host.choose(&self.names, *self.listen.ip()) {
+            Ok(links) => links,
+            Err(fallback) => return self.lost(fallback, report),
+        };
+        let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
+        if let Err(error) = self.program.set_local(host.local(self.listen, &indexes)) {
+            tracing::warn!(%error, "cannot tell the kernel program its addresses");
+        }
+        let gone: Vec<u32> = self.program.attached().filter(|index| !host.exists(*index)).collect();
+        gone.into_iter().for_each(|index| self.program.detach(index));
+        let attached: HashSet<u32> = self.program.attached().collect();
+        for link in links.iter().filter(|link| !attached.contains(&link.index)) {
+            match self.program.attach(link.index, self.hook) {
+                Ok(()) => {
+                    tracing::info!(interface = link.name, "kernel program attached again");
+                    *report = Report { mode: mode(self.hook), reason: None, fix: None };
+                }
+                Err(error) => self.lost(interfaces::refusal(link, self.hook, &error), report),
+            }
+        }
+        self.ways.set_egress(self.program.attached().collect());
+    }
+
+    fn lost(&self, fallback: Fallback, report: &mut Report) {
+        if report.reason.as_ref() != Some(&fallback.reason) {
+            tracing::warn!(
+                reason = fallback.reason,
+                fix = fallback.fix,
+                "an interface is lost to the kernel program"
+            );
+        }
+        *report = Report { reason: Some(fallback.reason), fix: Some(fallback.fix), ..report.clone() };
+    }
+
+    /// Packets by reason.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let reasons = self.program.reasons().into_iter();
+        reasons.map(|(reason, counter)| (reason.name().to_owned(), counter.packets)).collect()
+    }
+
+    /// Packets sent on.
+    pub fn forwarded(&self) -> u64 {
+        self.program.forwarded()
+    }
+}
+
+fn mode(hook: Hook) -> RelayMode {
+    match hook {
+        Hook::Native => RelayMode::XdpNative,
+        Hook::Generic => RelayMode::XdpGeneric,
+    }
+}
+
+fn load_fallback(error: LoadError) -> Fallback {
+    let fix = match error {
+        LoadError::NotBuilt => "run `cargo xtask build-ebpf`, then build the daemon again",
+        LoadError::NotPermitted => {
+            "run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, then restart"
+        }
+        LoadError::Refused(_) => "needs Linux 5.15 or newer; on such a kernel please report this",
+    };
+    Fallback::new(error.to_string(), fix)
+}
+
+fn map_fallback(error: InstallError) -> Fallback {
+    Fallback::new(error.to_string(), "please report this")
+}
+
+fn netlink_fallback(error: impl std::fmt::Display) -> Fallback {
+    Fallback::new(
+        format!("cannot read routes and neighbours: {error}"),
+        "allow AF_NETLINK sockets (systemd: RestrictAddressFamilies), then restart",
+    )
+}
