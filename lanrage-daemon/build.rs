@@ -1,12 +1,49 @@
-//! Rebuilds the daemon when the web UI changes. Nothing is generated here.
+//! Embeds the relay's kernel program: `LANRAGE_EBPF_OBJECT`, else `target/bpf/lanrage-ebpf`, else nothing, which is a
+//! supported build that forwards in userspace and says so. Rebuilds when that object or the web UI changes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    // A path that does not exist would make every build start over; the creation of `dist` touches its parent.
+    watch_web();
+    println!("cargo::rerun-if-env-changed=LANRAGE_EBPF_OBJECT");
+    println!("cargo::rerun-if-env-changed=CARGO_TARGET_DIR");
+    let object = match env::var_os("LANRAGE_EBPF_OBJECT") {
+        Some(none) if none == "none" => Vec::new(),
+        Some(path) => chosen(Path::new(&path)),
+        None => built(&bpf_dir()),
+    };
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    fs::write(out.join("lanrage-ebpf"), object).expect("OUT_DIR is writable");
+}
+
+/// rust-embed reads `web/dist` at compile time. A path that does not exist would make every build start over; the creation
+/// of `dist` touches its parent.
+fn watch_web() {
     let watched = ["../web/dist", "../web"].into_iter().find(|path| Path::new(path).exists());
     if let Some(path) = watched {
         println!("cargo::rerun-if-changed={path}");
     }
+}
+
+fn chosen(path: &Path) -> Vec<u8> {
+    println!("cargo::rerun-if-changed={}", path.display());
+    fs::read(path).unwrap_or_else(|error| panic!("LANRAGE_EBPF_OBJECT={}: {error}", path.display()))
+}
+
+/// Watching the directory instead of the file notices an object that appears later, and costs nothing until then:
+/// cargo reruns a build script on every build while a watched file is missing.
+fn built(dir: &Path) -> Vec<u8> {
+    if fs::create_dir_all(dir).is_ok() {
+        println!("cargo::rerun-if-changed={}", dir.display());
+    }
+    fs::read(dir.join("lanrage-ebpf")).unwrap_or_default()
+}
+
+fn bpf_dir() -> PathBuf {
+    let workspace = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("..");
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), |dir| workspace.join(dir));
+    target.join("bpf")
 }

@@ -77,11 +77,6 @@ impl Table {
         }
     }
 
-    /// Flows installed.
-    pub fn len(&self) -> usize {
-        self.flows.len()
-    }
-
     /// Changes of watched destinations since the last call, in order.
     pub fn take_watches(&mut self) -> Vec<Watch> {
         std::mem::take(&mut self.watches)

@@ -88,7 +88,8 @@ impl Interface {
     }
 
     async fn set_up(&self) -> io::Result<()> {
-        let link = LinkUnspec::new_with_index(self.index).mtu(self.config.mtu.into()).multicast(true).up().build();
+        let link =
+            LinkUnspec::new_with_index(self.index).mtu(self.config.mtu.into()).multicast(true).up().build();
         self.netlink.handle.link().set(link).execute().await.map_err(to_io)?;
         self.netlink.add_address(self.index, self.config.address, self.config.subnet.prefix_len()).await?;
         self.add_group_routes().await

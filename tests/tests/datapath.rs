@@ -1,0 +1,171 @@
+//! The data path as the relay opens it, between real sockets in network namespaces. Needs root.
+
+use anyhow::{Context, Result, ensure};
+use lanrage_common::api::RelayMode;
+use lanrage_common::relay::{Flow, Target};
+use lanrage_daemon::config::{RelayConfig, RelayModeChoice};
+use lanrage_daemon::datapath::Datapath;
+use lanrage_tests::veth::{CLIENT, CLIENT_TWO, PEER, RELAY_A, RELAY_B, Row};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::sync::mpsc;
+use std::time::Duration;
+
+const PORT: u16 = 3478;
+const WIREGUARD: u16 = 51820;
+
+/// What a test wants from the thread that owns the data path.
+type Job = Box<dyn FnOnce(&mut Datapath) + Send>;
+
+/// A data path on a thread in the relay's namespace, maintained as the relay does.
+struct Relay {
+    jobs: tokio::sync::mpsc::UnboundedSender<Job>,
+}
+
+impl Relay {
+    fn open(row: &Row, config: RelayConfig) -> Relay {
+        let (jobs, mut inbox) = tokio::sync::mpsc::unbounded_channel::<Job>();
+        let namespace = row.relay.clone();
+        std::thread::spawn(move || {
+            namespace.enter().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let mut datapath =
+                    Datapath::open(&config, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT)).await;
+                loop {
+                    tokio::select! {
+                        job = inbox.recv() => match job {
+                            Some(job) => job(&mut datapath),
+                            None => return,
+                        },
+                        () = datapath.maintain() => {}
+                    }
+                }
+            });
+        });
+        Relay { jobs }
+    }
+
+    fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Datapath) -> T + Send + 'static) -> T {
+        let (answer, inbox) = mpsc::channel();
+        self.jobs.send(Box::new(move |datapath| drop(answer.send(question(datapath))))).ok().unwrap();
+        inbox.recv_timeout(Duration::from_secs(20)).expect("the data path's thread answers")
+    }
+
+    fn install(&self, source: SocketAddrV4, index: u32, destination: SocketAddrV4) {
+        let flow = Flow { source, index };
+        self.ask(move |datapath| datapath.install(flow, Target { destination, member: 1 })).unwrap();
+    }
+
+    fn counter(&self, name: &'static str) -> u64 {
+        self.ask(move |datapath| datapath.counters()[name])
+    }
+
+    fn mode(&self) -> RelayMode {
+        self.ask(|datapath| datapath.report().mode)
+    }
+}
+
+fn data(index: u32, counter: u64) -> Vec<u8> {
+    let mut message = vec![4, 0, 0, 0];
+    message.extend(index.to_le_bytes());
+    message.extend(counter.to_le_bytes());
+    message.extend([0xa5; 101]);
+    message
+}
+
+fn socket(row_end: &lanrage_tests::lab::netns::Namespace, address: SocketAddrV4) -> Result<UdpSocket> {
+    let socket = row_end.run(|| UdpSocket::bind(address))??;
+    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    Ok(socket)
+}
+
+fn config(mode: RelayModeChoice, interfaces: &[&str]) -> RelayConfig {
+    let interfaces = interfaces.iter().map(|name| (*name).to_owned()).collect();
+    RelayConfig { mode, interfaces, max_flows: 64, ..RelayConfig::default() }
+}
+
+/// Sends until one arrives, which shows that the way was found, then counts `packets` more.
+fn forwards(
+    relay: &Relay,
+    from: &UdpSocket,
+    via: Ipv4Addr,
+    to: &UdpSocket,
+    index: u32,
+    packets: u64,
+) -> Result<u64> {
+    let mut buffer = [0; 2048];
+    let via = SocketAddrV4::new(via, PORT);
+    let opened =
+        (0..20).any(|_| from.send_to(&data(index, 0), via).is_ok() && to.recv_from(&mut buffer).is_ok());
+    ensure!(opened, "nothing arrived; counters: {:?}", relay.ask(|datapath| datapath.counters()));
+    let mut received = 0;
+    for counter in 1..=packets {
+        from.send_to(&data(index, counter), via)?;
+        let (length, source) = to.recv_from(&mut buffer).context("a packet was lost")?;
+        ensure!(buffer[..length] == data(index, counter), "the payload changed");
+        ensure!(source.port() == PORT, "the source port is {}", source.port());
+        received += 1;
+    }
+    Ok(received)
+}
+
+fn both_ways(name: &str, mode: RelayModeChoice, expected: RelayMode) -> Result<()> {
+    let row = Row::create(name)?;
+    row.pass_at_ends()?;
+    let relay = Relay::open(&row, config(mode, &["ra", "rb"]));
+    ensure!(relay.mode() == expected, "{:?}", relay.ask(|datapath| datapath.report().clone()));
+    let (client, peer) = (SocketAddrV4::new(CLIENT, WIREGUARD), SocketAddrV4::new(PEER, WIREGUARD));
+    let client_socket = socket(&row.client, client)?;
+    let peer_socket = socket(&row.peer, peer)?;
+    relay.install(client, 0x0102_0304, peer);
+    relay.install(peer, 0x0a0b_0c0d, client);
+    ensure!(forwards(&relay, &client_socket, RELAY_A, &peer_socket, 0x0102_0304, 100)? == 100);
+    ensure!(forwards(&relay, &peer_socket, RELAY_B, &client_socket, 0x0a0b_0c0d, 100)? == 100);
+    ensure!(relay.counter("redirected") >= 202, "the kernel did not forward it");
+    ensure!(relay.ask(|datapath| datapath.forwarded()) == relay.counter("redirected"));
+
+    let second = SocketAddrV4::new(CLIENT_TWO, WIREGUARD);
+    let second_socket = socket(&row.client, second)?;
+    relay.install(client, 7, second);
+    ensure!(forwards(&relay, &client_socket, RELAY_A, &second_socket, 7, 100)? == 100);
+    ensure!(relay.counter("forwarded") >= 101, "the kernel did not send it back the way it came");
+
+    relay.ask(move |datapath| datapath.remove(Flow { source: client, index: 7 }));
+    client_socket.send_to(&data(7, 0), SocketAddrV4::new(RELAY_A, PORT))?;
+    ensure!(second_socket.recv_from(&mut [0; 64]).is_err(), "a removed flow is still forwarded");
+    ensure!(relay.counter("no_flow") == 1);
+    Ok(())
+}
+
+#[test]
+fn native_xdp_forwards_both_ways_and_back_out_of_the_same_interface() -> Result<()> {
+    both_ways("dpn", RelayModeChoice::Auto, RelayMode::XdpNative)
+}
+
+#[test]
+fn generic_xdp_forwards_both_ways_and_back_out_of_the_same_interface() -> Result<()> {
+    both_ways("dpg", RelayModeChoice::XdpGeneric, RelayMode::XdpGeneric)
+}
+
+#[test]
+fn userspace_is_a_choice_and_says_so() -> Result<()> {
+    let row = Row::create("dpu")?;
+    let relay = Relay::open(&row, config(RelayModeChoice::Userspace, &[]));
+    let report = relay.ask(|datapath| datapath.report().clone());
+    ensure!(
+        report.mode == RelayMode::Userspace && report.reason.is_some() && report.fix.is_some(),
+        "{report:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_missing_interface_is_named_with_its_cure() -> Result<()> {
+    let row = Row::create("dpm")?;
+    let relay = Relay::open(&row, config(RelayModeChoice::Auto, &["nosuch0"]));
+    let report = relay.ask(|datapath| datapath.report().clone());
+    ensure!(report.mode == RelayMode::Userspace, "{report:?}");
+    ensure!(report.reason.is_some_and(|reason| reason.contains("nosuch0")));
+    ensure!(report.fix.is_some_and(|fix| fix.contains("relay.interfaces")));
+    Ok(())
+}
