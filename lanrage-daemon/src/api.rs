@@ -60,7 +60,7 @@ pub fn serve(
     let local = routes::local(shared.clone());
     let loopback = routes::loopback(shared, guard);
     tokio::spawn(async move {
-        let Listeners { unix, tcp, socket, .. } = listeners;
+        let Listeners { unix, tcp, socket: _socket, .. } = listeners;
         let stop = || {
             let shutdown = shutdown.clone();
             async move { shutdown.requested().await }
@@ -75,12 +75,10 @@ pub fn serve(
             shutdown.requested().await;
             tokio::time::sleep(DRAIN).await;
         };
-        let result = tokio::select! {
+        tokio::select! {
             result = both => result.map(|_| ()).context("the local API stopped"),
             () = drained => Ok(()),
-        };
-        let _ = std::fs::remove_file(&socket);
-        result
+        }
     })
 }
 

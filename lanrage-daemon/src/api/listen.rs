@@ -16,8 +16,18 @@ const GROUP: &str = "lanrage";
 pub struct Listeners {
     pub(super) unix: UnixListener,
     pub(super) tcp: TcpListener,
-    pub(super) socket: PathBuf,
+    pub(super) socket: SocketFile,
     pub(super) ui_address: SocketAddr,
+}
+
+/// The socket's file, removed with its listener.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// A listener could not be opened.
@@ -57,11 +67,10 @@ impl Listeners {
     /// Opens both. Fails when another daemon uses either.
     pub async fn bind(config: &Config) -> Result<Self, BindError> {
         let unix = bind_unix(&config.socket)?;
-        let tcp = bind_tcp(config.ui).await.inspect_err(|_| {
-            let _ = std::fs::remove_file(&config.socket);
-        })?;
+        let socket = SocketFile(config.socket.clone());
+        let tcp = bind_tcp(config.ui).await?;
         let ui_address = tcp.local_addr().unwrap_or(config.ui);
-        Ok(Self { unix, tcp, socket: config.socket.clone(), ui_address })
+        Ok(Self { unix, tcp, socket, ui_address })
     }
 
     /// Where the UI listens.
@@ -150,6 +159,8 @@ mod tests {
         assert!(matches!(error, BindError::AlreadyRunning(_)), "{error}");
 
         drop(first);
+        assert!(!config.socket.exists());
+        drop(std::os::unix::net::UnixListener::bind(&config.socket).unwrap());
         assert!(config.socket.exists());
         Listeners::bind(&config).await.unwrap();
     }

@@ -1,0 +1,137 @@
+//! What can be typed.
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// LANrage: a LAN party over the internet.
+#[derive(Debug, Parser)]
+#[command(name = "lanrage", version, arg_required_else_help = true)]
+pub struct Arguments {
+    /// Print the daemon's answer as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Socket of the daemon.
+    #[arg(
+        long,
+        global = true,
+        env = "LANRAGE_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/lanrage/lanrage.sock"
+    )]
+    pub socket: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show everything: party, members, control server, relay, problems.
+    Status,
+    /// Show one line per member: address, path, round trip, why.
+    Peers,
+    /// Take the tunnel up again.
+    Up,
+    /// Take the tunnel down; the membership stays.
+    Down,
+    /// Found or leave a party.
+    #[command(subcommand)]
+    Party(Party),
+    /// Join a party by its invite link.
+    Join {
+        /// The whole link in quotes, or - to read it from standard input, where other users cannot see it.
+        link: String,
+    },
+    /// Leave the party.
+    Leave,
+    /// Make an invite link. On a terminal also shown as QR code.
+    Invite {
+        /// How long it shall be valid: 90s, 30m, 24h, 7d.
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        expires: Option<u64>,
+        /// How many devices may use it.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=254))]
+        uses: Option<u32>,
+    },
+    /// Ping a member through the tunnel.
+    Ping {
+        /// Name, its unique start, or address.
+        name: String,
+        /// How many times.
+        #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+        count: u32,
+    },
+    /// Print the link that opens the web UI. It is for you only.
+    Ui,
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print shell completions.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Founding and leaving.
+#[derive(Debug, Subcommand)]
+pub enum Party {
+    /// Found a party and make a first invite.
+    Create {
+        /// Its name.
+        name: String,
+        /// Control server; the configured one when absent.
+        #[arg(long, value_name = "URL")]
+        control: Option<String>,
+    },
+    /// Leave the party.
+    Leave,
+}
+
+/// Looking at the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check the configuration that the daemon would start with.
+    Check {
+        /// The file; the daemon's default when absent.
+        #[arg(long, short, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+/// `90s`, `30m`, `24h`, `7d` as seconds.
+fn duration(text: &str) -> Result<u64, String> {
+    const WANTED: &str = "write a number and a unit: 90s, 30m, 24h, 7d";
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or(WANTED)?;
+    let (number, unit) = text.split_at(split);
+    let scale = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(WANTED.into()),
+    };
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)).ok_or_else(|| WANTED.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_finds_no_contradictions() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(
+            ["90s", "30m", "24h", "7d"].map(|text| duration(text).unwrap()),
+            [90, 1800, 86_400, 604_800]
+        );
+        for text in ["", "h", "24", "1w", "-1h", "1.5h", "99999999999999999999d", "18446744073709551615d"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

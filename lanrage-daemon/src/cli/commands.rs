@@ -1,0 +1,162 @@
+//! Each command: what it asks, and what it prints.
+
+use super::arguments::{Arguments, Command, ConfigCommand, Party};
+use super::client::{Answer, Client};
+use super::failure::Failure;
+use super::screen::Screen;
+use super::{local, show};
+use lanrage_common::api::{
+    CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply, PingRequest, Status,
+    UiAnswer,
+};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Between the pings that a person watches.
+const PING_GAP: Duration = Duration::from_secs(1);
+
+/// One command's surroundings.
+struct Session<'a, 'b> {
+    client: Client,
+    screen: &'a mut Screen<'b>,
+    json: bool,
+}
+
+pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result<u8, Failure> {
+    let Arguments { json, socket, command } = arguments;
+    let mut session = Session { client: Client::new(&socket), screen, json };
+    match command {
+        Command::Status => session.status().await,
+        Command::Peers => session.peers().await,
+        Command::Up => session.change("up", "The tunnel is up.").await,
+        Command::Down => session.change("down", "The tunnel is down. `lanrage up` takes it up again.").await,
+        Command::Party(Party::Create { name, control }) => session.create_party(name, control).await,
+        Command::Leave | Command::Party(Party::Leave) => {
+            session.change("party/leave", "You have left the party.").await
+        }
+        Command::Join { link } => session.join(link).await,
+        Command::Invite { expires, uses } => session.invite(expires, uses).await,
+        Command::Ping { name, count } => session.ping(name, count).await,
+        Command::Ui => session.ui().await,
+        Command::Config(ConfigCommand::Check { config }) => local::check_config(session.screen, config, json),
+        Command::Completions { shell } => {
+            local::completions(session.screen, shell);
+            Ok(0)
+        }
+    }
+}
+
+impl Session<'_, '_> {
+    /// Prints the answer as it came, or lets `show` do it.
+    fn finish<T>(
+        &mut self,
+        answer: &Answer<T>,
+        show: impl FnOnce(&mut Screen<'_>, &T),
+    ) -> Result<u8, Failure> {
+        if self.json {
+            self.screen.line(&answer.text);
+        } else {
+            show(self.screen, &answer.value);
+        }
+        Ok(0)
+    }
+
+    async fn status(&mut self) -> Result<u8, Failure> {
+        let answer = self.client.get::<Status>("/api/v1/status").await?;
+        self.finish(&answer, show::status)
+    }
+
+    async fn peers(&mut self) -> Result<u8, Failure> {
+        let answer = self.client.get::<Status>("/api/v1/status").await?;
+        self.finish(&answer, |screen, status| match &status.party {
+            Some(party) => show::members(screen, party),
+            None => screen.line("In no party. Found one with `lanrage party create NAME` or join one with `lanrage join LINK`."),
+        })
+    }
+
+    async fn change(&mut self, what: &str, done: &str) -> Result<u8, Failure> {
+        let answer = self.client.post::<Status>(&format!("/api/v1/{what}")).await?;
+        self.finish(&answer, |screen, _| screen.line(done))
+    }
+
+    async fn create_party(&mut self, name: String, control: Option<String>) -> Result<u8, Failure> {
+        let request = CreatePartyRequest { name, control };
+        let answer = self.client.send::<InviteAnswer>("/api/v1/party", &request).await?;
+        self.finish(&answer, |screen, invite| {
+            if screen.is_terminal() {
+                screen.line(format!("The party {:?} is founded.", request.name));
+            }
+            show::invite(screen, invite, unix_now());
+        })
+    }
+
+    async fn join(&mut self, link: String) -> Result<u8, Failure> {
+        let invite = if link == "-" { read_link()? } else { link };
+        let request = JoinRequest { invite: invite.trim().into() };
+        let answer = self.client.send::<Status>("/api/v1/party/join", &request).await?;
+        self.finish(&answer, |screen, status| {
+            let party = status.party.as_ref();
+            let named = party.map(|party| format!("You are in {:?} as {}.", party.name, party.address));
+            screen.line(named.as_deref().unwrap_or("Joined; `lanrage status` shows the party in a moment."));
+            if let Some(party) = party {
+                show::members(screen, party);
+            }
+        })
+    }
+
+    async fn invite(&mut self, expires_in: Option<u64>, uses: Option<u32>) -> Result<u8, Failure> {
+        let request = InviteRequest { expires_in, uses };
+        let answer = self.client.send::<InviteAnswer>("/api/v1/party/invite", &request).await?;
+        self.finish(&answer, |screen, invite| show::invite(screen, invite, unix_now()))
+    }
+
+    async fn ui(&mut self) -> Result<u8, Failure> {
+        let answer = self.client.post::<UiAnswer>("/api/v1/ui").await?;
+        self.finish(&answer, |screen, answer| screen.line(&answer.url))
+    }
+
+    async fn ping(&mut self, member: String, count: u32) -> Result<u8, Failure> {
+        let replies = if self.json {
+            let request = PingRequest { member, count };
+            let answer = self.client.send::<PingAnswer>("/api/v1/ping", &request).await?;
+            self.screen.line(&answer.text);
+            answer.value.replies
+        } else {
+            self.ping_one_by_one(&member, count).await?
+        };
+        Ok(u8::from(replies.iter().all(|reply| reply.rtt_ms.is_none())))
+    }
+
+    /// A person wants to see each answer when it comes.
+    async fn ping_one_by_one(&mut self, member: &str, count: u32) -> Result<Vec<PingReply>, Failure> {
+        let mut replies = Vec::new();
+        for number in 1..=count {
+            let request = PingRequest { member: member.into(), count: 1 };
+            let started = tokio::time::Instant::now();
+            let answer = self.client.send::<PingAnswer>("/api/v1/ping", &request).await?.value;
+            if number == 1 {
+                self.screen.line(format!("{} ({})", answer.member, answer.address));
+            }
+            for reply in answer.replies {
+                show::reply(self.screen, number, &reply);
+                replies.push(reply);
+            }
+            if number < count {
+                tokio::time::sleep_until(started + PING_GAP).await;
+            }
+        }
+        show::ping_summary(self.screen, &replies);
+        Ok(replies)
+    }
+}
+
+fn read_link() -> Result<String, Failure> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).map_err(|error| {
+        Failure::Local(format!("cannot read the link: {error}"), "give it as argument".into())
+    })?;
+    Ok(line)
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

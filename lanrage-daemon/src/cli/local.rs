@@ -1,0 +1,51 @@
+//! Commands that need no daemon.
+
+use super::arguments::Arguments;
+use super::failure::Failure;
+use super::screen::Screen;
+use super::table::Table;
+use crate::config::{self, Loaded, Sources};
+use clap::CommandFactory as _;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+pub(super) fn check_config(
+    screen: &mut Screen<'_>,
+    file: Option<PathBuf>,
+    json: bool,
+) -> Result<u8, Failure> {
+    let loaded = config::load(&Sources::from_process(file, Vec::new()))
+        .map_err(|error| Failure::Local(error.to_string(), "correct it and check again".into()))?;
+    let tree = redacted(&loaded);
+    if json {
+        screen.line(json!({ "file": loaded.file, "config": tree, "origins": loaded.origins }));
+        return Ok(0);
+    }
+    let file = loaded.file.as_ref().map_or("no configuration file".into(), |file| file.display().to_string());
+    screen.line(format!("{file}: good, {} settings differ from the defaults", loaded.origins.len()));
+    if !loaded.origins.is_empty() {
+        screen.line("");
+        let mut table = Table::new(["KEY", "VALUE", "FROM"]);
+        for (key, place) in &loaded.origins {
+            let value = tree.pointer(&format!("/{}", key.replace('.', "/"))).unwrap_or(&Value::Null);
+            table.row([key.into(), value.to_string().into(), place.into()]);
+        }
+        table.print(screen);
+    }
+    Ok(0)
+}
+
+/// The configuration without its secrets.
+fn redacted(loaded: &Loaded) -> Value {
+    let mut shown = loaded.config.clone();
+    for secret in [&mut shown.control.relay_token, &mut shown.relay.token] {
+        *secret = secret.take().map(|_| "(secret)".into());
+    }
+    serde_json::to_value(shown).unwrap_or_default()
+}
+
+pub(super) fn completions(screen: &mut Screen<'_>, shell: clap_complete::Shell) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "lanrage", &mut script);
+    screen.line(String::from_utf8_lossy(&script).trim_end());
+}

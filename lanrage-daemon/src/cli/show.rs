@@ -1,0 +1,193 @@
+//! The daemon's answers for people.
+
+use super::screen::{Screen, Style};
+use super::table::{Cell, Table};
+use lanrage_common::api::{
+    InviteAnswer, MemberStatus, PartyStatus, PathKind, PingReply, RelayMode, RelayStatus, Status,
+};
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+
+pub(super) fn status(screen: &mut Screen<'_>, status: &Status) {
+    let tunnel = if status.up { "tunnel up" } else { "tunnel down" };
+    let state = if status.device.is_some() { format!(", {tunnel}") } else { String::new() };
+    fact(screen, "LANrage", &format!("{}, roles {}{state}", status.version, status.roles.join(" ")));
+    if let Some(device) = &status.device {
+        fact(screen, "Device", &format!("{} ({})", device.name, device.fingerprint));
+    }
+    if let Some(control) = &status.control {
+        let connected = if control.connected { "connected" } else { "not connected" };
+        fact(screen, "Control", &format!("{} {connected}", control.url));
+    }
+    match &status.party {
+        Some(party) => fact(screen, "Party", &party_line(party)),
+        None if status.device.is_some() => fact(
+            screen,
+            "Party",
+            "none yet: found one with `lanrage party create NAME` or join one with `lanrage join LINK`",
+        ),
+        None => {}
+    }
+    if let Some(relay) = &status.relay {
+        relay_lines(screen, relay);
+    }
+    if let Some(party) = &status.party {
+        screen.line("");
+        members(screen, party);
+    }
+    problems(screen, status);
+}
+
+fn fact(screen: &mut Screen<'_>, name: &str, text: &str) {
+    let name = screen.paint(Style::Bold, &format!("{name:<8}"));
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    screen.line(format!("{name} {text}"));
+}
+
+fn party_line(party: &PartyStatus) -> String {
+    let host = if party.host { ", you are the host" } else { "" };
+    let interface = match &party.interface {
+        Some(name) => format!("{name} (MTU {})", party.mtu),
+        None => "no interface".into(),
+    };
+    let prefix = party.subnet.prefix_len();
+    format!("{}: {}/{prefix} on {interface}{host}", party.name, party.address)
+}
+
+fn relay_lines(screen: &mut Screen<'_>, relay: &RelayStatus) {
+    let addresses: Vec<_> = relay.addresses.iter().map(ToString::to_string).collect();
+    let mode = match relay.mode {
+        RelayMode::XdpNative => "native XDP",
+        RelayMode::XdpGeneric => "generic XDP",
+        RelayMode::Userspace => "userspace",
+    };
+    fact(
+        screen,
+        "Relay",
+        &format!(
+            "{}, {mode}, {} bound, {} flows, forwarded {} in the kernel and {} in the daemon",
+            addresses.join(" "),
+            relay.bindings,
+            relay.flows,
+            relay.kernel_forwarded,
+            relay.userspace_forwarded
+        ),
+    );
+    if let Some(reason) = &relay.mode_reason {
+        fact(screen, "", &format!("{mode} because {reason}"));
+    }
+    if let Some(fix) = &relay.mode_fix {
+        fact(screen, "", &format!("to improve: {fix}"));
+    }
+}
+
+/// One line per member.
+pub(super) fn members(screen: &mut Screen<'_>, party: &PartyStatus) {
+    let mut table = Table::new(["NAME", "ADDRESS", "PATH", "RTT", "JITTER", "LOSS", "WHY"]);
+    for member in &party.members {
+        let milliseconds = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1} ms"));
+        let loss = member.loss.map_or("-".into(), |loss| format!("{:.0} %", loss * 100.0));
+        let why = if member.is_self { "this device" } else { &member.why };
+        table.row([
+            member_name(member).into(),
+            member.address.to_string().into(),
+            path(member),
+            milliseconds(member.rtt_ms).into(),
+            milliseconds(member.jitter_ms).into(),
+            loss.into(),
+            Cell::new(why, Style::Dim),
+        ]);
+    }
+    table.print(screen);
+}
+
+fn member_name(member: &MemberStatus) -> String {
+    if member.host { format!("{} (host)", member.name) } else { member.name.clone() }
+}
+
+fn path(member: &MemberStatus) -> Cell {
+    if member.is_self {
+        return "-".into();
+    }
+    let through = member.relay.as_ref().map(|relay| format!(" {relay}")).unwrap_or_default();
+    match member.path {
+        PathKind::Direct => Cell::new("direct", Style::Good),
+        PathKind::Relay => Cell::new(format!("relay{through}"), Style::Warn),
+        PathKind::Tls => Cell::new(format!("tls{through}"), Style::Warn),
+        PathKind::None if member.online => Cell::new("none yet", Style::Bad),
+        PathKind::None => Cell::new("offline", Style::Dim),
+    }
+}
+
+fn problems(screen: &mut Screen<'_>, status: &Status) {
+    if status.problems.is_empty() {
+        return;
+    }
+    screen.line("");
+    for problem in &status.problems {
+        let mark = screen.paint(Style::Bad, "!");
+        screen.line(format!("{mark} {}", problem.message));
+        screen.line(format!("  {}", problem.fix));
+    }
+}
+
+/// On a terminal with explanation and QR code; in a pipe the link alone, so that it can be passed on.
+pub(super) fn invite(screen: &mut Screen<'_>, answer: &InviteAnswer, now: u64) {
+    if !screen.is_terminal() {
+        return screen.line(&answer.link);
+    }
+    let uses = match answer.uses_left {
+        Some(1) => ", one device".into(),
+        Some(uses) => format!(", {uses} devices"),
+        None => String::new(),
+    };
+    screen.line(format!(
+        "Invite link, valid for {}{uses}. Whoever has it can join:",
+        life(answer.expires_at, now)
+    ));
+    screen.line(format!("\n  {}\n", answer.link));
+    if let Some(code) = qr(&answer.link) {
+        screen.line(code);
+    }
+}
+
+fn life(expires_at: u64, now: u64) -> String {
+    match expires_at.saturating_sub(now) {
+        left if left >= 2 * 24 * 3600 => format!("{} days", (left + 12 * 3600) / (24 * 3600)),
+        left if left >= 2 * 3600 => format!("{} hours", (left + 1800) / 3600),
+        left => format!("{} minutes", left.div_ceil(60)),
+    }
+}
+
+/// Light modules are drawn, so that it scans on the usual dark terminal.
+fn qr(text: &str) -> Option<String> {
+    let code = QrCode::new(text).ok()?;
+    Some(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())
+}
+
+pub(super) fn reply(screen: &mut Screen<'_>, number: u32, reply: &PingReply) {
+    let time = reply.rtt_ms.map_or("no answer".into(), |rtt| format!("{rtt:.1} ms"));
+    screen.line(format!("{number:>3}  {time:<10}  {}", path_name(reply.path)));
+}
+
+fn path_name(path: PathKind) -> &'static str {
+    match path {
+        PathKind::Direct => "direct",
+        PathKind::Relay => "through a relay",
+        PathKind::Tls => "through a relay over TLS",
+        PathKind::None => "no path",
+    }
+}
+
+pub(super) fn ping_summary(screen: &mut Screen<'_>, replies: &[PingReply]) {
+    let mut times: Vec<_> = replies.iter().filter_map(|reply| reply.rtt_ms).collect();
+    times.sort_by(f64::total_cmp);
+    let lost = 100 * (replies.len() - times.len()) / replies.len().max(1);
+    let spread = match (times.first(), times.get(times.len() / 2), times.last()) {
+        (Some(min), Some(median), Some(max)) => {
+            format!(", {min:.1} / {median:.1} / {max:.1} ms (min / median / max)")
+        }
+        _ => String::new(),
+    };
+    screen.line(format!("{} sent, {} answered, {lost} % lost{spread}", replies.len(), times.len()));
+}
