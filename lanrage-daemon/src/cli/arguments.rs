@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// LANrage: a LAN party over the internet.
@@ -35,25 +35,15 @@ pub enum Command {
     Up,
     /// Take the tunnel down; the membership stays.
     Down,
-    /// Found or leave a party.
+    /// Found, join or leave a party, or invite to it.
     #[command(subcommand)]
     Party(Party),
     /// Join a party by its invite link.
-    Join {
-        /// The whole link in quotes, or - to read it from standard input, where other users cannot see it.
-        link: String,
-    },
+    Join(Join),
     /// Leave the party.
     Leave,
     /// Make an invite link. On a terminal also shown as QR code.
-    Invite {
-        /// How long it shall be valid: 90s, 30m, 24h, 7d.
-        #[arg(long, value_name = "DURATION", value_parser = duration)]
-        expires: Option<u64>,
-        /// How many devices may use it.
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=254))]
-        uses: Option<u32>,
-    },
+    Invite(Invite),
     /// Ping a member through the tunnel.
     Ping {
         /// Name, its unique start, or address.
@@ -74,7 +64,7 @@ pub enum Command {
     },
 }
 
-/// Founding and leaving.
+/// What can be done with a party; the last three also exist without `party` in front.
 #[derive(Debug, Subcommand)]
 pub enum Party {
     /// Found a party and make a first invite.
@@ -85,8 +75,30 @@ pub enum Party {
         #[arg(long, value_name = "URL")]
         control: Option<String>,
     },
+    /// Join a party by its invite link.
+    Join(Join),
     /// Leave the party.
     Leave,
+    /// Make an invite link. On a terminal also shown as QR code.
+    Invite(Invite),
+}
+
+/// Joining.
+#[derive(Debug, Args)]
+pub struct Join {
+    /// The whole link in quotes, or - to read it from standard input, where other users cannot see it.
+    pub link: String,
+}
+
+/// Inviting.
+#[derive(Debug, Args)]
+pub struct Invite {
+    /// How long it shall be valid: 90s, 30m, 24h, 7d.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub expires: Option<u64>,
+    /// How many devices may use it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=254))]
+    pub uses: Option<u32>,
 }
 
 /// Looking at the configuration.

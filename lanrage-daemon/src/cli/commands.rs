@@ -1,6 +1,6 @@
 //! Each command: what it asks, and what it prints.
 
-use super::arguments::{Arguments, Command, ConfigCommand, Party};
+use super::arguments::{Arguments, Command, ConfigCommand, Invite, Party};
 use super::client::{Answer, Client};
 use super::failure::Failure;
 use super::screen::Screen;
@@ -33,8 +33,8 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Leave | Command::Party(Party::Leave) => {
             session.change("party/leave", "You have left the party.").await
         }
-        Command::Join { link } => session.join(link).await,
-        Command::Invite { expires, uses } => session.invite(expires, uses).await,
+        Command::Join(join) | Command::Party(Party::Join(join)) => session.join(join.link).await,
+        Command::Invite(invite) | Command::Party(Party::Invite(invite)) => session.invite(invite).await,
         Command::Ping { name, count } => session.ping(name, count).await,
         Command::Ui => session.ui().await,
         Command::Config(ConfigCommand::Check { config }) => local::check_config(session.screen, config, json),
@@ -103,8 +103,8 @@ impl Session<'_, '_> {
         })
     }
 
-    async fn invite(&mut self, expires_in: Option<u64>, uses: Option<u32>) -> Result<u8, Failure> {
-        let request = InviteRequest { expires_in, uses };
+    async fn invite(&mut self, invite: Invite) -> Result<u8, Failure> {
+        let request = InviteRequest { expires_in: invite.expires, uses: invite.uses };
         let answer = self.client.send::<InviteAnswer>("/api/v1/party/invite", &request).await?;
         self.finish(&answer, |screen, invite| show::invite(screen, invite, unix_now()))
     }
