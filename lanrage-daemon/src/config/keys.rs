@@ -103,4 +103,28 @@ mod tests {
             assert_ne!(example(&keys, key), "\"text\"", "add an example for {key}");
         }
     }
+
+    #[test]
+    fn example_file_and_reference_name_every_key() {
+        let keys: std::collections::BTreeSet<_> = known().into_keys().collect();
+        let example = include_str!("../../../deploy/lanrage.toml");
+        let mut section = String::new();
+        let mut named = std::collections::BTreeSet::new();
+        for line in example.lines() {
+            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                section = name.into();
+            }
+            let Some((key, _)) = line.strip_prefix('#').and_then(|rest| rest.split_once(" = ")) else {
+                continue;
+            };
+            if key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+                named.insert(join(&section, key));
+            }
+        }
+        assert_eq!(named, keys, "deploy/lanrage.toml");
+
+        let reference = include_str!("../../../docs/configuration.md");
+        let missing: Vec<_> = keys.iter().filter(|key| !reference.contains(&format!("`{key}`"))).collect();
+        assert!(missing.is_empty(), "docs/configuration.md lacks {missing:?}");
+    }
 }
