@@ -13,8 +13,8 @@ export const strings = {
     odd: (status: number) => `LANrage answered with HTTP status ${status}. Its log says more.`,
     lockedTitle: "This page needs its key",
     lockedText:
-      "The address of this page carries a key that lets it control LANrage on this computer. Open the whole address that LANrage printed, with the part after #. To see it again:",
-    lockedCommand: "lanrage status",
+      "The address of this page carries a key that lets it control LANrage on this computer. Open the whole address that LANrage printed, with the part after #. This prints it again:",
+    lockedCommand: "lanrage ui",
   },
   setup: {
     title: "No party yet",
