@@ -1,0 +1,281 @@
+//! The HTTP interface: routes, who may call them, and what every request goes through.
+
+use super::auth::Auth;
+use super::error::{Json, Refused, internal};
+use super::hub::{Hub, now};
+use super::limits::{Kind, Limits};
+use super::metrics::{Gauges, Metrics};
+use super::relays::Relays;
+use super::{landing, member_socket, relay_socket};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Extension, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ipnet::Ipv4Net;
+use lanrage_common::control::{Caller, CodeHash, refusal};
+use lanrage_common::identity::PartyId;
+use lanrage_common::protocol::{
+    Challenge, ChallengeRequest, CreateInvite, CreateParty, ErrorBody, ErrorCode, InviteCode, Join, Login,
+    Membership, Session,
+};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use subtle::ConstantTimeEq as _;
+
+/// Bytes a request's body may have: all of ours are far smaller.
+const MAX_BODY: usize = 16 * 1024;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) auth: Auth,
+    pub(super) hub: Arc<Hub>,
+    pub(super) relays: Relays,
+    pub(super) limits: Limits,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) subnet: Ipv4Net,
+    pub(super) relay_token: String,
+}
+
+pub(super) type SharedApp = Arc<App>;
+
+/// The two ends of the TCP connection that a request came by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) remote: SocketAddr,
+    pub(super) local: SocketAddr,
+}
+
+impl App {
+    pub(super) fn limit(&self, kind: Kind, ends: &Ends) -> Result<(), Refused> {
+        self.limits.take(kind, ends.remote.ip(), Instant::now()).map_err(Refused::rate_limited)
+    }
+
+    fn refund(&self, kind: Kind, ends: &Ends) {
+        self.limits.refund(kind, ends.remote.ip(), Instant::now());
+    }
+
+    /// Figures for the metrics and the status.
+    pub(super) async fn gauges(&self) -> anyhow::Result<Gauges> {
+        let counts = self.hub.store().counts().await?;
+        let load = self.relays.load();
+        Ok(Gauges {
+            parties: counts.parties,
+            members: counts.members,
+            online: self.hub.online(),
+            relays: load.relays,
+            bindings: load.bindings,
+            flows: load.flows,
+        })
+    }
+}
+
+/// All routes.
+pub(super) fn router(app: SharedApp) -> Router {
+    Router::new()
+        .route("/v1/auth/challenge", post(challenge))
+        .route("/v1/auth", post(log_in))
+        .route("/v1/parties", post(create_party))
+        .route("/v1/join", post(join))
+        .route("/v1/parties/{party}/invites", post(create_invite))
+        .route("/v1/parties/{party}/invites/{code}", delete(revoke_invite))
+        .route("/v1/parties/{party}/members/me", delete(leave))
+        .route("/v1/ws", get(member_socket::upgrade))
+        .route("/v1/relay", get(relay_socket::upgrade))
+        .route("/j/{code}", get(landing::page))
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
+        .fallback(async || {
+            Refused::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is nothing at this address")
+        })
+        .method_not_allowed_fallback(async || {
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            Refused::new(status, ErrorCode::BadRequest, "this address does not take that method")
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
+        .with_state(app)
+}
+
+/// Limits, deadline, counting and headers for every request.
+async fn guard(
+    State(app): State<SharedApp>,
+    ends: Extension<Ends>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let method = match request.method().as_str() {
+        known @ ("GET" | "POST" | "DELETE" | "HEAD" | "OPTIONS" | "PUT" | "PATCH") => known.to_owned(),
+        _ => "other".to_owned(),
+    };
+    let mut response = match app.limit(Kind::Request, &ends) {
+        Ok(()) => answer_in_time(request, next).await,
+        Err(refused) => refused.into_response(),
+    };
+    app.metrics.request(&route, &method, response.status().as_u16());
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn answer_in_time(request: Request, next: Next) -> Response {
+    let late = "the request took too long: check the connection and try again";
+    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.unwrap_or_else(|_| {
+        Refused::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::BadRequest, late).into_response()
+    })
+}
+
+/// The logged-in device of a request.
+pub(super) struct LoggedIn(pub(super) Caller);
+
+impl FromRequestParts<SharedApp> for LoggedIn {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, app: &SharedApp) -> Result<Self, Refused> {
+        let caller = bearer(parts).and_then(|token| app.auth.session(token));
+        caller
+            .map(Self)
+            .ok_or_else(|| Refused::unauthorized("log in first: the session is missing or has expired"))
+    }
+}
+
+/// Proof that a relay's operator sent the request.
+pub(super) struct Operator;
+
+impl FromRequestParts<SharedApp> for Operator {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, app: &SharedApp) -> Result<Self, Refused> {
+        let ends = parts.extensions.get::<Ends>().copied();
+        let ends = ends.ok_or_else(|| Refused::from(internal("a request without connection data")))?;
+        app.limit(Kind::FailedLogin, &ends)?;
+        let token = bearer(parts).unwrap_or_default();
+        if !bool::from(token.as_bytes().ct_eq(app.relay_token.as_bytes())) {
+            return Err(Refused::unauthorized(
+                "the operator token is wrong: set relay.token to the control server's relay token (its file relay-token)",
+            ));
+        }
+        app.refund(Kind::FailedLogin, &ends);
+        Ok(Self)
+    }
+}
+
+fn bearer(parts: &Parts) -> Option<&str> {
+    parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+/// A path parameter in its type, or a refusal in our words.
+fn party_id(text: &str) -> Result<PartyId, Refused> {
+    text.parse().map_err(|_| Refused::bad_request("a party's id is 16 bytes, written as base64url"))
+}
+
+async fn challenge(
+    State(app): State<SharedApp>,
+    ends: Extension<Ends>,
+    Json(request): Json<ChallengeRequest>,
+) -> Result<Json<Challenge>, Refused> {
+    app.limit(Kind::Login, &ends)?;
+    Ok(Json(app.auth.challenge(&request.device, now().unix)))
+}
+
+async fn log_in(
+    State(app): State<SharedApp>,
+    ends: Extension<Ends>,
+    Json(login): Json<Login>,
+) -> Result<Json<Session>, Refused> {
+    app.limit(Kind::Login, &ends)?;
+    app.limit(Kind::FailedLogin, &ends)?;
+    let session = app.auth.log_in(&login, ends.local, now().unix)?;
+    app.refund(Kind::FailedLogin, &ends);
+    app.metrics.login();
+    Ok(Json(session))
+}
+
+async fn create_party(
+    State(app): State<SharedApp>,
+    ends: Extension<Ends>,
+    LoggedIn(caller): LoggedIn,
+    Json(request): Json<CreateParty>,
+) -> Result<Json<Membership>, Refused> {
+    app.limit(Kind::Found, &ends)?;
+    let subnet = request.subnet.unwrap_or(app.subnet);
+    Ok(Json(app.hub.found(request.name, subnet, caller).await?))
+}
+
+async fn join(
+    State(app): State<SharedApp>,
+    ends: Extension<Ends>,
+    LoggedIn(caller): LoggedIn,
+    Json(request): Json<Join>,
+) -> Result<Json<Membership>, Refused> {
+    app.limit(Kind::FailedJoin, &ends)?;
+    let code = CodeHash::of(&request.code);
+    let party = app.hub.store().party_of_invite(&code).await.map_err(internal)?;
+    let party = party.ok_or_else(unknown_invite)?;
+    let membership = app.hub.with_party(party, move |party| party.handle_join(caller, &code, now())).await?;
+    app.refund(Kind::FailedJoin, &ends);
+    app.metrics.redeemed();
+    Ok(Json(membership))
+}
+
+async fn create_invite(
+    State(app): State<SharedApp>,
+    LoggedIn(caller): LoggedIn,
+    Path(party): Path<String>,
+    Json(wish): Json<CreateInvite>,
+) -> Result<Json<InviteCode>, Refused> {
+    let code = URL_SAFE_NO_PAD.encode(super::auth::random_bytes::<16>());
+    let hash = CodeHash::of(&code);
+    let act = move |party: &mut lanrage_common::control::ControlParty| {
+        party.handle_create_invite(&caller, hash, &wish, now())
+    };
+    let invite = app.hub.with_party(party_id(&party)?, act).await?;
+    Ok(Json(InviteCode { code, expires_at: invite.expires_at, uses_left: invite.uses_left }))
+}
+
+async fn revoke_invite(
+    State(app): State<SharedApp>,
+    LoggedIn(caller): LoggedIn,
+    Path((party, code)): Path<(String, String)>,
+) -> Result<StatusCode, Refused> {
+    let code = CodeHash::of(&code);
+    let party = party_id(&party)?;
+    app.hub.with_party(party, move |party| party.handle_revoke_invite(&caller, &code)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn leave(
+    State(app): State<SharedApp>,
+    LoggedIn(caller): LoggedIn,
+    Path(party): Path<String>,
+) -> Result<StatusCode, Refused> {
+    app.hub.with_party(party_id(&party)?, move |party| party.handle_leave(&caller, now())).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn healthz(State(app): State<SharedApp>) -> Result<&'static str, Refused> {
+    app.hub.store().counts().await.map_err(internal)?;
+    Ok("ok\n")
+}
+
+async fn metrics(State(app): State<SharedApp>) -> Result<Response, Refused> {
+    let gauges = app.gauges().await.map_err(internal)?;
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((content_type, app.metrics.render(&gauges)).into_response())
+}
+
+fn unknown_invite() -> ErrorBody {
+    refusal(
+        ErrorCode::NotFound,
+        "no such invite at this server: check that the link is complete, or ask for a new one",
+    )
+}

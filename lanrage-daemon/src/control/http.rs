@@ -1,0 +1,119 @@
+//! Accepts connections and speaks HTTP on them, with limits that a slow or hostile client cannot stretch.
+
+use super::app::Ends;
+use crate::shutdown::Shutdown;
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// A request's head has to arrive within this time; idle connections end after it too.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes of a request's head, and of the buffers of a connection.
+const HEAD_SIZE: usize = 16 * 1024;
+/// Connections one source may have open.
+const PER_SOURCE: usize = 2048;
+/// Time that running requests get when the server stops.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Serves until shutdown, then lets running requests finish.
+pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
+    let sources = Arc::new(Sources::default());
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => accept(stream, &router, &sources, &shutdown, &mut connections),
+                Err(error) => {
+                    // out of file descriptors, most likely: accepting again at once would spin
+                    tracing::warn!(%error, "cannot accept connections: raise the limit of open files");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop(listener);
+    let finish = async { while connections.join_next().await.is_some() {} };
+    drop(tokio::time::timeout(GRACE, finish).await);
+}
+
+fn accept(
+    stream: TcpStream,
+    router: &Router,
+    sources: &Arc<Sources>,
+    shutdown: &Shutdown,
+    connections: &mut JoinSet<()>,
+) {
+    let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let Some(place) = sources.enter(remote.ip()) else { return };
+    // small messages must not wait for acknowledgements
+    drop(stream.set_nodelay(true));
+    let router = router.clone().layer(Extension(Ends { remote, local }));
+    let shutdown = shutdown.clone();
+    connections.spawn(async move {
+        speak(stream, router, shutdown).await;
+        drop(place);
+    });
+}
+
+async fn speak(stream: TcpStream, router: Router, shutdown: Shutdown) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_SIZE)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades();
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = &mut connection => result,
+        () = shutdown.requested() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// Open connections by source address.
+#[derive(Debug, Default)]
+struct Sources(Mutex<HashMap<IpAddr, usize>>);
+
+/// One connection's place; gives it back when dropped.
+struct Place {
+    sources: Arc<Sources>,
+    source: IpAddr,
+}
+
+impl Sources {
+    fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(source).or_default();
+        if *count >= PER_SOURCE {
+            return None;
+        }
+        *count += 1;
+        Some(Place { sources: self.clone(), source })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.source);
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Rate limits: token buckets by source address, in bounded memory.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// Sources that have buckets of their own; all beyond that share one set.
+const MAX_SOURCES: usize = 65_536;
+
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Every request.
+    Request,
+    /// Challenges and logins.
+    Login,
+    /// Failed logins, and wrong operator tokens.
+    FailedLogin,
+    /// Invite redemptions that found no good invite.
+    FailedJoin,
+    /// New parties.
+    Found,
+}
+
+const KINDS: usize = 5;
+
+/// How much a source may do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Quota {
+    /// At once.
+    pub(super) burst: f64,
+    /// For ever.
+    pub(super) per_second: f64,
+}
+
+/// A household of 254 members comes back after an outage without meeting these.
+const QUOTAS: [Quota; KINDS] = [
+    Quota { burst: 1000.0, per_second: 100.0 },
+    Quota { burst: 600.0, per_second: 10.0 },
+    Quota { burst: 20.0, per_second: 20.0 / 60.0 },
+    Quota { burst: 10.0, per_second: 10.0 / 60.0 },
+    Quota { burst: 30.0, per_second: 6.0 / 60.0 },
+];
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn refill(&mut self, quota: Quota, now: Instant) {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * quota.per_second;
+        self.tokens = (self.tokens + gained).min(quota.burst);
+        self.at = now;
+    }
+}
+
+type Buckets = [Bucket; KINDS];
+
+/// The buckets of all sources.
+#[derive(Debug)]
+pub(super) struct Limits {
+    quotas: [Quota; KINDS],
+    sources: Mutex<HashMap<IpAddr, Buckets>>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { quotas: QUOTAS, sources: Mutex::default() }
+    }
+}
+
+impl Limits {
+    /// Takes a token; without one, the answer is the number of seconds to wait.
+    pub(super) fn take(&self, kind: Kind, source: IpAddr, now: Instant) -> Result<(), u64> {
+        self.with_bucket(kind, source, now, |bucket, quota| {
+            if bucket.tokens < 1.0 {
+                return Err(((1.0 - bucket.tokens) / quota.per_second).ceil() as u64);
+            }
+            bucket.tokens -= 1.0;
+            Ok(())
+        })
+    }
+
+    /// Gives back a token that was taken for something that proved honest.
+    pub(super) fn refund(&self, kind: Kind, source: IpAddr, now: Instant) {
+        self.with_bucket(kind, source, now, |bucket, quota| {
+            bucket.tokens = (bucket.tokens + 1.0).min(quota.burst)
+        });
+    }
+
+    fn with_bucket<T>(
+        &self,
+        kind: Kind,
+        source: IpAddr,
+        now: Instant,
+        act: impl FnOnce(&mut Bucket, Quota) -> T,
+    ) -> T {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut key = source_key(source);
+        if !sources.contains_key(&key) && sources.len() >= MAX_SOURCES {
+            self.drop_idle(&mut sources, now);
+            if sources.len() >= MAX_SOURCES {
+                key = IpAddr::from([0, 0, 0, 0]);
+            }
+        }
+        let fresh = || self.quotas.map(|quota| Bucket { tokens: quota.burst, at: now });
+        let bucket = &mut sources.entry(key).or_insert_with(fresh)[kind as usize];
+        let quota = self.quotas[kind as usize];
+        bucket.refill(quota, now);
+        act(bucket, quota)
+    }
+
+    /// Forgets sources whose buckets are all full: they are as good as new.
+    fn drop_idle(&self, sources: &mut HashMap<IpAddr, Buckets>, now: Instant) {
+        sources.retain(|_, buckets| {
+            buckets.iter_mut().zip(self.quotas).any(|(bucket, quota)| {
+                bucket.refill(quota, now);
+                bucket.tokens < quota.burst
+            })
+        });
+    }
+}
+
+/// One household is one source: an IPv4 address, or an IPv6 /64.
+fn source_key(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(address) => {
+            let mut octets = address.octets();
+            octets[8..].fill(0);
+            octets.into()
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_burst_passes_then_the_rate_holds() {
+        let (limits, start) = (Limits::default(), Instant::now());
+        for _ in 0..10 {
+            assert_eq!(limits.take(Kind::FailedJoin, ip("192.0.2.1"), start), Ok(()));
+        }
+        assert_eq!(limits.take(Kind::FailedJoin, ip("192.0.2.1"), start), Err(6));
+        assert_eq!(limits.take(Kind::FailedJoin, ip("192.0.2.2"), start), Ok(()), "others are unaffected");
+        let later = start + Duration::from_secs(6);
+        assert_eq!(limits.take(Kind::FailedJoin, ip("192.0.2.1"), later), Ok(()));
+        assert!(limits.take(Kind::FailedJoin, ip("192.0.2.1"), later).is_err());
+        limits.refund(Kind::FailedJoin, ip("192.0.2.1"), later);
+        assert_eq!(limits.take(Kind::FailedJoin, ip("192.0.2.1"), later), Ok(()));
+    }
+
+    #[test]
+    fn one_ipv6_network_is_one_source() {
+        let (limits, now) = (Limits::default(), Instant::now());
+        for n in 0..10 {
+            assert_eq!(limits.take(Kind::FailedJoin, ip(&format!("2001:db8::{n}")), now), Ok(()));
+        }
+        assert!(limits.take(Kind::FailedJoin, ip("2001:db8::ffff"), now).is_err());
+        assert_eq!(limits.take(Kind::FailedJoin, ip("2001:db8:0:1::1"), now), Ok(()));
+        assert_eq!(source_key(ip("::ffff:192.0.2.1")), ip("192.0.2.1"));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_idle_sources_make_room() {
+        let (limits, now) = (Limits::default(), Instant::now());
+        for n in 0..(MAX_SOURCES as u32 + 1000) {
+            let source = IpAddr::V4((n + 0x0100_0000).into());
+            drop(limits.take(Kind::Request, source, now));
+        }
+        assert!(limits.sources.lock().unwrap().len() <= MAX_SOURCES + 1);
+        let later = now + Duration::from_secs(3600);
+        assert_eq!(limits.take(Kind::Request, ip("203.0.113.1"), later), Ok(()));
+        assert_eq!(limits.sources.lock().unwrap().len(), 1);
+    }
+}
