@@ -1,13 +1,28 @@
 //! The peer role: tunnel, paths, lane and party membership of this device.
 
+mod commands;
+mod event_loop;
+mod invite;
+mod network;
+mod ping;
+mod relays;
+mod session;
+mod status;
+mod store;
 pub mod tunnel;
+mod wire;
 
+use crate::config::PeerConfig;
+use crate::shutdown::Shutdown;
 use lanrage_common::api::{
     ControlStatus, CreatePartyRequest, DeviceStatus, InviteAnswer, InviteRequest, JoinRequest, PartyStatus,
     PingAnswer, PingRequest, Problem,
 };
 use lanrage_common::protocol::ErrorBody;
+use std::path::Path;
 use tokio::sync::{mpsc, oneshot, watch};
+
+const COMMANDS: usize = 32;
 
 /// The peer's part of `api::Status`.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,4 +68,13 @@ pub struct PeerHandle {
     pub status: watch::Receiver<PeerStatus>,
     /// Commands.
     pub commands: mpsc::Sender<PeerCommand>,
+}
+
+/// Starts the peer: opens its socket, restores its party, and runs until `shutdown` or until all command senders are
+/// gone. The status channel closes when it has cleaned up.
+pub async fn start(config: &PeerConfig, state_dir: &Path, shutdown: Shutdown) -> anyhow::Result<PeerHandle> {
+    let (commands, receiver) = mpsc::channel(COMMANDS);
+    let (peer, status) = event_loop::Peer::open(config, state_dir)?;
+    tokio::spawn(peer.run(receiver, shutdown));
+    Ok(PeerHandle { status, commands })
 }

@@ -62,12 +62,12 @@ impl Interface {
         &self.config
     }
 
-    /// The next packet that this machine sends into the party.
-    pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.device.recv(buffer).await
+    /// Returns when there is a packet, or when the interface is broken: [`Interface::try_recv`] tells.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.device.readable().await
     }
 
-    /// Like [`Interface::recv`], but [`io::ErrorKind::WouldBlock`] when there is none now.
+    /// The next packet that this machine sends into the party; [`io::ErrorKind::WouldBlock`] when there is none now.
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.device.try_recv(buffer)
     }

@@ -24,7 +24,7 @@ impl Interface {
     }
 
     /// Cannot be called.
-    pub async fn recv(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+    pub async fn readable(&self) -> io::Result<()> {
         match *self {}
     }
 

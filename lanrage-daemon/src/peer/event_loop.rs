@@ -1,0 +1,415 @@
+//! The peer's event loop: everything that moves a party's packets runs here, in one task.
+//!
+//! A pass has two halves. *Wait* until anything is ready, rare things first: with their order fixed (`biased`), stop,
+//! commands and news from the control server are never starved by packets, and are too rare to starve them. *Work*
+//! through what is ready, whatever woke us: up to [`BUDGET`] datagrams, up to [`BUDGET`] packets, then timers, then
+//! all outputs once. So a flood on the socket cannot hold up the interface or the timers for more than one batch.
+
+use super::commands::{Event, Joining};
+use super::session::{Notice, Session};
+use super::status;
+use super::store::{Store, StoredParty};
+use super::wire::Io;
+use super::{PeerCommand, PeerStatus};
+use crate::config::PeerConfig;
+use crate::control::client::{ControlClient, LinkEvent};
+use crate::platform::{self, Interface, Network, NetworkWatch};
+use crate::shutdown::Shutdown;
+use anyhow::Context as _;
+use lanrage_common::api::Problem;
+use lanrage_common::identity::{Device, PartySecret};
+use lanrage_common::party::PartyClient;
+use lanrage_common::protocol::{MAX_NAME, is_valid_name};
+use lanrage_common::time::Now;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{mpsc, watch};
+
+/// Datagrams, and packets, per pass.
+const BUDGET: usize = 64;
+/// The status changes at most this often.
+const STATUS_INTERVAL: Duration = Duration::from_millis(250);
+/// Both ways; bursts of a whole party fit.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// Any datagram.
+const BUFFER: usize = 65_536;
+
+/// The peer role's state.
+pub(super) struct Peer {
+    pub(super) config: PeerConfig,
+    pub(super) device: Arc<Device>,
+    pub(super) name: String,
+    pub(super) store: Store,
+    /// The tunnel's socket, to wait and receive.
+    socket: tokio::net::UdpSocket,
+    /// The same socket, to send without waiting.
+    pub(super) sends: UdpSocket,
+    pub(super) port: u16,
+    /// The party this device is in.
+    pub(super) stored: Option<StoredParty>,
+    /// The party at work, or one that is being joined.
+    pub(super) session: Option<Session>,
+    pub(super) joining: Option<Joining>,
+    /// A command that changes the membership is under way.
+    pub(super) busy: bool,
+    pub(super) interface: Option<Interface>,
+    pub(super) interface_retry: Option<Instant>,
+    pub(super) interface_problem: Option<Problem>,
+    pub(super) store_problem: Option<Problem>,
+    pub(super) networks: Vec<Network>,
+    pub(super) networks_due: Option<Instant>,
+    watch: NetworkWatch,
+    status: watch::Sender<PeerStatus>,
+    status_due: Instant,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    event_receiver: mpsc::UnboundedReceiver<Event>,
+    buffer: Vec<u8>,
+}
+
+enum Wake {
+    Stop,
+    Command(Option<PeerCommand>),
+    Event(Option<Event>),
+    Control(Option<LinkEvent>),
+    Networks,
+    Ready,
+}
+
+impl Peer {
+    /// Opens everything that needs no party.
+    pub(super) fn open(
+        config: &PeerConfig,
+        state_dir: &Path,
+    ) -> anyhow::Result<(Self, watch::Receiver<PeerStatus>)> {
+        let store = Store::open(state_dir)?;
+        let device = Arc::new(store.device()?);
+        let name = device_name(config, &device)?;
+        let (stored, store_problem) = match store.party() {
+            Ok(stored) => (stored, None),
+            Err(error) => {
+                tracing::error!("{error:#}");
+                let fix = "delete the file, or restore it, and restart lanrage-daemon";
+                (None, Some(status::problem("party_file_damaged", format!("{error:#}"), fix)))
+            }
+        };
+        let sends = open_socket(config.port, store.port())?;
+        let port = sends.local_addr()?.port();
+        if config.port == 0 && store.port() != Some(port) {
+            store.save_port(port)?;
+        }
+        let socket = tokio::net::UdpSocket::from_std(sends.try_clone()?)?;
+        let (status, status_receiver) = watch::channel(status::empty(&device, &name));
+        let (events, event_receiver) = mpsc::unbounded_channel();
+        let now = Instant::now();
+        let peer = Self {
+            config: config.clone(),
+            device,
+            name,
+            store,
+            socket,
+            sends,
+            port,
+            stored,
+            session: None,
+            joining: None,
+            busy: false,
+            interface: None,
+            interface_retry: None,
+            interface_problem: None,
+            store_problem,
+            networks: Vec::new(),
+            networks_due: Some(now),
+            watch: NetworkWatch::new().context("cannot watch this machine's networks")?,
+            status,
+            status_due: now,
+            events,
+            event_receiver,
+            buffer: vec![0; BUFFER],
+        };
+        Ok((peer, status_receiver))
+    }
+
+    /// Runs until `shutdown`.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<PeerCommand>, shutdown: Shutdown) {
+        tracing::info!(device = %self.device.key().fingerprint(), name = self.name, port = self.port, "peer is ready");
+        self.restore().await;
+        let stop = shutdown.requested();
+        tokio::pin!(stop);
+        loop {
+            let deadline = self.deadline().into();
+            let wake = tokio::select! {
+                biased;
+                () = &mut stop => Wake::Stop,
+                command = commands.recv() => Wake::Command(command),
+                event = self.event_receiver.recv() => Wake::Event(event),
+                event = next_link_event(&mut self.session) => Wake::Control(event),
+                () = self.watch.changed() => Wake::Networks,
+                () = tokio::time::sleep_until(deadline) => Wake::Ready,
+                () = interface_ready(self.interface.as_ref()) => Wake::Ready,
+                _ = self.socket.readable() => Wake::Ready,
+            };
+            if self.handle(wake).await.is_break() {
+                break;
+            }
+            self.work().await;
+        }
+        self.stop();
+    }
+
+    async fn handle(&mut self, wake: Wake) -> std::ops::ControlFlow<()> {
+        let now = now();
+        match wake {
+            Wake::Stop | Wake::Command(None) => return std::ops::ControlFlow::Break(()),
+            Wake::Command(Some(command)) => self.handle_command(command).await,
+            Wake::Event(Some(event)) => self.handle_event(event).await,
+            Wake::Control(Some(event)) => {
+                let io = Io { socket: &self.sends, interface: self.interface.as_ref() };
+                if let Some(session) = &mut self.session {
+                    session.handle_link(event, io, now);
+                }
+            }
+            Wake::Networks => self.note_network_change(now.instant),
+            Wake::Event(None) | Wake::Control(None) | Wake::Ready => {}
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    /// One batch of everything.
+    async fn work(&mut self) {
+        let now = now();
+        self.receive_datagrams(now);
+        self.receive_packets(now);
+        let io = Io { socket: &self.sends, interface: self.interface.as_ref() };
+        if let Some(session) = &mut self.session {
+            if now.instant >= session.poll_timeout() {
+                session.handle_timeout(io, now);
+            } else {
+                session.settle(io, now);
+            }
+        }
+        self.handle_notices().await;
+        self.handle_own_timers(now).await;
+    }
+
+    fn receive_datagrams(&mut self, now: Now) {
+        let io = Io { socket: &self.sends, interface: self.interface.as_ref() };
+        for _ in 0..BUDGET {
+            match self.socket.try_recv_from(&mut self.buffer) {
+                Ok((length, from)) => {
+                    if let Some(session) = &mut self.session {
+                        session.handle_datagram(from, &self.buffer[..length], io, now);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => tracing::debug!(%error, "receiving failed"),
+            }
+        }
+    }
+
+    fn receive_packets(&mut self, now: Now) {
+        let Some(interface) = &self.interface else { return };
+        let io = Io { socket: &self.sends, interface: Some(interface) };
+        for _ in 0..BUDGET {
+            match interface.try_recv(&mut self.buffer) {
+                Ok(length) => {
+                    if let Some(session) = &mut self.session {
+                        session.handle_packet(&self.buffer[..length], io, now);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => return self.lose_interface(&error, now.instant),
+            }
+        }
+    }
+
+    async fn handle_notices(&mut self) {
+        while let Some(notice) = self.session.as_mut().and_then(Session::poll_notice) {
+            match notice {
+                Notice::HostVerified => self.complete_join().await,
+                Notice::WrongSecret(text) => self.refuse_party(text).await,
+                Notice::Save => self.save_roster(),
+            }
+        }
+    }
+
+    async fn handle_own_timers(&mut self, now: Now) {
+        if self.joining.as_ref().is_some_and(|joining| now.instant >= joining.deadline) {
+            self.give_up_join().await;
+        }
+        if self.networks_due.is_some_and(|due| now.instant >= due) {
+            self.refresh_networks(now).await;
+        }
+        if self.interface_retry.is_some_and(|due| now.instant >= due) {
+            self.ensure_interface(now.instant).await;
+        }
+        if now.instant >= self.status_due {
+            self.publish();
+        }
+    }
+
+    /// Shows the status as it is.
+    pub(super) fn publish(&mut self) {
+        let now = Instant::now();
+        self.status_due = now + STATUS_INTERVAL;
+        let fresh = self.status(now);
+        self.status.send_if_modified(|shown| {
+            let changed = *shown != fresh;
+            if changed {
+                *shown = fresh;
+            }
+            changed
+        });
+    }
+
+    fn deadline(&self) -> Instant {
+        let timers = [
+            self.session.as_ref().map(Session::poll_timeout),
+            self.joining.as_ref().map(|joining| joining.deadline),
+            self.networks_due,
+            self.interface_retry,
+        ];
+        let due = timers.into_iter().flatten().fold(self.status_due, Instant::min);
+        due.max(Instant::now() + Duration::from_millis(1)) // a core that is always due must not spin
+    }
+
+    /// Comes back into the party of the last run, also without the control server.
+    async fn restore(&mut self) {
+        let Some(stored) = self.stored.clone().filter(|stored| stored.up) else { return };
+        match ControlClient::new(&stored.control, self.device.clone()) {
+            Ok(control) => {
+                let party =
+                    PartyClient::restore(stored.state, stored.secret.clone(), &self.device, &self.name);
+                self.begin_session(control, party, stored.secret).await;
+            }
+            Err(error) => tracing::error!(%error, "cannot return to the party"),
+        }
+    }
+
+    /// Puts a party to work.
+    pub(super) async fn begin_session(
+        &mut self,
+        control: ControlClient,
+        party: PartyClient,
+        secret: PartySecret,
+    ) {
+        let now = now();
+        tracing::info!(party = party.party().name, address = %party.own().address, "party is up");
+        self.session = Some(Session::new(control, party, secret, &self.device, now));
+        self.interface_retry = None;
+        self.refresh_networks(now).await;
+        self.tell_networks(false, now);
+    }
+
+    /// Takes the party's work down; what is stored stays.
+    pub(super) async fn end_session(&mut self) {
+        self.release();
+        self.session = None;
+        self.joining = None;
+        self.ensure_interface(Instant::now()).await;
+    }
+
+    fn release(&mut self) {
+        let io = Io { socket: &self.sends, interface: None };
+        if let Some(session) = &mut self.session {
+            session.release(io, now());
+        }
+    }
+
+    fn stop(mut self) {
+        self.release();
+        tracing::info!("peer has stopped");
+    }
+}
+
+async fn next_link_event(session: &mut Option<Session>) -> Option<LinkEvent> {
+    match session {
+        Some(session) => match session.link.events.recv().await {
+            Some(event) => Some(event),
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn interface_ready(interface: Option<&Interface>) {
+    match interface {
+        // an error shows again, and is handled, when the packet is taken
+        Some(interface) => drop(interface.readable().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Both clocks.
+pub(super) fn now() -> Now {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Now { instant: Instant::now(), unix }
+}
+
+fn device_name(config: &PeerConfig, device: &Device) -> anyhow::Result<String> {
+    if let Some(name) = &config.name {
+        anyhow::ensure!(
+            is_valid_name(name),
+            "peer.name \"{name}\" cannot be shown: use 1 to {MAX_NAME} characters without control characters or outer blanks"
+        );
+        return Ok(name.clone());
+    }
+    let host = platform::host_name().map(|name| name.chars().take(MAX_NAME).collect::<String>());
+    let fallback = || format!("peer-{}", &device.key().fingerprint().to_string()[..6]);
+    Ok(host.filter(|name| is_valid_name(name) && name != "localhost").unwrap_or_else(fallback))
+}
+
+/// The tunnel's socket: at the configured port, or at the last one, so that NAT mappings and port forwardings live on.
+fn open_socket(configured: u16, last: Option<u16>) -> anyhow::Result<UdpSocket> {
+    if configured != 0 {
+        return bind(configured).with_context(|| {
+            format!("UDP port {configured} is taken: stop the program that uses it, or set another `peer.port` (0 picks a free one)")
+        });
+    }
+    let result = last.map_or_else(|| bind(0), |port| bind(port).or_else(|_| bind(0)));
+    result.context("cannot open a UDP socket")
+}
+
+fn bind(port: u16) -> io::Result<UdpSocket> {
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+    platform::prepare_socket(&socket)?;
+    // the kernel's limit caps these; a smaller buffer only loses bursts
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port).into())?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_named_unless_any_will_do() {
+        let first = bind(0).unwrap();
+        let taken = first.local_addr().unwrap().port();
+        let error = open_socket(taken, None).unwrap_err().to_string();
+        assert!(error.contains(&taken.to_string()) && error.contains("peer.port"), "{error}");
+        let other = open_socket(0, Some(taken)).unwrap();
+        assert_ne!(other.local_addr().unwrap().port(), taken);
+        drop(first);
+        assert_eq!(open_socket(0, Some(taken)).unwrap().local_addr().unwrap().port(), taken);
+    }
+
+    #[test]
+    fn names_that_cannot_be_shown_are_refused() {
+        let device = Device::generate(&mut rand_core::OsRng);
+        let named = |name: &str| {
+            device_name(&PeerConfig { name: Some(name.into()), ..PeerConfig::default() }, &device)
+        };
+        assert_eq!(named("Ana").unwrap(), "Ana");
+        for wrong in ["", " Ana", "A\nna", &"x".repeat(33)] {
+            assert!(named(wrong).unwrap_err().to_string().contains("peer.name"));
+        }
+        assert!(is_valid_name(&device_name(&PeerConfig::default(), &device).unwrap()));
+    }
+}

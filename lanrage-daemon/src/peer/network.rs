@@ -1,0 +1,116 @@
+//! The party's interface and the networks around it: made, watched, repaired.
+
+use super::event_loop::Peer;
+use super::status::problem;
+use super::wire::Io;
+use crate::platform::{self, Interface, InterfaceConfig, Route};
+use lanrage_common::api::Problem;
+use lanrage_common::time::Now;
+use std::time::{Duration, Instant};
+
+/// Changes come in bunches; they are looked at once.
+const CALM: Duration = Duration::from_millis(300);
+/// Between attempts to make the interface.
+const RETRY: Duration = Duration::from_secs(5);
+
+impl Peer {
+    /// Something about links, addresses or routes has changed.
+    pub(super) fn note_network_change(&mut self, now: Instant) {
+        self.networks_due.get_or_insert(now + CALM);
+    }
+
+    /// Looks at the networks anew.
+    pub(super) async fn refresh_networks(&mut self, now: Now) {
+        self.networks_due = None;
+        let networks = match platform::networks(&self.config.interface).await {
+            Ok(networks) => networks,
+            Err(error) => return tracing::warn!(%error, "cannot list this machine's addresses"),
+        };
+        if networks != self.networks {
+            self.networks = networks;
+            self.tell_networks(true, now);
+        }
+        self.repair_interface().await;
+        self.ensure_interface(now.instant).await;
+    }
+
+    /// Tells the session the networks as they are.
+    pub(super) fn tell_networks(&mut self, changed: bool, now: Now) {
+        let io = Io { socket: &self.sends, interface: self.interface.as_ref() };
+        if let Some(session) = &mut self.session {
+            session.handle_networks(&self.networks, self.port, changed, io, now);
+        }
+    }
+
+    /// Makes the interface when it should exist and does not.
+    pub(super) async fn ensure_interface(&mut self, now: Instant) {
+        let Some(config) = self.interface_config() else {
+            self.interface = None;
+            (self.interface_problem, self.interface_retry) = (None, None);
+            return;
+        };
+        if self.interface.is_some() || self.interface_retry.is_some_and(|at| now < at) {
+            return;
+        }
+        match make_interface(config).await {
+            Ok(interface) => {
+                tracing::info!(interface = interface.name(), address = %interface.config().address, "interface is up");
+                self.interface = Some(interface);
+                (self.interface_problem, self.interface_retry) = (None, None);
+            }
+            Err(found) => {
+                if self.interface_problem.as_ref() != Some(&found) {
+                    tracing::warn!("{}: {}", found.message, found.fix);
+                }
+                self.interface_problem = Some(found);
+                self.interface_retry = Some(now + RETRY);
+            }
+        }
+    }
+
+    /// The interface is broken: somebody has deleted it.
+    pub(super) fn lose_interface(&mut self, error: &std::io::Error, now: Instant) {
+        tracing::warn!(%error, "the interface {} is gone; making it again", self.config.interface);
+        self.interface = None;
+        self.interface_retry = None;
+        self.note_network_change(now);
+    }
+
+    /// How the interface should be; none while there should be none.
+    fn interface_config(&self) -> Option<InterfaceConfig> {
+        let session = self.session.as_ref().filter(|_| self.joining.is_none())?;
+        Some(InterfaceConfig {
+            name: self.config.interface.clone(),
+            address: session.party.own().address,
+            subnet: session.party.party().subnet,
+            mtu: self.config.mtu,
+        })
+    }
+
+    async fn repair_interface(&mut self) {
+        let Some(interface) = &self.interface else { return };
+        if let Err(error) = interface.repair().await {
+            tracing::warn!(%error, "cannot put back routes of {}", interface.name());
+        }
+    }
+}
+
+async fn make_interface(config: InterfaceConfig) -> Result<Interface, Problem> {
+    let routes = platform::routes().await.unwrap_or_default();
+    if let Some(route) = platform::collision(&config.subnet, &routes, &config.name) {
+        return Err(collision_problem(&config, route));
+    }
+    Interface::create(config).await.map_err(|error| problem("tun_failed", error.to_string(), error.fix()))
+}
+
+fn collision_problem(config: &InterfaceConfig, route: &Route) -> Problem {
+    let via = route.interface.as_ref().map_or(String::new(), |name| format!(" on {name}"));
+    problem(
+        "subnet_collision",
+        format!(
+            "the party's network {} collides with {}{via}, which this machine already uses; the tunnel stays off",
+            config.subnet, route.destination
+        ),
+        "disconnect that network or VPN, or ask the host to found the party anew on another subnet (one who has the same collision gets a free one automatically)",
+    )
+}

@@ -1,0 +1,377 @@
+//! One party while the tunnel is up: the cores (roster, paths, tunnel, lane, relay bindings) and the wires between them.
+//!
+//! Nothing here waits: the event loop hands in what arrived, and every method leaves all outputs delivered. What
+//! concerns the event loop itself comes out as [`Notice`].
+
+use super::ping::{Pings, echo_request};
+use super::relays::{self, Relays};
+use super::tunnel::userspace::UserspaceTunnel;
+use super::tunnel::{self, Tunnel, TunnelMember, TunnelPath};
+use super::wire::{Delivery, Io, Sender};
+use crate::control::client::{ControlClient, ControlLink, LinkEvent};
+use crate::platform::Network;
+use lanrage_common::api::{PathKind, Problem};
+use lanrage_common::binding::is_stun;
+use lanrage_common::identity::{Device, PartySecret, RosterEntry, WgKey};
+use lanrage_common::lane::{Lane, Outbound};
+use lanrage_common::party::{Output as PartyOutput, PartyClient};
+use lanrage_common::path::{Config as PathConfig, Output as PathOutput, PathAgent, probe};
+use lanrage_common::protocol::ClientMessage;
+use lanrage_common::time::Now;
+use rand_core::OsRng;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// What the event loop must do or answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The membership is real.
+    HostVerified,
+    /// The invite does not fit: leave, and tell why.
+    WrongSecret(String),
+    /// Write the state file.
+    Save,
+}
+
+/// How the link to the control server is.
+#[derive(Debug, Clone)]
+pub struct ControlHealth {
+    /// Since when it is down; none while it is up.
+    pub down_since: Option<Instant>,
+    /// Why it is down.
+    pub reason: String,
+}
+
+/// A member's entry in the path bookkeeping.
+#[derive(Debug, Default)]
+struct Route {
+    kind: Option<PathKind>,
+    path: Option<TunnelPath>,
+    /// The relay that last carried it: name and address.
+    relay: Option<(String, SocketAddr)>,
+}
+
+/// See the module.
+pub struct Session {
+    pub(super) control: ControlClient,
+    pub(super) link: ControlLink,
+    pub(super) health: ControlHealth,
+    pub(super) secret: PartySecret,
+    pub(super) party: PartyClient,
+    pub(super) paths: PathAgent,
+    pub(super) lane: Lane,
+    pub(super) relays: Relays,
+    pub(super) pings: Pings,
+    pub(super) problems: BTreeMap<String, Problem>,
+    pub(super) tunnel: Box<dyn Tunnel>,
+    me: Ipv4Addr,
+    routes: HashMap<WgKey, Route>,
+    next_tick: Instant,
+    notices: VecDeque<Notice>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("party", &self.party.party().id).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Puts the cores together and opens the link to the control server.
+    pub fn new(
+        control: ControlClient,
+        party: PartyClient,
+        secret: PartySecret,
+        device: &Device,
+        now: Now,
+    ) -> Self {
+        let (facts, me) = (party.party(), party.own().address);
+        let config =
+            PathConfig { me: device.wg_key(), party: facts.id, secret: secret.clone(), subnet: facts.subnet };
+        Self {
+            link: control.connect(),
+            control,
+            health: ControlHealth { down_since: Some(now.instant), reason: "connecting".into() },
+            secret,
+            paths: PathAgent::new(config, OsRng, now),
+            lane: Lane::new(me, facts.subnet),
+            relays: Relays::default(),
+            pings: Pings::default(),
+            problems: BTreeMap::new(),
+            tunnel: Box::new(UserspaceTunnel::new(device.wg_secret(), Box::new(OsRng))),
+            me,
+            routes: HashMap::new(),
+            next_tick: now.instant,
+            notices: VecDeque::new(),
+            party,
+        }
+    }
+
+    /// What the event loop must do; drain until `None` after every other call.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// Something of the link to the control server.
+    pub fn handle_link(&mut self, event: LinkEvent, io: Io<'_>, now: Now) {
+        match event {
+            LinkEvent::Connected => {
+                self.health.down_since = None;
+                self.party.handle_connected(now);
+                self.relays.ask_again();
+            }
+            LinkEvent::Disconnected { reason } => {
+                tracing::debug!(reason, "control server not connected");
+                self.health.down_since.get_or_insert(now.instant);
+                self.health.reason = reason;
+                self.party.handle_disconnected();
+            }
+            LinkEvent::Message(message) => self.party.handle_server_message(*message, now),
+        }
+        self.settle(io, now);
+    }
+
+    /// A datagram from the tunnel's socket: WireGuard (types 1–4), STUN, or a probe. Outputs are left to
+    /// [`Session::settle`], so that a batch pays for them once.
+    pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &[u8], io: Io<'_>, now: Now) {
+        if datagram.len() < 4 {
+            return;
+        }
+        if probe::is_probe(datagram) {
+            self.paths.handle_datagram(from, datagram, now);
+        } else if is_stun(datagram) {
+            self.relays.handle_datagram(from, datagram, now);
+        } else {
+            self.handle_wireguard(from, datagram, io, now);
+        }
+    }
+
+    fn handle_wireguard(&mut self, from: SocketAddr, datagram: &[u8], io: Io<'_>, now: Now) {
+        let mut delivery = Delivery {
+            sender: Sender::new(io.socket),
+            interface: io.interface,
+            lane: &mut self.lane,
+            paths: &mut self.paths,
+            pings: &mut self.pings,
+            me: self.me,
+            from,
+            now,
+        };
+        self.tunnel.handle_datagram(from, datagram, now.instant, &mut delivery);
+        let failed = delivery.sender.failed;
+        self.note_failure(failed, now);
+    }
+
+    /// A packet that this machine sends into the party.
+    pub fn handle_packet(&mut self, packet: &[u8], io: Io<'_>, now: Now) {
+        let mut sender = Sender::new(io.socket);
+        match self.lane.handle_outbound(packet, now.instant) {
+            Outbound::Pass if tunnel::destination(packet).is_some() => {
+                self.tunnel.send(packet, now.instant, &mut sender);
+            }
+            Outbound::Copies => {
+                while let Some((_, copy)) = self.lane.poll_copy() {
+                    self.tunnel.send(copy, now.instant, &mut sender);
+                }
+            }
+            // IPv6 and dropped group packets; the lane has counted its own
+            Outbound::Pass | Outbound::Drop(_) => {}
+        }
+        self.note_failure(sender.failed, now);
+    }
+
+    /// The machine's networks, at start and after every change.
+    pub fn handle_networks(&mut self, networks: &[Network], port: u16, changed: bool, io: Io<'_>, now: Now) {
+        let subnet = self.party.party().subnet;
+        let foreign = networks.iter().filter(|network| !subnet.contains(&network.address.addr()));
+        let candidates =
+            foreign.clone().map(|network| SocketAddr::new(network.address.addr().into(), port)).collect();
+        self.paths.set_local_candidates(candidates, now);
+        self.lane.set_local_broadcasts(foreign.filter_map(|network| network.broadcast));
+        if changed {
+            self.relays.rebind(now);
+        }
+        self.settle(io, now);
+    }
+
+    /// Timers that are due.
+    pub fn handle_timeout(&mut self, io: Io<'_>, now: Now) {
+        self.party.handle_timeout(now);
+        self.relays.handle_timeout(now);
+        self.paths.handle_timeout(now);
+        if now.instant >= self.next_tick {
+            self.next_tick = now.instant + tunnel::TICK;
+            let mut sender = Sender::new(io.socket);
+            self.tunnel.handle_timeout(now.instant, &mut sender);
+            self.note_failure(sender.failed, now);
+        }
+        self.pings.handle_timeout(now.instant);
+        self.settle(io, now);
+    }
+
+    /// When [`Session::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Instant {
+        let others = [
+            self.party.poll_timeout(),
+            self.relays.poll_timeout(),
+            self.paths.poll_timeout(),
+            self.pings.poll_timeout(),
+        ];
+        others.into_iter().flatten().fold(self.next_tick, Instant::min)
+    }
+
+    /// Gives the bindings back before the session ends.
+    pub fn release(&mut self, io: Io<'_>, now: Now) {
+        self.relays.release();
+        self.settle(io, now);
+    }
+
+    /// Delivers all outputs of all cores.
+    pub fn settle(&mut self, io: Io<'_>, now: Now) {
+        let mut sender = Sender::new(io.socket);
+        loop {
+            if let Some(output) = self.party.poll_output() {
+                self.handle_party(output, &mut sender, now);
+            } else if let Some(output) = self.relays.poll_output(now) {
+                self.handle_relay(output, &mut sender, now);
+            } else if let Some(output) = self.paths.poll_output() {
+                self.handle_path(output, &mut sender, now);
+            } else if let Some(echo) = self.pings.due(now.instant) {
+                let path = self.path_kind(echo.to);
+                self.tunnel.send(&echo_request(self.me, &echo), now.instant, &mut sender);
+                self.pings.sent(&echo, path, now.instant);
+            } else if let Some(failed) = sender.failed.take() {
+                self.paths.handle_send_error(failed, now);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn handle_party(&mut self, output: PartyOutput, sender: &mut Sender<'_>, now: Now) {
+        match output {
+            PartyOutput::Send(message) => self.tell_control(message),
+            PartyOutput::HostVerified => self.notices.push_back(Notice::HostVerified),
+            PartyOutput::WrongSecret(text) => self.notices.push_back(Notice::WrongSecret(text)),
+            PartyOutput::Save => self.notices.push_back(Notice::Save),
+            PartyOutput::MemberUp(entry) => self.add_member(&entry, now),
+            PartyOutput::MemberChanged { old, new } => {
+                if (old.wg, old.address) != (new.wg, new.address) {
+                    self.remove_member(&old);
+                    self.add_member(&new, now);
+                }
+            }
+            PartyOutput::MemberGone(entry) => self.remove_member(&entry),
+            PartyOutput::Presence { .. } => {}
+            PartyOutput::Relays(list) => {
+                for name in self.relays.set(&list) {
+                    self.lose_relay(&name, sender, now);
+                }
+            }
+            PartyOutput::Ticket { relay, ticket, session_key, .. } => {
+                self.relays.set_ticket(&relay, ticket, session_key, now);
+            }
+            PartyOutput::Signal { from, body } => self.paths.handle_signal(from, &body, now),
+            PartyOutput::Problem(problem) => {
+                self.problems.insert(problem.code.clone(), problem);
+            }
+            PartyOutput::Solved(code) => {
+                self.problems.remove(code);
+            }
+        }
+    }
+
+    fn handle_relay(&mut self, output: relays::Output, sender: &mut Sender<'_>, now: Now) {
+        match output {
+            relays::Output::Transmit { to, payload } => sender.send(to, &payload),
+            relays::Output::NeedTicket { relay } => {
+                let party = self.party.party().id;
+                self.tell_control(ClientMessage::Ticket { party, relay });
+            }
+            relays::Output::Bound { name, relay, mapped, rtt } => {
+                self.paths.handle_bound(&name, relay, mapped, rtt, now);
+            }
+            relays::Output::Unbound { name } => self.lose_relay(&name, sender, now),
+        }
+    }
+
+    fn handle_path(&mut self, output: PathOutput, sender: &mut Sender<'_>, now: Now) {
+        match output {
+            PathOutput::Transmit { to, payload } => sender.send(to, &payload),
+            PathOutput::Signal { to, body } => {
+                let party = self.party.party().id;
+                self.tell_control(ClientMessage::Signal { party, to, body });
+            }
+            PathOutput::Path { member, path } => {
+                tracing::info!(member = %member, ?path, "path");
+                let route = self.routes.entry(member).or_default();
+                route.kind = path.as_ref().map(|path| path.kind);
+                if let Some(name) = path.as_ref().and_then(|path| path.relay.clone()) {
+                    route.relay = path.as_ref().map(|path| (name, path.endpoint));
+                }
+                let relay = route.relay.as_ref().map(|relay| relay.1);
+                route.path = path.map(|path| TunnelPath { endpoint: path.endpoint, relay });
+                self.tunnel.set_path(&member, route.path, now.instant, sender);
+            }
+        }
+    }
+
+    fn add_member(&mut self, entry: &RosterEntry, now: Now) {
+        let own = self.party.own().wg;
+        let preshared_key = self.secret.preshared_key(&self.party.party().id, &own, &entry.wg);
+        self.tunnel
+            .set_member(TunnelMember { key: entry.wg, preshared_key, address: entry.address }, now.instant);
+        self.routes.entry(entry.wg).or_default();
+        self.paths.add_member(entry.wg, now);
+        self.lane.set_members(self.party.members().map(|member| member.address));
+    }
+
+    fn remove_member(&mut self, entry: &RosterEntry) {
+        self.tunnel.remove_member(&entry.wg);
+        self.paths.remove_member(&entry.wg);
+        self.routes.remove(&entry.wg);
+        self.lane.set_members(self.party.members().map(|member| member.address));
+    }
+
+    /// Handshakes of members on direct paths no longer go through this relay; those on it get a path anew.
+    fn lose_relay(&mut self, name: &str, sender: &mut Sender<'_>, now: Now) {
+        for (key, route) in &mut self.routes {
+            if route.relay.as_ref().is_some_and(|relay| relay.0 == name) {
+                route.relay = None;
+                if let Some(path) = route.path.as_mut().filter(|path| Some(path.endpoint) != path.relay) {
+                    path.relay = None;
+                    self.tunnel.set_path(key, Some(*path), now.instant, sender);
+                }
+            }
+        }
+        self.paths.handle_unbound(name, now);
+    }
+
+    fn tell_control(&self, message: ClientMessage) {
+        if self.link.outgoing.try_send(message).is_err() {
+            tracing::debug!("a message to the control server was dropped: the queue is full");
+        }
+    }
+
+    fn note_failure(&mut self, failed: Option<SocketAddr>, now: Now) {
+        if let Some(to) = failed {
+            self.paths.handle_send_error(to, now);
+        }
+    }
+
+    fn path_kind(&self, address: Ipv4Addr) -> PathKind {
+        let member = self.party.members().find(|member| member.address == address);
+        member
+            .and_then(|member| self.routes.get(&member.wg))
+            .and_then(|route| route.kind)
+            .unwrap_or(PathKind::None)
+    }
+}
+
+impl ControlHealth {
+    /// Down long enough to bother a person with it.
+    pub fn is_lasting(&self, now: Instant) -> bool {
+        self.down_since.is_some_and(|since| now >= since + Duration::from_secs(3))
+    }
+}

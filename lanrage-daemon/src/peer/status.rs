@@ -1,0 +1,181 @@
+//! What the peer tells about itself.
+
+use super::PeerStatus;
+use super::event_loop::Peer;
+use super::relays::Trouble;
+use super::session::Session;
+use super::store::StoredParty;
+use lanrage_common::api::{
+    ControlStatus, DeviceStatus, LaneStatus, MemberStatus, PartyStatus, PathKind, Problem,
+};
+use lanrage_common::identity::{Device, RosterEntry};
+use lanrage_common::protocol::Member;
+use std::time::Instant;
+
+/// A problem with its cure.
+pub(super) fn problem(code: &str, message: impl Into<String>, fix: impl Into<String>) -> Problem {
+    Problem { code: code.into(), message: message.into(), fix: fix.into() }
+}
+
+/// Before there is anything to tell.
+pub(super) fn empty(device: &Device, name: &str) -> PeerStatus {
+    let key = device.key();
+    PeerStatus {
+        up: false,
+        device: DeviceStatus { name: name.into(), key, fingerprint: key.fingerprint() },
+        party: None,
+        control: None,
+        problems: Vec::new(),
+    }
+}
+
+impl Peer {
+    /// Everything, as it is now.
+    pub(super) fn status(&self, now: Instant) -> PeerStatus {
+        let mut status = empty(&self.device, &self.name);
+        status.problems = self.problems(now);
+        let Some(stored) = &self.stored else { return status };
+        status.up = stored.up;
+        let connected = self.session.as_ref().is_some_and(|session| session.health.down_since.is_none());
+        status.control = Some(ControlStatus { url: stored.control.clone(), connected });
+        status.party = Some(self.party_status(stored));
+        status
+    }
+
+    fn party_status(&self, stored: &StoredParty) -> PartyStatus {
+        let membership = &stored.state.membership;
+        let party = &membership.party;
+        let host = |entry: &RosterEntry| entry.device == party.host;
+        let mut members = vec![self.own_status(stored)];
+        match &self.session {
+            Some(session) => {
+                members.extend(session.party.members().map(|entry| session.member_status(entry, host(entry))))
+            }
+            None => members.extend(
+                stored
+                    .state
+                    .members
+                    .iter()
+                    .map(|Member { entry, .. }| asleep(entry, host(entry), "the tunnel is down")),
+            ),
+        }
+        members[1..].sort_by_key(|member| member.address);
+        PartyStatus {
+            id: party.id,
+            name: party.name.clone(),
+            subnet: party.subnet,
+            address: membership.address,
+            interface: self.interface.as_ref().map(|interface| interface.name().to_owned()),
+            mtu: self.config.mtu,
+            host: party.host == self.device.key(),
+            members,
+            lane: self.session.as_ref().map_or_else(LaneStatus::default, |session| session.lane.status()),
+        }
+    }
+
+    fn own_status(&self, stored: &StoredParty) -> MemberStatus {
+        let membership = &stored.state.membership;
+        let online = self.session.as_ref().is_some_and(|session| session.health.down_since.is_none());
+        MemberStatus {
+            name: self.name.clone(),
+            device: self.device.key(),
+            wg: self.device.wg_key(),
+            address: membership.address,
+            is_self: true,
+            host: membership.party.host == self.device.key(),
+            online,
+            path: PathKind::None,
+            endpoint: None,
+            relay: None,
+            why: "this device".into(),
+            rtt_ms: None,
+            jitter_ms: None,
+            loss: None,
+            handshake_age_s: None,
+            rx_bytes: 0,
+            tx_bytes: 0,
+        }
+    }
+
+    fn problems(&self, now: Instant) -> Vec<Problem> {
+        let mut problems: Vec<_> = self.interface_problem.iter().cloned().collect();
+        if let Some(session) = &self.session {
+            problems.extend(session.relays.trouble(now).map(relay_problem));
+            problems.extend(session.control_problem(now));
+            problems.extend(session.problems.values().cloned());
+        }
+        problems.extend(self.store_problem.clone());
+        problems
+    }
+}
+
+impl Session {
+    fn member_status(&self, entry: &RosterEntry, host: bool) -> MemberStatus {
+        let mut status = asleep(entry, host, "looking for a path");
+        status.online = self.party.is_online(&entry.device);
+        if let Some(path) = self.paths.status(&entry.wg) {
+            status.path = path.kind;
+            status.endpoint = path.endpoint;
+            status.relay = path.relay;
+            (status.rtt_ms, status.jitter_ms, status.loss) = (path.rtt_ms, path.jitter_ms, path.loss);
+            status.why = path.why;
+        }
+        if let Some(tunnel) = self.tunnel.stats(&entry.wg) {
+            status.handshake_age_s = tunnel.handshake_age.map(|age| age.as_secs());
+            (status.rx_bytes, status.tx_bytes) = (tunnel.rx_bytes, tunnel.tx_bytes);
+        }
+        status
+    }
+
+    fn control_problem(&self, now: Instant) -> Option<Problem> {
+        self.health.is_lasting(now).then(|| {
+            problem(
+                "control_unreachable",
+                format!("no connection to the control server {}: {}", self.control.origin(), self.health.reason),
+                "the party goes on with the members known so far; check that the server runs and that this machine reaches it",
+            )
+        })
+    }
+}
+
+fn asleep(entry: &RosterEntry, host: bool, why: &str) -> MemberStatus {
+    MemberStatus {
+        name: entry.name.clone(),
+        device: entry.device,
+        wg: entry.wg,
+        address: entry.address,
+        is_self: false,
+        host,
+        online: false,
+        path: PathKind::None,
+        endpoint: None,
+        relay: None,
+        why: why.into(),
+        rtt_ms: None,
+        jitter_ms: None,
+        loss: None,
+        handshake_age_s: None,
+        rx_bytes: 0,
+        tx_bytes: 0,
+    }
+}
+
+fn relay_problem(trouble: Trouble) -> Problem {
+    match trouble {
+        Trouble::NoRelay => problem(
+            "no_relay",
+            "the control server knows no relay: members behind difficult routers cannot be reached",
+            "start one: `lanrage-daemon relay`, with the control server's address and token",
+        ),
+        Trouble::Silent { relays } => problem(
+            "udp_blocked",
+            format!("UDP to the relay is blocked: no answer from {relays} for 5 s"),
+            "allow outgoing UDP to that address in this network's firewall, or use another network; if nobody reaches the relay, check that it runs and that its UDP port is open",
+        ),
+        Trouble::Refused { cause } => problem(
+            "relay_refused",
+            format!("no relay accepts this device: {cause}"),
+            "it is tried again by itself; if it stays, check that the clocks of relay and control server are right",
+        ),
+    }
+}

@@ -1,0 +1,95 @@
+//! Where datagrams and packets leave: the tunnel's socket and the party's interface. Neither ever waits; what does
+//! not fit is dropped, as on any network.
+
+use super::ping::Pings;
+use super::tunnel::{TunnelSink, destination};
+use crate::platform::Interface;
+use lanrage_common::identity::WgKey;
+use lanrage_common::lane::{Inbound, Lane};
+use lanrage_common::path::PathAgent;
+use lanrage_common::time::Now;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+
+/// Both ways out.
+#[derive(Debug, Clone, Copy)]
+pub struct Io<'a> {
+    /// The tunnel's socket, non-blocking.
+    pub socket: &'a UdpSocket,
+    /// The party's interface, while there is one.
+    pub interface: Option<&'a Interface>,
+}
+
+/// Sends datagrams, and remembers where that failed at once.
+pub struct Sender<'a> {
+    socket: &'a UdpSocket,
+    /// The last address that the system refused.
+    pub failed: Option<SocketAddr>,
+}
+
+impl<'a> Sender<'a> {
+    /// Sends from `socket`.
+    pub fn new(socket: &'a UdpSocket) -> Self {
+        Self { socket, failed: None }
+    }
+
+    /// Sends or drops.
+    pub fn send(&mut self, to: SocketAddr, datagram: &[u8]) {
+        match self.socket.send_to(datagram, to) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                tracing::trace!(%to, %error, "not sent");
+                self.failed = Some(to);
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+impl TunnelSink for Sender<'_> {
+    fn transmit(&mut self, to: SocketAddr, datagram: &[u8]) {
+        self.send(to, datagram);
+    }
+
+    /// Only datagrams bring packets, and they go to a [`Delivery`].
+    fn deliver(&mut self, _from: &WgKey, _packet: &[u8]) {}
+}
+
+/// Takes what one datagram brings.
+pub struct Delivery<'a> {
+    pub sender: Sender<'a>,
+    pub interface: Option<&'a Interface>,
+    pub lane: &'a mut Lane,
+    pub paths: &'a mut PathAgent,
+    pub pings: &'a mut Pings,
+    /// Own address: the only one that members may send to.
+    pub me: Ipv4Addr,
+    /// Where the datagram came from.
+    pub from: SocketAddr,
+    pub now: Now,
+}
+
+impl TunnelSink for Delivery<'_> {
+    fn transmit(&mut self, to: SocketAddr, datagram: &[u8]) {
+        self.sender.send(to, datagram);
+    }
+
+    fn deliver(&mut self, from: &WgKey, packet: &[u8]) {
+        self.paths.handle_tunnel_rx(from, self.from, self.now);
+        // anything else would let a member reach through this machine into its other networks
+        if destination(packet) != Some(self.me) || self.pings.handle_packet(packet, self.now.instant) {
+            return;
+        }
+        let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
+        let packet = match self.lane.handle_inbound(packet, source, self.now.instant) {
+            Inbound::Pass => packet,
+            Inbound::Deliver(unwrapped) => unwrapped,
+            Inbound::Drop(_) => return,
+        };
+        if let Some(interface) = self.interface
+            && let Err(error) = interface.send(packet)
+        {
+            tracing::trace!(%error, "not delivered");
+        }
+    }
+}
