@@ -194,6 +194,9 @@ pub struct ControlStatus {
 pub struct RelayStatus {
     /// Addresses told to members.
     pub addresses: Vec<SocketAddr>,
+    /// Whether the control server has this relay on its list now.
+    #[serde(default)]
+    pub registered: bool,
     /// How it forwards.
     pub mode: RelayMode,
     /// Why not better, when there is something better.
@@ -214,6 +217,9 @@ pub struct RelayStatus {
     pub kernel: BTreeMap<String, u64>,
     /// Daemon counters by reason: packets.
     pub userspace: BTreeMap<String, u64>,
+    /// What the operator should know; moved to [`Status::problems`] on the way out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
 }
 
 /// Founds a party.

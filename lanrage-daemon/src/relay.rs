@@ -1,11 +1,81 @@
 //! The relay role: drives `lanrage_common::relay` with a UDP socket, the data path and the control server.
+//!
+//! One task owns everything. What the kernel program does not forward itself comes up through the socket, goes through
+//! the sans-IO server, and leaves by the socket; flows that the server installs go to the [`Datapath`]. A flow that
+//! the kernel does not take is forwarded here, by the same table.
 
+mod key;
+mod registration;
+mod run;
+mod socket;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use crate::config::RelayConfig;
+use crate::datapath::Datapath;
+use crate::roles::addresses;
+use crate::shutdown::Shutdown;
 use lanrage_common::api::RelayStatus;
+use lanrage_common::protocol::RelayInfo;
+use lanrage_common::relay::{Limits, RelayServer};
+use rand_core::OsRng;
+use registration::Registration;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::path::Path;
 use tokio::sync::watch;
+
+/// Members bound at once; each costs the relay about a kilobyte.
+const MAX_MEMBERS: usize = 16_384;
 
 /// A running relay.
 #[derive(Debug)]
 pub struct RelayHandle {
-    /// Refreshed every second and on every change.
+    /// Refreshed every second and on every change; closed when the relay has ended.
     pub status: watch::Receiver<RelayStatus>,
+}
+
+/// Starts a relay that runs until `shutdown`. Keeps its ticket key in `state_dir`; there it also looks for the control
+/// server's token when none is configured. Errors are meant to be shown to a person as they are.
+pub async fn start(
+    config: &RelayConfig,
+    state_dir: &Path,
+    shutdown: Shutdown,
+) -> anyhow::Result<RelayHandle> {
+    let listen = ipv4_only(config.listen)?;
+    let ticket_key = key::load_or_create(state_dir)?;
+    let socket = socket::bind(listen)?;
+    let bound = socket::local_address(&socket)?;
+    let public = config.public_address.unwrap_or_else(|| {
+        addresses::outside_address(SocketAddr::V4(bound), addresses::default_route_source())
+    });
+    let info = RelayInfo { name: name(config), addresses: vec![public], region: config.region.clone() };
+    let registration = Registration::open(config, state_dir, info, &ticket_key)?;
+    let datapath = Datapath::open(config, bound).await;
+    let limits = Limits { members: MAX_MEMBERS, flows: config.max_flows as usize };
+    let own = vec![SocketAddr::V4(bound), public];
+    let server = RelayServer::new(ticket_key, own, limits, OsRng, run::now());
+    announce(bound, public, &datapath);
+    Ok(run::spawn(run::Parts { socket, server, datapath, registration, public, shutdown }))
+}
+
+fn ipv4_only(listen: SocketAddr) -> anyhow::Result<SocketAddrV4> {
+    match listen {
+        SocketAddr::V4(listen) => Ok(listen),
+        SocketAddr::V6(listen) => anyhow::bail!(
+            "the relay cannot listen on {listen}: it serves IPv4 only so far. Set relay.listen = \"0.0.0.0:{}\"",
+            listen.port()
+        ),
+    }
+}
+
+fn name(config: &RelayConfig) -> String {
+    let name = config.name.clone().or_else(crate::platform::host_name);
+    name.unwrap_or_else(|| "relay".into())
+}
+
+fn announce(bound: SocketAddrV4, public: SocketAddr, datapath: &Datapath) {
+    let report = datapath.report();
+    let (reason, fix) = (report.reason.as_deref(), report.fix.as_deref());
+    tracing::info!(%bound, %public, mode = ?report.mode, reason, fix, "relay listens");
 }

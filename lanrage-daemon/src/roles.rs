@@ -1,6 +1,6 @@
 //! Starts the roles that a process runs and joins them.
 
-mod addresses;
+pub(crate) mod addresses;
 mod notify;
 mod privileges;
 

@@ -5,7 +5,7 @@ use lanrage_common::api::Problem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 /// Address that packets to the internet leave from. Nothing is sent: connecting a UDP socket only asks the routes.
-pub(super) fn default_route_source() -> Option<IpAddr> {
+pub(crate) fn default_route_source() -> Option<IpAddr> {
     // 192.0.2.1 (RFC 5737) is never routed anywhere but along the default route.
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
@@ -23,7 +23,7 @@ pub(super) fn complete(config: &mut Config, source: Option<IpAddr>) -> Vec<Probl
 }
 
 /// `listen` as others see it.
-fn outside_address(listen: SocketAddr, source: Option<IpAddr>) -> SocketAddr {
+pub(crate) fn outside_address(listen: SocketAddr, source: Option<IpAddr>) -> SocketAddr {
     let ip = if listen.ip().is_unspecified() {
         source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
     } else {
