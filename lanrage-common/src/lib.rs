@@ -21,6 +21,8 @@ pub mod api;
 #[cfg(feature = "std")]
 pub mod binding;
 #[cfg(feature = "std")]
+pub mod bucket;
+#[cfg(feature = "std")]
 pub mod control;
 #[cfg(feature = "std")]
 pub mod identity;

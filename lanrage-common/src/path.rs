@@ -4,14 +4,31 @@
 //! and probes that arrive, and of authenticated tunnel data; it sends what [`PathAgent::poll_output`] gives and
 //! points the tunnel of a member to the [`Path`] it is told.
 
+pub mod announce;
+pub mod candidate;
+mod explain;
+mod pair;
 pub mod probe;
+pub mod quality;
+mod receive;
+mod route;
+mod schedule;
+mod select;
+mod shared;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+mod window;
 
 use crate::api::PathKind;
 use crate::identity::{PartyId, PartySecret, WgKey};
 use crate::time::Now;
 use ipnet::Ipv4Net;
+use pair::Pair;
 use rand_core::CryptoRngCore;
-use std::collections::VecDeque;
+use shared::{Binding, Shared};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -85,34 +102,55 @@ pub struct Status {
     pub why: String,
 }
 
+/// Own addresses that are looked at.
+const MAX_LOCAL: usize = 32;
+/// Members of one party, and so the pairs of one agent.
+const MAX_PAIRS: usize = crate::protocol::MAX_MEMBERS;
+
 /// The paths of one device to all members of one party.
 pub struct PathAgent {
-    config: Config,
-    #[allow(dead_code)]
-    rng: Box<dyn CryptoRngCore + Send>,
-    outputs: VecDeque<Output>,
+    shared: Shared,
+    pairs: BTreeMap<WgKey, Pair>,
+    tags: BTreeMap<[u8; 8], WgKey>,
 }
 
 impl fmt::Debug for PathAgent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PathAgent").field("me", &self.config.me).finish_non_exhaustive()
+        let members = self.pairs.len();
+        f.debug_struct("PathAgent").field("me", &self.shared.config.me).field("members", &members).finish()
     }
 }
 
 impl PathAgent {
     /// An agent without members.
-    pub fn new(config: Config, rng: impl CryptoRngCore + Send + 'static, _now: Now) -> Self {
-        Self { config, rng: Box::new(rng), outputs: VecDeque::new() }
+    pub fn new(config: Config, rng: impl CryptoRngCore + Send + 'static) -> Self {
+        Self { shared: Shared::new(config, Box::new(rng)), pairs: BTreeMap::new(), tags: BTreeMap::new() }
     }
 
     /// Starts to look for paths to a member; does nothing when it is known or is this device.
-    pub fn add_member(&mut self, _member: WgKey, _now: Now) {}
+    pub fn add_member(&mut self, member: WgKey, now: Now) {
+        let is_new = member != self.shared.config.me && !self.pairs.contains_key(&member);
+        if is_new && self.pairs.len() < MAX_PAIRS {
+            self.tags.insert(probe::tag(&member), member);
+            let pair = Pair::new(member, &mut self.shared, now);
+            self.pairs.insert(member, pair);
+        }
+    }
 
     /// Forgets a member. No [`Output::Path`] follows.
-    pub fn remove_member(&mut self, _member: &WgKey) {}
+    pub fn remove_member(&mut self, member: &WgKey) {
+        self.pairs.remove(member);
+        self.tags.remove(&probe::tag(member));
+    }
 
     /// Tells this device's own addresses, each with the tunnel socket's port. Call on every change of an interface.
-    pub fn set_local_candidates(&mut self, _addresses: Vec<SocketAddr>, _now: Now) {}
+    pub fn set_local_candidates(&mut self, addresses: Vec<SocketAddr>, now: Now) {
+        let addresses: Vec<_> = addresses.into_iter().take(MAX_LOCAL).collect();
+        if addresses != self.shared.local {
+            self.shared.local = addresses;
+            self.handle_local_change(now.instant);
+        }
+    }
 
     /// A relay has bound this device. Call again when `mapped` or `rtt` changes.
     ///
@@ -120,46 +158,135 @@ impl PathAgent {
     /// round trip to the relay when known.
     pub fn handle_bound(
         &mut self,
-        _name: &str,
-        _relay: SocketAddr,
-        _mapped: SocketAddr,
-        _rtt: Option<Duration>,
-        _now: Now,
+        name: &str,
+        relay: SocketAddr,
+        mapped: SocketAddr,
+        rtt: Option<Duration>,
+        now: Now,
     ) {
+        let known = self.shared.bindings.get(name).copied();
+        let is_same = known.is_some_and(|known| {
+            (known.relay, known.mapped) == (relay, mapped) && is_similar(known.rtt, rtt)
+        });
+        if !is_same {
+            self.shared.bindings.insert(name.to_owned(), Binding { relay, mapped, rtt });
+            self.handle_local_change(now.instant);
+        }
     }
 
     /// A binding is lost.
-    pub fn handle_unbound(&mut self, _name: &str, _now: Now) {}
+    pub fn handle_unbound(&mut self, name: &str, now: Now) {
+        if self.shared.bindings.remove(name).is_some() {
+            self.handle_local_change(now.instant);
+        }
+    }
+
+    fn handle_local_change(&mut self, now: Instant) {
+        self.shared.refresh_candidates();
+        self.shared.number += 1;
+        for pair in self.pairs.values_mut() {
+            pair.handle_local_change(&mut self.shared, now);
+        }
+    }
+
+    /// Signals can reach a member again (it, or this device, connected to the control server): tell what it missed.
+    pub fn handle_reachable(&mut self, member: &WgKey, now: Now) {
+        if let Some(pair) = self.pairs.get_mut(member) {
+            pair.announce_soon(now.instant);
+        }
+    }
 
     /// A signal arrived through the control server.
-    pub fn handle_signal(&mut self, _from: WgKey, _body: &str, _now: Now) {}
+    pub fn handle_signal(&mut self, from: WgKey, body: &str, now: Now) {
+        match self.pairs.get_mut(&from) {
+            Some(pair) => pair.handle_signal(body, &mut self.shared, now.instant),
+            None => self.shared.count("signal_of_stranger"),
+        }
+    }
 
     /// A datagram arrived at the tunnel socket. Returns whether it was a probe, valid or not, and so is used up.
-    pub fn handle_datagram(&mut self, _from: SocketAddr, datagram: &[u8], _now: Now) -> bool {
-        probe::is_probe(datagram)
+    pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Now) -> bool {
+        if !probe::is_probe(datagram) {
+            return false;
+        }
+        if let Err(reason) = self.handle_probe(from, datagram, now.instant) {
+            self.shared.count(reason);
+        }
+        true
+    }
+
+    fn handle_probe(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> Result<(), &'static str> {
+        let to = probe::receiver_tag(datagram).ok_or("probe_malformed")?;
+        if to != self.shared.tag {
+            return Err("probe_for_another");
+        }
+        let sender = probe::sender_tag(datagram).and_then(|tag| self.tags.get(&tag));
+        let pair = sender.and_then(|sender| self.pairs.get_mut(sender)).ok_or("probe_of_stranger")?;
+        let probe = pair.open(datagram).ok_or("probe_forged")?;
+        pair.handle_probe(from, &probe, &mut self.shared, now);
+        Ok(())
     }
 
     /// The tunnel has authenticated data of `member` that came from `from` (cheap: may be called for every packet).
-    pub fn handle_tunnel_rx(&mut self, _member: &WgKey, _from: SocketAddr, _now: Now) {}
+    pub fn handle_tunnel_rx(&mut self, member: &WgKey, from: SocketAddr, now: Now) {
+        if let Some(pair) = self.pairs.get_mut(member) {
+            pair.handle_tunnel_rx(from, &mut self.shared, now.instant);
+        }
+    }
 
-    /// Sending to `to` failed at once (unreachable, not permitted): the path is not waited for.
-    pub fn handle_send_error(&mut self, _to: SocketAddr, _now: Now) {}
+    /// Sending to `to` failed at once (unreachable, not permitted): a direct path there is left without waiting.
+    pub fn handle_send_error(&mut self, to: SocketAddr, now: Now) {
+        for pair in self.pairs.values_mut() {
+            pair.handle_send_error(to, &mut self.shared, now.instant);
+        }
+    }
 
     /// Does what is due.
-    pub fn handle_timeout(&mut self, _now: Now) {}
+    pub fn handle_timeout(&mut self, now: Now) {
+        for pair in self.pairs.values_mut() {
+            if pair.poll_timeout().is_some_and(|due| due <= now.instant) {
+                pair.handle_timeout(&mut self.shared, now.instant);
+            }
+        }
+    }
 
     /// When to call [`PathAgent::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.pairs.values().filter_map(Pair::poll_timeout).min()
     }
 
     /// What to do next; drain until `None` after every other call.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.shared.outputs.pop_front()
     }
 
     /// How a member is reached; `None` for strangers.
-    pub fn status(&self, _member: &WgKey) -> Option<Status> {
-        None
+    pub fn status(&self, member: &WgKey) -> Option<Status> {
+        let pair = self.pairs.get(member)?;
+        let path = pair.active.as_ref().and_then(|way| pair.describe(way));
+        let route = pair.active.as_ref().and_then(|way| pair.route(way));
+        let quality = route.map(|route| &route.quality);
+        Some(Status {
+            kind: path.as_ref().map_or(PathKind::None, |path| path.kind),
+            endpoint: path.as_ref().map(|path| path.endpoint),
+            relay: path.and_then(|path| path.relay),
+            rtt_ms: quality.and_then(quality::Quality::rtt_ms),
+            jitter_ms: quality.and_then(quality::Quality::jitter_ms),
+            loss: quality.and_then(quality::Quality::loss),
+            why: pair.explain(&self.shared),
+        })
+    }
+
+    /// What happened to probes and signals, by name.
+    pub fn counters(&self) -> &BTreeMap<&'static str, u64> {
+        &self.shared.counters
+    }
+}
+
+/// Round trips so close that nobody needs to hear of the difference.
+fn is_similar(a: Option<Duration>, b: Option<Duration>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.abs_diff(b) <= Duration::from_millis(5).max(a / 4),
+        (a, b) => a == b,
     }
 }

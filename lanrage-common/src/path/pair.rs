@@ -1,0 +1,425 @@
+//! The paths between this device and one member: what is known of the other end, timers and announcements.
+
+use super::announce::{Announcement, MAX_CANDIDATES};
+use super::candidate::CandidateKind;
+use super::probe::{self, Direction, Kind, Probe};
+use super::route::{Route, Use};
+use super::schedule::Schedule;
+use super::shared::Shared;
+use super::window::Window;
+use super::{Output, Path};
+use crate::bucket::Bucket;
+use crate::identity::WgKey;
+use crate::time::Now;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Changes of a moment go into one announcement.
+const ANNOUNCE_DELAY: Duration = Duration::from_millis(10);
+/// At least this long between two announcements of the same facts.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
+/// At most this long while a member does not confirm an announcement.
+const ANNOUNCE_RARELY: Duration = Duration::from_secs(60);
+/// Relays of a member that are kept warm.
+const MAX_WARM_RELAYS: usize = 3;
+
+/// How packets go now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Active {
+    Direct(SocketAddr),
+    Relay(String),
+}
+
+/// What the other end told of itself.
+#[derive(Debug, Default)]
+pub(super) struct Remote {
+    /// 0 = unknown.
+    pub session: u64,
+    /// Newest announcement held of this session; 0 = none.
+    pub number: u32,
+    pub relays: Vec<(String, Option<u16>)>,
+    /// It announced addresses of its own behind other, mapped ones.
+    pub is_behind_nat: bool,
+}
+
+/// Announcing to the member.
+#[derive(Debug)]
+struct Telling {
+    due: Option<Instant>,
+    sent: Option<Instant>,
+    pause: Duration,
+    /// Newest announcement that the member holds.
+    heard: u32,
+}
+
+pub(super) struct Keys {
+    tag: [u8; 8],
+    probe_out: [u8; 32],
+    probe_in: [u8; 32],
+    signal_out: [u8; 32],
+    signal_in: [u8; 32],
+}
+
+pub(super) struct Pair {
+    pub member: WgKey,
+    pub keys: Keys,
+    /// This end's session towards the member.
+    pub session: u64,
+    pub remote: Remote,
+    pub window: Window,
+    pub directs: Vec<Route>,
+    pub relays: BTreeMap<String, Route>,
+    pub active: Option<Active>,
+    /// When `active` was chosen.
+    pub since: Instant,
+    /// When the choice was last looked at.
+    pub decided: Instant,
+    /// No voluntary change before.
+    pub hold: Option<Instant>,
+    /// The last direct path that died, and when.
+    pub lapsed: Option<(SocketAddr, Instant)>,
+    pub schedule: Schedule,
+    pub pongs: Bucket,
+    pub hints: Bucket,
+    told: Option<Path>,
+    telling: Telling,
+    sequence: u64,
+}
+
+impl Pair {
+    pub fn new(member: WgKey, shared: &mut Shared, now: Now) -> Self {
+        let (secret, party, me) = (&shared.config.secret, &shared.config.party, &shared.config.me);
+        let keys = Keys {
+            tag: probe::tag(&member),
+            probe_out: secret.probe_key(party, me, &member),
+            probe_in: secret.probe_key(party, &member, me),
+            signal_out: secret.signal_key(party, me, &member),
+            signal_in: secret.signal_key(party, &member, me),
+        };
+        let mut pair = Self {
+            member,
+            keys,
+            session: shared.new_session(now),
+            remote: Remote::default(),
+            window: Window::default(),
+            directs: Vec::new(),
+            relays: BTreeMap::new(),
+            active: None,
+            since: now.instant,
+            decided: now.instant,
+            hold: None,
+            lapsed: None,
+            schedule: Schedule::new(now.instant),
+            pongs: Bucket::new(64, 50),
+            hints: Bucket::new(2, 1),
+            told: None,
+            telling: Telling { due: None, sent: None, pause: ANNOUNCE_AGAIN, heard: 0 },
+            sequence: 0,
+        };
+        pair.handle_local_change(shared, now.instant);
+        pair
+    }
+
+    /// Own candidates or bindings have changed.
+    pub fn handle_local_change(&mut self, shared: &mut Shared, now: Instant) {
+        self.directs.retain(|route| shared.is_probeable(route.to));
+        self.announce_soon(now);
+        self.restart(now);
+        self.refresh_relays(shared, now);
+        self.decide(shared, now);
+    }
+
+    /// The way to the member through the control server may work again.
+    pub fn announce_soon(&mut self, now: Instant) {
+        self.telling.pause = ANNOUNCE_AGAIN;
+        self.telling.due = Some(now + ANNOUNCE_DELAY);
+    }
+
+    /// Probes densely again, the active path too.
+    pub fn restart(&mut self, now: Instant) {
+        self.schedule = Schedule::new(now);
+        for route in self.relays.values_mut() {
+            route.next_ping = Some(now);
+        }
+        if let Some(route) = self.active_route_mut() {
+            route.next_ping = Some(now);
+        }
+    }
+
+    pub fn handle_signal(&mut self, body: &str, shared: &mut Shared, now: Instant) {
+        let Some(announcement) = Announcement::open(body, &self.keys.signal_in) else {
+            return shared.count("signal_forged");
+        };
+        if (announcement.session, announcement.number) <= (self.remote.session, self.remote.number) {
+            return shared.count("signal_replayed");
+        }
+        shared.count("signal_accepted");
+        self.adopt_session(announcement.session);
+        self.note_heard(&announcement, now);
+        self.remote.number = announcement.number;
+        self.take_candidates(&announcement, shared, now);
+        self.remote.relays = announcement.relays;
+        self.restart(now);
+        self.refresh_relays(shared, now);
+        self.decide(shared, now);
+    }
+
+    /// Starts afresh with a restarted member; does nothing for its known session.
+    pub fn adopt_session(&mut self, session: u64) {
+        if session <= self.remote.session {
+            return;
+        }
+        self.remote.session = session;
+        self.remote.number = 0;
+        self.window = Window::default();
+        self.telling.heard = 0;
+    }
+
+    fn note_heard(&mut self, announcement: &Announcement, now: Instant) {
+        if announcement.your_session == self.session {
+            self.handle_heard(announcement.heard);
+        } else {
+            self.telling.heard = 0;
+            self.answer_announcement(now);
+        }
+    }
+
+    /// The member holds this announcement of ours.
+    pub fn handle_heard(&mut self, number: u32) {
+        self.telling.heard = self.telling.heard.max(number);
+    }
+
+    /// The member does not know us: announce, but not in a loop.
+    pub fn answer_announcement(&mut self, now: Instant) {
+        let earliest = self.telling.sent.map_or(now, |sent| (sent + ANNOUNCE_AGAIN).max(now));
+        self.telling.pause = ANNOUNCE_AGAIN;
+        self.telling.due = Some(self.telling.due.map_or(earliest, |due| due.min(earliest)));
+    }
+
+    fn take_candidates(&mut self, announcement: &Announcement, shared: &mut Shared, now: Instant) {
+        let offered = &announcement.candidates;
+        let active = self.active.clone();
+        self.directs.retain(|route| {
+            let is_active = active == Some(Active::Direct(route.to));
+            let is_offered = offered.iter().any(|candidate| candidate.address == route.to);
+            is_active || is_offered || route.kind == CandidateKind::Seen || route.is_confirmed(now)
+        });
+        for candidate in offered {
+            if shared.is_probeable(candidate.address) {
+                self.add_direct(candidate.address, candidate.kind, now);
+            } else {
+                shared.count("candidate_refused");
+            }
+        }
+        let mapped: Vec<_> = offered.iter().filter(|c| c.kind == CandidateKind::Mapped).collect();
+        self.remote.is_behind_nat = !mapped.is_empty();
+    }
+
+    /// Adds an address to try; one that never answered makes room when there are too many.
+    pub fn add_direct(&mut self, to: SocketAddr, kind: CandidateKind, now: Instant) -> bool {
+        if self.directs.iter().any(|route| route.to == to) {
+            return true;
+        }
+        if self.directs.len() >= MAX_CANDIDATES {
+            let evictable = |route: &Route| route.kind == CandidateKind::Seen && !route.was_answered();
+            match self.directs.iter().position(evictable) {
+                Some(at) => drop(self.directs.remove(at)),
+                None => return false,
+            }
+        }
+        self.directs.push(Route::new(to, kind, now));
+        true
+    }
+
+    /// Relays both ends are bound at, best first: least sum of both round trips, then name. Both ends come to the same
+    /// order. Before the member has announced anything, the own relays are tried: waiting would only cost time.
+    pub fn common_relays(&self, shared: &Shared) -> Vec<String> {
+        const UNKNOWN: u64 = 1 << 20;
+        let mut common: Vec<(u64, &String)> = shared
+            .bindings
+            .iter()
+            .filter_map(|(name, binding)| {
+                let own = binding.rtt.map_or(UNKNOWN, |rtt| rtt.as_millis() as u64);
+                let theirs = self.remote.relays.iter().find(|(theirs, _)| theirs == name);
+                match theirs {
+                    Some((_, rtt)) => Some((own + rtt.map_or(UNKNOWN, u64::from), name)),
+                    None if self.remote.number == 0 => Some((own, name)),
+                    None => None,
+                }
+            })
+            .collect();
+        common.sort();
+        common.into_iter().map(|(_, name)| name.clone()).take(MAX_WARM_RELAYS).collect()
+    }
+
+    fn refresh_relays(&mut self, shared: &Shared, now: Instant) {
+        let common = self.common_relays(shared);
+        self.relays.retain(|name, route| {
+            common.contains(name)
+                && shared.bindings.get(name).is_some_and(|binding| binding.relay == route.to)
+        });
+        for name in common {
+            let to = shared.bindings[&name].relay;
+            self.relays.entry(name).or_insert_with(|| {
+                let mut route = Route::new(to, CandidateKind::Mapped, now);
+                route.next_ping = Some(now);
+                route
+            });
+        }
+    }
+
+    pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
+        let routes = self.directs.iter_mut().chain(self.relays.values_mut());
+        routes.for_each(|route| route.expire(now));
+        self.decide(shared, now);
+        self.send_due_probes(shared, now);
+        self.send_round(shared, now);
+        self.send_announcement(shared, now);
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let probes = self.directs.iter().chain(self.relays.values()).filter_map(|route| route.next_ping);
+        let round = (!self.directs.is_empty()).then(|| self.schedule.next());
+        let own = [round, self.telling.due, self.lapse_due(), self.hold_due()];
+        probes.chain(own.into_iter().flatten()).min()
+    }
+
+    fn send_due_probes(&mut self, shared: &mut Shared, now: Instant) {
+        let is_due = |route: &Route| route.next_ping.is_some_and(|next| next <= now);
+        let direct = self.directs.iter().filter(|route| is_due(route)).map(|route| Active::Direct(route.to));
+        let relay = self
+            .relays
+            .iter()
+            .filter(|(_, route)| is_due(route))
+            .map(|(name, _)| Active::Relay(name.clone()));
+        for way in direct.chain(relay).collect::<Vec<_>>() {
+            self.ping(&way, shared, now);
+        }
+    }
+
+    /// One round of the schedule: all candidates but those that are probed anyway.
+    fn send_round(&mut self, shared: &mut Shared, now: Instant) {
+        if self.schedule.next() > now {
+            return;
+        }
+        let idle = self.directs.iter().filter(|route| route.next_ping.is_none());
+        let ways: Vec<_> = idle.map(|route| Active::Direct(route.to)).collect();
+        if !shared.budget.take(ways.len() as u32, now) {
+            shared.count("probe_budget");
+            return self.schedule.postpone(now);
+        }
+        for way in ways {
+            self.ping(&way, shared, now);
+        }
+        self.schedule.advance(now);
+    }
+
+    /// Sends a ping. A direct one needs the member's session: without it the answer would be refused anyway.
+    pub fn ping(&mut self, way: &Active, shared: &mut Shared, now: Instant) {
+        self.sequence += 1;
+        let used = self.use_of(way);
+        let (sequence, session) = (self.sequence, self.remote.session);
+        let Some(route) = self.route_mut(way) else { return };
+        route.sent(sequence, used, now);
+        let to = route.to;
+        if session == 0 && matches!(way, Active::Direct(_)) {
+            return;
+        }
+        let ping = Probe { sequence, ..self.probe(Kind::Ping) };
+        shared.count("ping_sent");
+        self.transmit(to, &ping, shared);
+    }
+
+    /// A probe with the pair's common fields.
+    pub fn probe(&self, kind: Kind) -> Probe {
+        Probe {
+            kind,
+            session: self.session,
+            your_session: self.remote.session,
+            sequence: 0,
+            heard: self.remote.number,
+            stale: false,
+            observed: None,
+        }
+    }
+
+    pub fn transmit(&self, to: SocketAddr, probe: &Probe, shared: &mut Shared) {
+        let direction = Direction { from: shared.tag, to: self.keys.tag, key: &self.keys.probe_out };
+        let nonce = shared.nonce();
+        shared.outputs.push_back(Output::Transmit { to, payload: probe.seal(direction, nonce) });
+    }
+
+    /// Opens a probe that claims to be of this member.
+    pub fn open(&self, datagram: &[u8]) -> Option<Probe> {
+        Probe::open(datagram, &self.keys.probe_in)
+    }
+
+    fn send_announcement(&mut self, shared: &mut Shared, now: Instant) {
+        if self.telling.due.is_none_or(|due| due > now) {
+            return;
+        }
+        if shared.number == 0 || self.telling.heard >= shared.number {
+            self.telling.due = None;
+            return;
+        }
+        let announcement = self.announcement(shared);
+        let nonce = shared.nonce();
+        let body = announcement.seal(&self.keys.signal_out, nonce);
+        shared.outputs.push_back(Output::Signal { to: self.member, body });
+        shared.count("signal_sent");
+        self.telling.sent = Some(now);
+        self.telling.pause = (self.telling.pause * 2).min(ANNOUNCE_RARELY);
+        self.telling.due = Some(now + self.telling.pause);
+    }
+
+    fn announcement(&self, shared: &Shared) -> Announcement {
+        let millis = |rtt: Duration| u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX - 1);
+        let relays = shared.bindings.iter().map(|(name, binding)| (name.clone(), binding.rtt.map(millis)));
+        Announcement {
+            session: self.session,
+            number: shared.number,
+            your_session: self.remote.session,
+            heard: self.remote.number,
+            relays: relays.collect(),
+            candidates: shared.candidates.clone(),
+        }
+    }
+
+    pub fn route(&self, way: &Active) -> Option<&Route> {
+        match way {
+            Active::Direct(to) => self.directs.iter().find(|route| route.to == *to),
+            Active::Relay(name) => self.relays.get(name),
+        }
+    }
+
+    pub fn route_mut(&mut self, way: &Active) -> Option<&mut Route> {
+        match way {
+            Active::Direct(to) => self.directs.iter_mut().find(|route| route.to == *to),
+            Active::Relay(name) => self.relays.get_mut(name),
+        }
+    }
+
+    fn active_route_mut(&mut self) -> Option<&mut Route> {
+        self.route_mut(&self.active.clone()?)
+    }
+
+    /// What a way is used for.
+    pub fn use_of(&self, way: &Active) -> Use {
+        match way {
+            _ if self.active.as_ref() == Some(way) => Use::Active,
+            Active::Relay(_) => Use::Standby,
+            Active::Direct(_) if matches!(self.active, Some(Active::Direct(_))) => Use::Spare,
+            Active::Direct(_) => Use::Candidate,
+        }
+    }
+
+    /// Tells the caller when the path is another one than it was told.
+    pub fn tell_path(&mut self, shared: &mut Shared) {
+        let path = self.active.as_ref().and_then(|way| self.describe(way));
+        if path != self.told {
+            self.told.clone_from(&path);
+            shared.outputs.push_back(Output::Path { member: self.member, path });
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What arrives: pings to answer, pongs to count, tunnel data that proves life.
+
+use super::candidate::CandidateKind;
+use super::pair::{Active, Pair};
+use super::probe::{Kind, Probe};
+use super::shared::Shared;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+impl Pair {
+    /// An authentic probe of the member.
+    pub fn handle_probe(&mut self, from: SocketAddr, probe: &Probe, shared: &mut Shared, now: Instant) {
+        match probe.kind {
+            Kind::Ping => self.handle_ping(from, probe, shared, now),
+            Kind::Pong if probe.stale => self.handle_stale(from, probe, shared, now),
+            Kind::Pong => self.handle_pong(from, probe, shared, now),
+        }
+    }
+
+    fn handle_ping(&mut self, from: SocketAddr, ping: &Probe, shared: &mut Shared, now: Instant) {
+        if ping.your_session != self.session || ping.session < self.remote.session {
+            shared.count("ping_stale");
+            return self.tell_sessions(from, ping, shared, now);
+        }
+        if ping.session > self.remote.session {
+            // restarted since its last announcement: it has forgotten ours
+            self.adopt_session(ping.session);
+            self.answer_announcement(now);
+        }
+        if !self.window.accept(ping.sequence) {
+            return shared.count("ping_replayed");
+        }
+        if !self.pongs.take(1, now) {
+            return shared.count("pong_budget");
+        }
+        self.handle_heard(ping.heard);
+        self.pong(from, ping, false, shared);
+        self.handle_heard_from(from, shared, now);
+    }
+
+    fn pong(&self, to: SocketAddr, ping: &Probe, stale: bool, shared: &mut Shared) {
+        shared.count("pong_sent");
+        let pong = Probe { sequence: ping.sequence, stale, observed: Some(to), ..self.probe(Kind::Pong) };
+        self.transmit(to, &pong, shared);
+    }
+
+    /// A ping of another session of either end may be a replay, so it is not answered where it claims to come from.
+    /// Through a relay it cannot point at a victim: there a restarted member learns the sessions.
+    fn tell_sessions(&mut self, from: SocketAddr, ping: &Probe, shared: &mut Shared, now: Instant) {
+        if shared.relay_at(from).is_some() && self.hints.take(1, now) {
+            self.pong(from, ping, true, shared);
+        }
+    }
+
+    /// The member does not hold this end's session, or knows a later one.
+    fn handle_stale(&mut self, from: SocketAddr, hint: &Probe, shared: &mut Shared, now: Instant) {
+        let Some(way) = self.way(from, shared) else { return shared.count("pong_unasked") };
+        if !self.route_mut(&way).is_some_and(|route| route.take_asked(hint.sequence)) {
+            return shared.count("pong_unasked");
+        }
+        shared.count("pong_stale");
+        let is_news = hint.session > self.remote.session || hint.your_session > self.session;
+        self.adopt_session(hint.session);
+        if hint.your_session > self.session {
+            // the wall clock stepped back between two starts of this device
+            self.session = hint.your_session.saturating_add(1);
+            self.announce_soon(now);
+        }
+        if is_news && let Some(route) = self.route_mut(&way) {
+            route.next_ping = Some(now);
+        }
+    }
+
+    fn handle_pong(&mut self, from: SocketAddr, pong: &Probe, shared: &mut Shared, now: Instant) {
+        let Some(way) = self.way(from, shared) else { return shared.count("pong_unasked") };
+        let used = self.use_of(&way);
+        let answered = self.route_mut(&way).is_some_and(|route| route.answered(pong.sequence, used, now));
+        if !answered || pong.your_session != self.session {
+            return shared.count("pong_unasked");
+        }
+        shared.count("pong_received");
+        self.handle_heard(pong.heard);
+        self.decide(shared, now);
+    }
+
+    /// Authenticated data of the member came through the tunnel from this address.
+    pub fn handle_tunnel_rx(&mut self, from: SocketAddr, shared: &mut Shared, now: Instant) {
+        match self.way(from, shared).and_then(|way| self.route_mut(&way)) {
+            Some(route) => route.heard(now),
+            None => self.handle_heard_from(from, shared, now),
+        }
+    }
+
+    /// Something fresh and authentic came from this address: a way in, which is worth a probe at once.
+    fn handle_heard_from(&mut self, from: SocketAddr, shared: &mut Shared, now: Instant) {
+        let way = match self.way(from, shared) {
+            Some(way) => way,
+            None if shared.is_probeable(from) && self.add_direct(from, CandidateKind::Seen, now) => {
+                Active::Direct(from)
+            }
+            None => return shared.count("source_refused"),
+        };
+        let Some(route) = self.route_mut(&way) else { return };
+        route.heard(now);
+        let is_direct = matches!(way, Active::Direct(_));
+        let wants_probe = !route.is_confirmed(now) && !route.was_asked_just_now(now);
+        if wants_probe && (!is_direct || shared.budget.take(1, now)) {
+            self.ping(&way, shared, now);
+        }
+    }
+
+    /// The known way whose far end is this address.
+    fn way(&self, from: SocketAddr, shared: &Shared) -> Option<Active> {
+        if let Some(name) = shared.relay_at(from) {
+            return self.relays.contains_key(name).then(|| Active::Relay(name.to_owned()));
+        }
+        self.directs.iter().any(|route| route.to == from).then_some(Active::Direct(from))
+    }
+}

@@ -1,0 +1,253 @@
+//! One way to a member, direct or through a relay, and what its probes told.
+
+use super::candidate::CandidateKind;
+use super::quality::Quality;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Time between probes of the active path while they are answered.
+pub(super) const HEARTBEAT: Duration = Duration::from_millis(1000);
+/// A direct path without any proof of life for this long is left.
+pub(super) const LAPSE: Duration = Duration::from_millis(2500);
+/// Answers after which a first direct path is believed.
+pub(super) const CONFIRMED: u32 = 3;
+
+/// Time between probes while an answer is missing.
+const RETRY: Duration = Duration::from_millis(400);
+/// Time between the probes that confirm a first answer.
+const CONFIRM: Duration = Duration::from_millis(50);
+/// A probe is lost after this long.
+const LOST: Duration = Duration::from_secs(2);
+/// Received data proves the way out only this long after the last answer.
+const RX_TRUST: Duration = Duration::from_secs(5);
+/// Probes that may wait for an answer at once; older ones are given up.
+const MAX_OUTSTANDING: usize = 16;
+
+/// What a route is used for: decides how often it is probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Packets go this way.
+    Active,
+    /// Might take over from a relay soon.
+    Candidate,
+    /// Direct, while another direct one is active.
+    Spare,
+    /// A relay kept warm.
+    Standby,
+}
+
+/// A way to a member.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    /// The member's address, or the relay's.
+    pub to: SocketAddr,
+    /// Of a direct route.
+    pub kind: CandidateKind,
+    /// What its probes told.
+    pub quality: Quality,
+    /// Answers since it last was silent for [`LAPSE`].
+    pub good: u32,
+    /// When to probe next, apart from the member's schedule.
+    pub next_ping: Option<Instant>,
+    created: Instant,
+    outstanding: VecDeque<(u64, Instant)>,
+    last_pong: Option<Instant>,
+    last_rx: Option<Instant>,
+}
+
+impl Route {
+    pub fn new(to: SocketAddr, kind: CandidateKind, now: Instant) -> Self {
+        Self {
+            to,
+            kind,
+            quality: Quality::default(),
+            good: 0,
+            next_ping: None,
+            created: now,
+            outstanding: VecDeque::new(),
+            last_pong: None,
+            last_rx: None,
+        }
+    }
+
+    /// A probe was sent.
+    pub fn sent(&mut self, sequence: u64, used: Use, now: Instant) {
+        if self.outstanding.len() == MAX_OUTSTANDING {
+            self.outstanding.pop_front();
+            self.lose();
+        }
+        self.outstanding.push_back((sequence, now));
+        self.next_ping = self.interval_unanswered(used, now).map(|interval| now + interval);
+    }
+
+    /// An answer came. False when nothing was asked with this sequence: a replay.
+    pub fn answered(&mut self, sequence: u64, used: Use, now: Instant) -> bool {
+        let Some(at) = self.outstanding.iter().position(|(asked, _)| *asked == sequence) else {
+            return false;
+        };
+        let Some((_, sent)) = self.outstanding.remove(at) else { return false };
+        if self.is_lapsed(now) {
+            // what was asked before the way was open tells nothing about its loss
+            self.outstanding.retain(|(_, asked)| *asked > sent);
+            self.good = 0;
+        }
+        self.quality.record(Some(now.saturating_duration_since(sent)));
+        self.good += 1;
+        self.last_pong = Some(now);
+        self.next_ping = self.interval_answered(used).map(|interval| (sent + interval).max(now));
+        true
+    }
+
+    /// Whether a probe with this sequence waits for its answer; it then waits no longer.
+    pub fn take_asked(&mut self, sequence: u64) -> bool {
+        let at = self.outstanding.iter().position(|(asked, _)| *asked == sequence);
+        at.and_then(|at| self.outstanding.remove(at)).is_some()
+    }
+
+    /// Whether a probe left so recently that another one makes no sense.
+    pub fn was_asked_just_now(&self, now: Instant) -> bool {
+        self.outstanding.back().is_some_and(|(_, sent)| now.saturating_duration_since(*sent) < CONFIRM)
+    }
+
+    /// Authenticated data or an authentic probe came this way.
+    pub fn heard(&mut self, now: Instant) {
+        self.last_rx = Some(now);
+    }
+
+    /// Gives up on probes that are out for too long.
+    pub fn expire(&mut self, now: Instant) {
+        while self.outstanding.front().is_some_and(|(_, sent)| now.saturating_duration_since(*sent) >= LOST) {
+            self.outstanding.pop_front();
+            self.lose();
+        }
+    }
+
+    fn lose(&mut self) {
+        // before a first answer there is no path whose loss could be told
+        if self.last_pong.is_some() {
+            self.quality.record(None);
+        }
+    }
+
+    /// The last proof that packets arrive, on the way out above all.
+    pub fn life(&self) -> Option<Instant> {
+        let pong = self.last_pong?;
+        Some(self.last_rx.map_or(pong, |rx| pong.max(rx.min(pong + RX_TRUST))))
+    }
+
+    /// Whether the last proof of life is older than [`LAPSE`].
+    pub fn is_lapsed(&self, now: Instant) -> bool {
+        self.life().is_none_or(|life| now.saturating_duration_since(life) >= LAPSE)
+    }
+
+    /// Whether packets may be sent this way.
+    pub fn is_confirmed(&self, now: Instant) -> bool {
+        self.good >= CONFIRMED && !self.is_lapsed(now)
+    }
+
+    /// How long it has been silent.
+    pub fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.life().unwrap_or(self.created))
+    }
+
+    /// Whether an answer was ever seen.
+    pub fn was_answered(&self) -> bool {
+        self.last_pong.is_some()
+    }
+
+    /// The path died: believe nothing of before.
+    pub fn reset(&mut self) {
+        self.good = 0;
+        self.next_ping = None;
+        self.last_pong = None;
+        self.last_rx = None;
+        self.quality = Quality::default();
+        self.outstanding.clear();
+    }
+
+    /// Time to the next probe if this one stays unanswered: dense at first, rare once nobody seems to be there.
+    fn interval_unanswered(&self, used: Use, now: Instant) -> Option<Duration> {
+        let twice_rtt = Duration::from_secs_f64(self.quality.rtt_ms().unwrap_or_default() * 2e-3);
+        let retry = RETRY.max(twice_rtt);
+        let silence = self.silence(now);
+        match used {
+            Use::Candidate => (self.good > 0 && silence < LAPSE).then_some(retry / 4),
+            Use::Spare => None,
+            Use::Active | Use::Standby if silence < Duration::from_secs(3) => Some(retry),
+            Use::Active | Use::Standby if silence < Duration::from_secs(10) => Some(HEARTBEAT),
+            Use::Active | Use::Standby if silence < Duration::from_secs(60) => Some(Duration::from_secs(5)),
+            Use::Active | Use::Standby => Some(Duration::from_secs(15)),
+        }
+    }
+
+    fn interval_answered(&self, used: Use) -> Option<Duration> {
+        match used {
+            Use::Active => Some(HEARTBEAT),
+            _ if self.good < 2 * CONFIRMED => Some(CONFIRM),
+            Use::Spare => None,
+            Use::Candidate if self.good < 20 => Some(HEARTBEAT / 2),
+            Use::Candidate => Some(HEARTBEAT * 5),
+            Use::Standby => Some(HEARTBEAT * 10),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route() -> (Route, Instant) {
+        let now = Instant::now();
+        (Route::new("203.0.113.7:4001".parse().unwrap(), CandidateKind::Mapped, now), now)
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn an_answer_counts_once_and_only_if_asked() {
+        let (mut route, now) = route();
+        route.sent(1, Use::Active, now);
+        assert!(!route.answered(2, Use::Active, now));
+        assert!(route.answered(1, Use::Active, now + ms(20)));
+        assert!(!route.answered(1, Use::Active, now + ms(30)));
+        assert_eq!((route.good, route.quality.rtt_ms()), (1, Some(20.0)));
+    }
+
+    #[test]
+    fn probes_from_before_the_way_was_open_are_no_loss() {
+        let (mut route, now) = route();
+        (0..5).for_each(|n| route.sent(n, Use::Candidate, now + ms(n * 50)));
+        route.answered(3, Use::Candidate, now + ms(180));
+        route.expire(now + ms(5000));
+        assert_eq!(route.quality.loss(), Some(0.5), "the one that was asked after it counts");
+    }
+
+    #[test]
+    fn received_data_keeps_a_path_alive_but_not_without_answers() {
+        let (mut route, now) = route();
+        route.sent(1, Use::Active, now);
+        route.answered(1, Use::Active, now);
+        route.heard(now + ms(4000));
+        assert!(!route.is_lapsed(now + ms(6000)));
+        route.heard(now + ms(9000));
+        assert!(route.is_lapsed(now + ms(9000)), "data in does not prove the way out for ever");
+    }
+
+    #[test]
+    fn silence_makes_probes_rare_but_never_ends_them() {
+        let (mut route, now) = route();
+        let mut at = now;
+        let mut sent = 0;
+        while at < now + Duration::from_secs(600) {
+            route.expire(at);
+            route.sent(sent, Use::Active, at);
+            sent += 1;
+            at = route.next_ping.unwrap();
+        }
+        assert!((50..80).contains(&sent), "{sent}");
+        assert!(route.outstanding.len() <= MAX_OUTSTANDING);
+    }
+}

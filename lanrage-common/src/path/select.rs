@@ -1,0 +1,167 @@
+//! Choosing among a member's ways: relay at once, direct when proven, relay again the moment direct falls silent.
+
+use super::Path;
+use super::pair::{Active, Pair};
+use super::quality::is_clearly_better;
+use super::route::{CONFIRMED, HEARTBEAT, LAPSE, Route};
+use super::shared::Shared;
+use crate::api::PathKind;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// No voluntary change for this long after a change.
+const HOLD: Duration = Duration::from_secs(10);
+/// The same after a path died that had lasted for [`STEADY`].
+const HOLD_AFTER_STEADY: Duration = Duration::from_secs(2);
+const STEADY: Duration = Duration::from_secs(30);
+/// A relay that does not answer for this long yields to another common one.
+const RELAY_SILENT: Duration = Duration::from_secs(5);
+/// A silent direct path without any alternative is kept this long.
+const LAST_HOPE: Duration = Duration::from_secs(30);
+/// Relay samples that may outweigh a direct path.
+const ENOUGH_SAMPLES: usize = 8;
+
+impl Pair {
+    /// Chooses anew, and tells when the choice has changed.
+    pub fn decide(&mut self, shared: &mut Shared, now: Instant) {
+        self.decided = now;
+        let chosen = self.choose(shared, now);
+        if chosen != self.active {
+            self.change(chosen, now);
+        }
+        self.tell_path(shared);
+    }
+
+    /// The operating system refused to send there.
+    pub fn handle_send_error(&mut self, to: SocketAddr, shared: &mut Shared, now: Instant) {
+        if let Some(route) = self.directs.iter_mut().find(|route| route.to == to) {
+            route.reset();
+            self.decide(shared, now);
+        }
+    }
+
+    fn change(&mut self, chosen: Option<Active>, now: Instant) {
+        let before = std::mem::replace(&mut self.active, chosen);
+        let lasted = now.saturating_duration_since(std::mem::replace(&mut self.since, now));
+        let mut hold = HOLD;
+        if let Some(Active::Direct(to)) = before
+            && let Some(route) = self.directs.iter_mut().find(|route| route.to == to)
+            && route.is_lapsed(now)
+        {
+            route.reset();
+            self.lapsed = Some((to, now));
+            if lasted >= STEADY {
+                hold = HOLD_AFTER_STEADY;
+            }
+            self.restart(now);
+        }
+        // the first path of all is no change
+        self.hold = before.is_some().then(|| now + hold);
+        if let Some(route) = self.active.clone().and_then(|way| self.route_mut(&way)) {
+            route.next_ping = Some(now);
+        }
+    }
+
+    fn choose(&self, shared: &Shared, now: Instant) -> Option<Active> {
+        let may_change = self.hold.is_none_or(|hold| hold <= now);
+        let relay = self.best_relay(shared, now);
+        match &self.active {
+            Some(Active::Direct(to)) => match self.directs.iter().find(|route| route.to == *to) {
+                Some(current) if !current.is_lapsed(now) => {
+                    let better =
+                        may_change.then(|| self.better_than(current, relay.as_deref(), now)).flatten();
+                    Some(better.unwrap_or(Active::Direct(*to)))
+                }
+                current => self.after_lapse(current, relay, now),
+            },
+            // a first direct path need not wait, one after a death has to prove itself longer
+            _ if may_change || relay.is_none() => {
+                let direct =
+                    self.best_direct(now).filter(|direct| self.is_worth_it(direct, relay.as_deref()));
+                direct.map(|route| Active::Direct(route.to)).or(relay.map(Active::Relay))
+            }
+            _ => relay.map(Active::Relay),
+        }
+    }
+
+    fn after_lapse(&self, current: Option<&Route>, relay: Option<String>, now: Instant) -> Option<Active> {
+        if let Some(name) = relay {
+            return Some(Active::Relay(name));
+        }
+        if let Some(direct) = self.best_direct(now) {
+            return Some(Active::Direct(direct.to));
+        }
+        // nothing else is left: a short outage of everything must not tear the tunnel down
+        current.filter(|route| route.silence(now) < LAST_HOPE).map(|route| Active::Direct(route.to))
+    }
+
+    /// The first common relay that answers; the first of all when none does.
+    fn best_relay(&self, shared: &Shared, now: Instant) -> Option<String> {
+        let common = self.common_relays(shared);
+        let is_silent =
+            |name: &&String| self.relays.get(*name).is_none_or(|r| r.silence(now) >= RELAY_SILENT);
+        common.iter().find(|name| !is_silent(name)).or(common.first()).cloned()
+    }
+
+    fn best_direct(&self, now: Instant) -> Option<&Route> {
+        let confirmed = self.directs.iter().filter(|route| route.is_confirmed(now));
+        confirmed.min_by(|a, b| score(a).total_cmp(&score(b)))
+    }
+
+    /// Whether a direct path should replace a relay: unless the relay is clearly better, which is rare.
+    fn is_worth_it(&self, direct: &Route, relay: Option<&str>) -> bool {
+        let relay = relay.and_then(|name| self.relays.get(name)).filter(|relay| relay.was_answered());
+        relay.is_none_or(|relay| !is_clearly_better(score(relay), score(direct)))
+    }
+
+    fn better_than(&self, current: &Route, relay: Option<&str>, now: Instant) -> Option<Active> {
+        if current.silence(now) > HEARTBEAT * 3 / 2 {
+            // it may be dying: that is the lapse's to decide
+            return None;
+        }
+        let is_better = |route: &&Route| is_clearly_better(score(route), score(current));
+        let proven = |route: &&Route| route.good >= 2 * CONFIRMED;
+        if let Some(direct) = self.best_direct(now).filter(is_better).filter(proven) {
+            return Some(Active::Direct(direct.to));
+        }
+        let name = relay?;
+        let measured = |route: &&Route| route.quality.samples() >= ENOUGH_SAMPLES;
+        self.relays.get(name).filter(measured).filter(is_better)?;
+        Some(Active::Relay(name.to_owned()))
+    }
+
+    /// When the active direct path will have been silent for too long.
+    pub fn lapse_due(&self) -> Option<Instant> {
+        let Some(Active::Direct(to)) = &self.active else { return None };
+        let life = self.directs.iter().find(|route| route.to == *to)?.life()?;
+        // without an alternative the path was kept: look again when hope ends
+        [life + LAPSE, life + LAST_HOPE].into_iter().find(|due| *due > self.decided)
+    }
+
+    /// When a confirmed direct path may be taken.
+    pub fn hold_due(&self) -> Option<Instant> {
+        let is_waiting = !matches!(self.active, Some(Active::Direct(_)))
+            && self.directs.iter().any(|route| route.good >= CONFIRMED);
+        self.hold.filter(|hold| is_waiting && *hold > self.decided)
+    }
+
+    /// The caller's form of a way.
+    pub fn describe(&self, way: &Active) -> Option<Path> {
+        let endpoint = self.route(way)?.to;
+        Some(match way {
+            Active::Direct(_) => Path { kind: PathKind::Direct, endpoint, relay: None },
+            Active::Relay(name) => Path { kind: PathKind::Relay, endpoint, relay: Some(name.clone()) },
+        })
+    }
+}
+
+/// Score of a route, lower is better; guesses and mapped addresses lose a tie against an address of the same LAN.
+fn score(route: &Route) -> f64 {
+    use super::candidate::CandidateKind::{Host, Mapped, Predicted, Seen};
+    let bias = match route.kind {
+        Host => 0.0,
+        Mapped | Seen => 1.0,
+        Predicted => 1.5,
+    };
+    route.quality.score().map_or(f64::INFINITY, |score| score + bias)
+}

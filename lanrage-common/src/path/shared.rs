@@ -1,0 +1,97 @@
+//! What all pairs of one agent share.
+
+use super::announce::MAX_CANDIDATES;
+use super::candidate::{self, Candidate};
+use super::{Config, Output};
+use crate::bucket::Bucket;
+use crate::time::Now;
+use rand_core::CryptoRngCore;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Probes to candidates that one agent may send: bounds what a member's false candidates can cause.
+const PROBE_BURST: u32 = 256;
+const PROBES_PER_SECOND: u32 = 500;
+
+/// A relay that has bound this device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Binding {
+    pub relay: SocketAddr,
+    pub mapped: SocketAddr,
+    pub rtt: Option<Duration>,
+}
+
+/// Own facts, randomness, budget, output queue and counters.
+pub(super) struct Shared {
+    pub config: Config,
+    pub tag: [u8; 8],
+    pub rng: Box<dyn CryptoRngCore + Send>,
+    pub local: Vec<SocketAddr>,
+    pub bindings: BTreeMap<String, Binding>,
+    pub candidates: Vec<Candidate>,
+    /// Number of the current announcement; 0 = there is nothing to announce yet.
+    pub number: u32,
+    pub budget: Bucket,
+    pub outputs: VecDeque<Output>,
+    pub counters: BTreeMap<&'static str, u64>,
+    last_session: u64,
+}
+
+impl Shared {
+    pub fn new(config: Config, rng: Box<dyn CryptoRngCore + Send>) -> Self {
+        Self {
+            tag: super::probe::tag(&config.me),
+            config,
+            rng,
+            local: Vec::new(),
+            bindings: BTreeMap::new(),
+            candidates: Vec::new(),
+            number: 0,
+            budget: Bucket::new(PROBE_BURST, PROBES_PER_SECOND),
+            outputs: VecDeque::new(),
+            counters: BTreeMap::new(),
+            last_session: 0,
+        }
+    }
+
+    pub fn count(&mut self, what: &'static str) {
+        *self.counters.entry(what).or_default() += 1;
+    }
+
+    pub fn nonce(&mut self) -> [u8; 12] {
+        let mut nonce = [0; 12];
+        self.rng.fill_bytes(&mut nonce);
+        nonce
+    }
+
+    /// A session number: later ones are greater, also across restarts as long as the wall clock does not step back
+    /// (and where it does, the other end tells).
+    pub fn new_session(&mut self, now: Now) -> u64 {
+        let random = u64::from(self.rng.next_u32() >> 8);
+        self.last_session = (now.unix << 24 | random).max(self.last_session + 1);
+        self.last_session
+    }
+
+    /// Collects the own candidates anew; true when they have changed and must be announced.
+    pub fn refresh_candidates(&mut self) -> bool {
+        let mapped: Vec<SocketAddr> = self.bindings.values().map(|binding| binding.mapped).collect();
+        let new = candidate::collect(&self.local, &mapped, self.config.subnet, MAX_CANDIDATES);
+        let has_changed = new != self.candidates;
+        self.candidates = new;
+        has_changed
+    }
+
+    /// Which relay sends from this address.
+    pub fn relay_at(&self, address: SocketAddr) -> Option<&str> {
+        self.bindings.iter().find(|(_, binding)| binding.relay == address).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether probes to an address can make sense: ordinary, not a relay's, not this device's own.
+    pub fn is_probeable(&self, address: SocketAddr) -> bool {
+        let is_own = || {
+            self.local.contains(&address) || self.bindings.values().any(|binding| binding.mapped == address)
+        };
+        candidate::is_probeable(address, self.config.subnet) && self.relay_at(address).is_none() && !is_own()
+    }
+}
