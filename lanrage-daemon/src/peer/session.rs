@@ -94,7 +94,7 @@ impl Session {
             control,
             health: ControlHealth { down_since: Some(now.instant), reason: "connecting".into() },
             secret,
-            paths: PathAgent::new(config, OsRng, now),
+            paths: PathAgent::new(config, OsRng),
             lane: Lane::new(me, facts.subnet),
             relays: Relays::default(),
             pings: Pings::default(),
