@@ -12,6 +12,7 @@
 //! after a crash too.
 
 pub mod conntrack;
+pub mod demo;
 pub mod nat;
 pub mod netns;
 pub mod party;
@@ -20,3 +21,4 @@ pub mod role;
 pub mod running;
 pub mod state;
 pub mod topology;
+pub mod traffic;

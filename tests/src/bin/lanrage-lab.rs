@@ -2,11 +2,13 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use lanrage_tests::lab::demo;
 use lanrage_tests::lab::nat::NatKind;
 use lanrage_tests::lab::party::LabStatus;
 use lanrage_tests::lab::process;
 use lanrage_tests::lab::running::{Lab, Options, down};
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// An internet in a box: namespaces with NATs, a control server, a relay and peers.
@@ -68,6 +70,15 @@ enum Verb {
     },
     /// Take the lab down; nothing is left behind.
     Down,
+    /// Play a LAN party across two NATs and tell how it went.
+    Demo {
+        /// The two peers' routers.
+        #[arg(long, value_enum, value_delimiter = ',', default_value = "symmetric,symmetric")]
+        nat: Vec<NatKind>,
+        /// Write the figures to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -110,7 +121,19 @@ fn run(Arguments { name, verb }: Arguments) -> Result<()> {
             println!("{}", if down(&name)? { "the lab is gone" } else { "no lab was up" });
             Ok(())
         }
+        Verb::Demo { nat, json } => demo(nat, json.as_deref()),
     }
+}
+
+fn demo(nats: Vec<NatKind>, json: Option<&Path>) -> Result<()> {
+    let Ok(nats) = <[NatKind; 2]>::try_from(nats) else { bail!("--nat takes two kinds, e.g. symmetric,eim") };
+    let mut report = demo::Report::default();
+    let result = demo::play(nats, &mut report);
+    if let Some(file) = json {
+        let text = serde_json::to_string_pretty(&report)? + "\n";
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    result.context("the demo failed")
 }
 
 fn up(name: &str, peers: Option<usize>, nats: Vec<NatKind>, mode: RelayMode) -> Result<()> {
