@@ -6,6 +6,7 @@ mod ebpf;
 mod process;
 mod setup;
 mod suite;
+mod up;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -29,6 +30,16 @@ enum Task {
     BuildEbpf,
     /// Build the web UI into web/dist.
     Web,
+    /// Set up, build and start a LAN party on this machine, and print its invite.
+    Up(up::Up),
+    /// Tell about a daemon that `up` starts.
+    #[command(hide = true)]
+    Announce {
+        #[arg(long)]
+        socket: PathBuf,
+        #[arg(long)]
+        daemon: Option<u32>,
+    },
     /// Run the network lab: namespaces with NATs, a control server, a relay and peers.
     #[command(disable_help_flag = true)]
     Lab {
@@ -51,7 +62,7 @@ enum Task {
 
 fn main() -> ExitCode {
     match run(Arguments::parse().task) {
-        Ok(code) => code,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -59,7 +70,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<ExitCode> {
+fn run(task: Task) -> Result<()> {
     let root = root()?;
     match task {
         Task::Setup => setup::run(&root).map(drop)?,
@@ -68,12 +79,17 @@ fn run(task: Task) -> Result<ExitCode> {
             println!("built {} and {}", objects.relay.display(), objects.pass.display());
         }
         Task::Web => build::web(&root)?,
-        Task::Lab { arguments } => return suite::lab(&root, &arguments),
-        Task::Demo { arguments } => return suite::demo(&root, arguments),
+        Task::Up(up) => up::run(&root, &up)?,
+        Task::Announce { socket, daemon } => up::announce(&socket, daemon)?,
+        Task::Lab { arguments } => suite::lab(&root, &arguments)?,
+        Task::Demo { mut arguments } => {
+            arguments.insert(0, "demo".into());
+            suite::lab(&root, &arguments)?;
+        }
         Task::Test => suite::run(&root)?,
         Task::Ci => checks::run(&root)?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The workspace: the directory above this crate.

@@ -5,8 +5,9 @@ use crate::process::{as_root, cargo, is_root, step};
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// Packages without tests that need root.
@@ -88,28 +89,17 @@ impl Tally {
     }
 }
 
-/// Runs the lab. Only what starts programs builds them first.
-pub fn lab(root: &Path, arguments: &[OsString]) -> Result<ExitCode> {
-    let starts = arguments.first().is_some_and(|verb| verb == "up");
+/// Becomes the lab. Only what starts programs builds them first.
+pub fn lab(root: &Path, arguments: &[OsString]) -> Result<()> {
+    let starts = arguments.iter().any(|word| word == "up" || word == "demo");
     let lab = build::program("lanrage-lab")?;
     if starts || !lab.exists() {
         build::everything(root)?;
         println!();
     }
-    let status = as_root(lab)?.args(arguments).env("PATH", build::path_with_programs()?).status()?;
-    Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)))
-}
-
-/// Runs the demo.
-pub fn demo(root: &Path, mut arguments: Vec<OsString>) -> Result<ExitCode> {
-    build::everything(root)?;
-    println!();
-    arguments.insert(0, "demo".into());
-    let status = as_root(build::program("lanrage-lab")?)?
-        .args(arguments)
-        .env("PATH", build::path_with_programs()?)
-        .status()?;
-    Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)))
+    let mut command = as_root(lab)?;
+    command.args(arguments).env("PATH", build::path_with_programs()?);
+    Err(command.exec()).context("cannot run the lab")
 }
 
 #[cfg(test)]

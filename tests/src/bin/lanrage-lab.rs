@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use lanrage_tests::lab::demo;
+use lanrage_tests::lab::interrupt::take_down_when_interrupted;
 use lanrage_tests::lab::nat::NatKind;
 use lanrage_tests::lab::party::LabStatus;
 use lanrage_tests::lab::process;
@@ -41,7 +42,7 @@ enum Verb {
         /// Number or name; `control` and `relay` work too.
         peer: String,
         /// The command.
-        #[arg(last = true, required = true)]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<std::ffi::OsString>,
     },
     /// Show relay, control server and peers.
@@ -127,6 +128,7 @@ fn run(Arguments { name, verb }: Arguments) -> Result<()> {
 
 fn demo(nats: Vec<NatKind>, json: Option<&Path>) -> Result<()> {
     let Ok(nats) = <[NatKind; 2]>::try_from(nats) else { bail!("--nat takes two kinds, e.g. symmetric,eim") };
+    take_down_when_interrupted(demo::LAB);
     let mut report = demo::Report::default();
     let result = demo::play(nats, &mut report);
     if let Some(file) = json {
@@ -139,6 +141,7 @@ fn demo(nats: Vec<NatKind>, json: Option<&Path>) -> Result<()> {
 fn up(name: &str, peers: Option<usize>, nats: Vec<NatKind>, mode: RelayMode) -> Result<()> {
     let nats = spread(peers, nats)?;
     let relay_mode = mode.to_possible_value().context("a relay mode without a name")?.get_name().into();
+    take_down_when_interrupted(name);
     println!("building a lab with {} peers …", nats.len());
     let mut lab = Lab::up(&Options { name: name.into(), nats, relay_mode })?;
     println!("forming a party …");

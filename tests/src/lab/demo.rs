@@ -11,7 +11,8 @@ use serde::Serialize;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-const LAB: &str = "demo";
+/// Name of the demo's lab.
+pub const LAB: &str = "demo";
 const STREAM: Stream = Stream { packets: 10_000, size: 200, rate: 2500, port: 27015 };
 const PINGS: u64 = 20;
 const QUESTIONS: u64 = 10;

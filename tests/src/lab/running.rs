@@ -1,5 +1,6 @@
 //! A lab with its daemons.
 
+use super::interrupt;
 use super::nat::NatKind;
 use super::netns::{Namespace, command_output};
 use super::process::{self, Process, wait_until};
@@ -166,7 +167,10 @@ impl Lab {
 
     fn start_everything(&mut self) -> Result<()> {
         let nats: Vec<NatKind> = self.state.peers.iter().map(|peer| peer.nat).collect();
-        self.topology.build(&nats)?;
+        {
+            let _change = interrupt::change();
+            self.topology.build(&nats)?;
+        }
         accept_kernel_packets(&self.topology.net())?;
         self.start(Role::Control)?;
         self.start(Role::Relay)?;
@@ -181,15 +185,21 @@ impl Lab {
         let config = dir.join("lanrage.toml");
         std::fs::write(&config, self.config(role))
             .with_context(|| format!("cannot write {}", config.display()))?;
-        let process = process::start(&self.namespace(role), &config, &self.log(role))?;
-        self.state.processes.insert(role.to_string(), process);
-        self.state.save()?;
+        let process = self.launch(role, &config)?;
         let answers = || self.daemon_status(role).is_ok_and(|status| is_ready(role, &status));
         if wait_until(START, || !process.is_alive() || answers()) && process.is_alive() {
             return Ok(());
         }
         let what = if process.is_alive() { "does not answer" } else { "has ended" };
         bail!("the daemon of {role} {what}; its last words:\n{}", process::tail(&self.log(role), TAIL))
+    }
+
+    fn launch(&mut self, role: Role, config: &Path) -> Result<Process> {
+        let _change = interrupt::change();
+        let process = process::start(&self.namespace(role), config, &self.log(role))?;
+        self.state.processes.insert(role.to_string(), process);
+        self.state.save()?;
+        Ok(process)
     }
 
     fn config(&self, role: Role) -> String {
