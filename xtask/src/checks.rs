@@ -1,7 +1,7 @@
 //! Everything CI checks.
 
 use crate::process::{cargo, check, find, search_path, step};
-use crate::{ebpf, setup, suite};
+use crate::{build, ebpf, links, setup, suite};
 use anyhow::Result;
 use std::path::Path;
 use std::process::Command;
@@ -19,6 +19,7 @@ pub fn run(root: &Path) -> Result<()> {
     advisories(root)?;
     setup::cargo_program(root, "mdbook")?;
     step("documentation", || documentation(root))?;
+    step("web UI: types and tests", || web(root))?;
     suite::run(root)?;
     println!("\nCI: all checks passed");
     Ok(())
@@ -49,7 +50,15 @@ fn advisories(root: &Path) -> Result<()> {
     step("known vulnerabilities in dependencies", || deny(root, &["advisories"]))
 }
 
+fn web(root: &Path) -> Result<()> {
+    build::web(root)?;
+    let npm = |task: &str| check(Command::new("npm").args(["run", task]).current_dir(root.join("web")));
+    npm("check")?;
+    npm("test")
+}
+
 fn documentation(root: &Path) -> Result<()> {
+    links::check(root)?;
     let book = root.join("target/book");
     let mdbook = find("mdbook").unwrap_or_else(|| "mdbook".into());
     check(Command::new(mdbook).arg("build").arg(root.join("docs")).arg("--dest-dir").arg(book))

@@ -3,6 +3,7 @@
 mod build;
 mod checks;
 mod ebpf;
+mod links;
 mod process;
 mod setup;
 mod suite;
