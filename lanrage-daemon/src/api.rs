@@ -83,4 +83,6 @@ pub fn serve(
 }
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod tests;

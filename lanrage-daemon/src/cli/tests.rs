@@ -1,1 +1,206 @@
+//! The commands against the real API server on a temporary Unix socket.
 
+use super::{Arguments, Screen, run};
+use crate::api::fixture::{LINK, TestServer, peer_status};
+use clap::Parser as _;
+use lanrage_common::api::Status;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+#[derive(Debug)]
+struct Ran {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+async fn lanrage_on(socket: &Path, arguments: &[&str], terminal: bool) -> Ran {
+    let words = [&["lanrage", "--socket", socket.to_str().unwrap()], arguments].concat();
+    let arguments = Arguments::try_parse_from(words).unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut screen =
+        if terminal { Screen::terminal(&mut out, &mut err) } else { Screen::plain(&mut out, &mut err) };
+    let code = run(arguments, &mut screen).await;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code, out: text(out), err: text(err) }
+}
+
+async fn lanrage(server: &TestServer, arguments: &[&str]) -> Ran {
+    lanrage_on(&server.socket, arguments, false).await
+}
+
+const STATUS: &str = "\
+LANrage  VERSION, roles relay peer, tunnel up
+Device   Ana (AQEBAQEBAQEBAQEBAQEBAQ)
+Control  http://192.0.2.1:8667 connected
+Party    Friday: 10.66.0.1/16 on lanrage0 (MTU 1420), you are the host
+Relay    203.0.113.7:3478, generic XDP, 3 bound, 6 flows, forwarded 10000 in the kernel and 12 in the daemon
+         generic XDP because the driver of eth0 has no native XDP
+         to improve: use a network card whose driver has it
+
+NAME        ADDRESS    PATH         RTT      JITTER  LOSS  WHY
+Ana (host)  10.66.0.1  -            -        -       -     this device
+Bob         10.66.0.2  relay paris  23.5 ms  1.5 ms  1 %   both routers randomise ports; UPnP in either would fix it
+Ćwikła      10.66.0.3  direct       4.0 ms   0.2 ms  0 %   straight to 198.51.100.4:51820
+Dan[31m     10.66.0.4  offline      -        -       -     not connected since 20:14
+
+! this machine's clock is 3 minutes behind
+  set it: timedatectl set-ntp true
+";
+
+#[tokio::test]
+async fn status_shows_everything_aligned() {
+    let server = TestServer::start().await;
+    let ran = lanrage(&server, &["status"]).await;
+    assert_eq!(ran.out, STATUS.replace("VERSION", env!("CARGO_PKG_VERSION")));
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+}
+
+#[tokio::test]
+async fn peers_is_the_table_alone() {
+    let server = TestServer::start().await;
+    let ran = lanrage(&server, &["peers"]).await;
+    let table: String = STATUS.lines().skip(8).take(5).map(|line| format!("{line}\n")).collect();
+    assert_eq!(ran.out, table);
+    server.peer.send_modify(|status| status.party = None);
+    assert!(lanrage(&server, &["peers"]).await.out.contains("lanrage join LINK"));
+    assert!(lanrage(&server, &["status"]).await.out.contains("Party    none yet: found one with"));
+}
+
+#[tokio::test]
+async fn json_is_the_answer_of_the_api() {
+    let server = TestServer::start().await;
+    let ran = lanrage(&server, &["status", "--json"]).await;
+    let status: Status = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(status.party, peer_status().party);
+    assert_eq!(ran.out.lines().count(), 1);
+    for command in [vec!["up"], vec!["down"], vec!["leave"], vec!["party", "leave"], vec!["peers"]] {
+        let ran = lanrage(&server, &[&command[..], &["--json"]].concat()).await;
+        assert!(serde_json::from_str::<Status>(&ran.out).is_ok() && ran.code == 0, "{command:?}: {ran:?}");
+    }
+    for command in
+        [&["invite", "--json"][..], &["party", "create", "Friday", "--json"], &["ping", "Bob", "--json"]]
+    {
+        let ran = lanrage(&server, command).await;
+        assert!(serde_json::from_str::<serde_json::Value>(&ran.out).is_ok() && ran.code == 0, "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn invites_show_a_code_to_people_and_only_the_link_to_pipes() {
+    let server = TestServer::start().await;
+    assert_eq!(lanrage(&server, &["invite"]).await.out, format!("{LINK}\n"));
+    let ran = lanrage_on(&server.socket, &["invite", "--uses", "3", "--expires", "24h"], true).await;
+    assert!(ran.out.contains(&format!("\n  {LINK}\n")) && ran.out.contains(", 3 devices"), "{}", ran.out);
+    assert!(ran.out.contains('█') && ran.out.lines().count() > 20, "{}", ran.out);
+    let ran = lanrage_on(&server.socket, &["party", "create", "Friday"], true).await;
+    assert!(ran.out.starts_with("The party \"Friday\" is founded.\nInvite link"), "{}", ran.out);
+}
+
+#[tokio::test]
+async fn ui_prints_the_link_with_its_token() {
+    let server = TestServer::start().await;
+    let wanted = format!("http://{}/#token={}\n", server.ui, server.token.as_str());
+    assert_eq!(lanrage(&server, &["ui"]).await.out, wanted);
+}
+
+#[tokio::test]
+async fn ping_shows_each_answer_and_a_summary() {
+    let server = TestServer::start().await;
+    let ran = lanrage(&server, &["ping", "Bob", "-c", "1"]).await;
+    let wanted = "Bob (10.66.0.2)\n  1  12.3 ms     through a relay\n\
+                  1 sent, 1 answered, 0 % lost, 12.3 / 12.3 / 12.3 ms (min / median / max)\n";
+    assert_eq!((ran.out.as_str(), ran.code), (wanted, 0));
+    let ran = lanrage(&server, &["ping", "Eve"]).await;
+    assert_eq!(
+        (ran.code, ran.err.as_str()),
+        (1, "lanrage: no member is called Eve\n  `lanrage peers` lists them\n")
+    );
+}
+
+#[tokio::test]
+async fn refusals_say_what_happened_and_what_to_do() {
+    let server = TestServer::start().await;
+    for command in [&["join", LINK][..], &["party", "join", LINK]] {
+        let ran = lanrage(&server, command).await;
+        assert_eq!(
+            (ran.code, ran.err.as_str()),
+            (1, "lanrage: the invite has expired\n  ask the host for a new one\n")
+        );
+    }
+    let ran = lanrage(&server, &["join", LINK, "--json"]).await;
+    assert_eq!(
+        ran.out,
+        "{\"code\":\"invite_expired\",\"message\":\"the invite has expired; ask the host for a new one\"}\n"
+    );
+    let before = server.commands.load(Ordering::SeqCst);
+    let ran = lanrage(&server, &["join", "http://192.0.2.1/j/x"]).await;
+    assert!(ran.code == 1 && ran.err.contains("'#'"), "{ran:?}");
+    assert_eq!(server.commands.load(Ordering::SeqCst), before, "a damaged link does not reach the peer");
+}
+
+#[tokio::test]
+async fn without_a_daemon_it_says_how_to_start_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("nobody.sock");
+    for command in [&["up"][..], &["status"], &["ping", "Bob"]] {
+        let ran = lanrage_on(&socket, command, false).await;
+        assert_eq!((ran.code, ran.out.as_str()), (3, ""));
+        assert!(ran.err.contains("the daemon is not running") && ran.err.contains("systemctl start lanrage"));
+    }
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    assert_eq!(lanrage_on(&socket, &["status"], false).await.code, 3, "a stale socket is not a daemon");
+    let ran = lanrage_on(&socket, &["status", "--json"], false).await;
+    assert!(ran.out.starts_with("{\"code\":\"daemon_not_running\""), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_ours_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("odd.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let router = axum::Router::new().fallback(async || "hello");
+    let server = tokio::spawn(async { axum::serve(listener, router).await });
+    let ran = lanrage_on(&socket, &["status"], false).await;
+    assert!(ran.code == 1 && ran.err.contains("not understood"), "{ran:?}");
+    server.abort();
+}
+
+#[tokio::test]
+async fn local_commands_need_no_daemon() {
+    let nowhere = Path::new("/nonexistent/lanrage.sock");
+    let ran = lanrage_on(nowhere, &["completions", "bash"], false).await;
+    assert!(ran.code == 0 && ran.out.contains("complete -F _lanrage"), "{ran:?}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("lanrage.toml");
+    let check = ["config", "check", "--config", file.to_str().unwrap()];
+    std::fs::write(&file, "[relay]\ntoken = 'sixteen-characters'\nlisten = '0.0.0.0:443'\n").unwrap();
+    let ran = lanrage_on(nowhere, &check, false).await;
+    assert!(ran.code == 0 && ran.out.contains("2 settings differ"), "{ran:?}");
+    assert!(
+        ran.out.contains("relay.listen") && ran.out.contains("line 3") && !ran.out.contains("sixteen"),
+        "{ran:?}"
+    );
+    let ran = lanrage_on(nowhere, &[&check[..], &["--json"]].concat(), false).await;
+    assert!(ran.out.contains("\"listen\":\"0.0.0.0:443\"") && !ran.out.contains("sixteen"), "{ran:?}");
+    std::fs::write(&file, "[relay]\ntokn = 'x'\n").unwrap();
+    let ran = lanrage_on(nowhere, &check, false).await;
+    assert!(
+        ran.code == 1 && ran.err.contains("line 2: unknown key `relay.tokn`: did you mean `relay.token`?"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn wrong_usage_is_refused_by_the_parser() {
+    for words in [
+        &["lanrage"][..],
+        &["lanrage", "jion"],
+        &["lanrage", "ping", "x", "-c", "0"],
+        &["lanrage", "invite", "--expires", "1"],
+    ] {
+        let error = Arguments::try_parse_from(words).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{words:?}");
+    }
+}

@@ -1,0 +1,200 @@
+//! A real API server for tests; behind it, at the peer's command channel, something that plays the peer.
+
+use super::{Daemon, Listeners, Token, serve};
+use crate::config::Config;
+use crate::peer::{PeerCommand, PeerHandle, PeerStatus};
+use crate::shutdown::{self, ShutdownTrigger};
+use lanrage_common::api::{
+    ControlStatus, DeviceStatus, InviteAnswer, LaneStatus, MemberStatus, PartyStatus, PathKind, PingAnswer,
+    PingReply, Problem, RelayMode, RelayStatus,
+};
+use lanrage_common::identity::{DeviceKey, Fingerprint, PartyId, WgKey};
+use lanrage_common::protocol::{ErrorBody, ErrorCode};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// A well-formed invite that nobody has made.
+pub(crate) const LINK: &str = "http://192.0.2.1:8667/j/BQUFBQUFBQUFBQUFBQUFBQ#AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQECAgICAgICAgICAgICAgIC";
+
+#[derive(Debug)]
+pub(crate) struct TestServer {
+    pub(crate) socket: PathBuf,
+    pub(crate) ui: SocketAddr,
+    pub(crate) token: Token,
+    /// Commands that reached the peer.
+    pub(crate) commands: Arc<AtomicUsize>,
+    pub(crate) peer: watch::Sender<PeerStatus>,
+    pub(crate) relay: watch::Sender<RelayStatus>,
+    pub(crate) trigger: ShutdownTrigger,
+    pub(crate) task: JoinHandle<anyhow::Result<()>>,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl TestServer {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            socket: dir.path().join("lanrage.sock"),
+            ui: (Ipv4Addr::LOCALHOST, 0).into(),
+            ..Config::default()
+        };
+        let listeners = Listeners::bind(&config).await.unwrap();
+        let ui = listeners.ui_address();
+        let token = Token::generate();
+        let (peer, status) = watch::channel(peer_status());
+        let (relay, relay_status) = watch::channel(relay_status());
+        let (commands, receiver) = mpsc::channel(8);
+        let count = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(play_peer(receiver, peer.clone(), count.clone()));
+        let daemon = Daemon {
+            roles: vec!["relay".into(), "peer".into()],
+            problems: Vec::new(),
+            peer: Some(PeerHandle { status, commands }),
+            relay: Some(relay_status),
+        };
+        let (trigger, shutdown) = shutdown::channel();
+        let task = serve(listeners, daemon, token.clone(), shutdown);
+        let socket = config.socket;
+        Self { socket, ui, token, commands: count, peer, relay, trigger, task, dir }
+    }
+}
+
+async fn play_peer(
+    mut commands: mpsc::Receiver<PeerCommand>,
+    status: watch::Sender<PeerStatus>,
+    count: Arc<AtomicUsize>,
+) {
+    while let Some(command) = commands.recv().await {
+        count.fetch_add(1, Ordering::SeqCst);
+        // A caller that hung up does not want the answer: nothing to do about a failed send.
+        let _ = match command {
+            PeerCommand::Up(reply) => {
+                status.send_modify(|status| status.up = true);
+                reply.send(Ok(())).is_ok()
+            }
+            PeerCommand::Down(reply) => {
+                status.send_modify(|status| status.up = false);
+                reply.send(Ok(())).is_ok()
+            }
+            PeerCommand::Leave(reply) => {
+                status.send_modify(|status| status.party = None);
+                reply.send(Ok(())).is_ok()
+            }
+            PeerCommand::Join(_, reply) => {
+                let message = "the invite has expired; ask the host for a new one".into();
+                reply.send(Err(ErrorBody { code: ErrorCode::InviteExpired, message })).is_ok()
+            }
+            PeerCommand::CreateParty(_, reply) => reply.send(Ok(invite(None))).is_ok(),
+            PeerCommand::Invite(request, reply) => reply.send(Ok(invite(request.uses))).is_ok(),
+            PeerCommand::Ping(request, reply) => reply.send(pong(&request.member, request.count)).is_ok(),
+        };
+    }
+}
+
+fn invite(uses_left: Option<u32>) -> InviteAnswer {
+    InviteAnswer { link: LINK.into(), qr_svg: "<svg/>".into(), expires_at: 86_400, uses_left }
+}
+
+fn pong(member: &str, count: u32) -> Result<PingAnswer, ErrorBody> {
+    if member != "Bob" {
+        let message = format!("no member is called {member}; `lanrage peers` lists them");
+        return Err(ErrorBody { code: ErrorCode::NotFound, message });
+    }
+    let reply = PingReply { rtt_ms: Some(12.34), path: PathKind::Relay };
+    let address = Ipv4Addr::new(10, 66, 0, 2);
+    Ok(PingAnswer { member: "Bob".into(), address, replies: vec![reply; count as usize] })
+}
+
+pub(crate) fn peer_status() -> PeerStatus {
+    PeerStatus {
+        up: true,
+        device: DeviceStatus {
+            name: "Ana".into(),
+            key: DeviceKey([1; 32]),
+            fingerprint: Fingerprint([1; 16]),
+        },
+        party: Some(PartyStatus {
+            id: PartyId([9; 16]),
+            name: "Friday".into(),
+            subnet: "10.66.0.0/16".parse().unwrap(),
+            address: Ipv4Addr::new(10, 66, 0, 1),
+            interface: Some("lanrage0".into()),
+            mtu: 1420,
+            host: true,
+            members: vec![
+                member(1, "Ana", PathKind::None),
+                member(2, "Bob", PathKind::Relay),
+                direct(),
+                gone(),
+            ],
+            lane: LaneStatus { seen: 5, copied: 10, delivered: 3, dropped: [("dhcp".into(), 2)].into() },
+        }),
+        control: Some(ControlStatus { url: "http://192.0.2.1:8667".into(), connected: true }),
+        problems: vec![Problem {
+            code: "clock_wrong".into(),
+            message: "this machine's clock is 3 minutes behind".into(),
+            fix: "set it: timedatectl set-ntp true".into(),
+        }],
+    }
+}
+
+fn member(number: u8, name: &str, path: PathKind) -> MemberStatus {
+    let relayed = path == PathKind::Relay;
+    MemberStatus {
+        name: name.into(),
+        device: DeviceKey([number; 32]),
+        wg: WgKey([number; 32]),
+        address: Ipv4Addr::new(10, 66, 0, number),
+        is_self: number == 1,
+        host: number == 1,
+        online: true,
+        path,
+        endpoint: relayed.then(|| "203.0.113.7:3478".parse().unwrap()),
+        relay: relayed.then(|| "paris".into()),
+        why: "both routers randomise ports; UPnP in either would fix it".into(),
+        rtt_ms: relayed.then_some(23.456),
+        jitter_ms: relayed.then_some(1.5),
+        loss: relayed.then_some(0.01),
+        handshake_age_s: relayed.then_some(17),
+        rx_bytes: 1000,
+        tx_bytes: 2000,
+    }
+}
+
+fn direct() -> MemberStatus {
+    MemberStatus {
+        path: PathKind::Direct,
+        rtt_ms: Some(4.0),
+        jitter_ms: Some(0.25),
+        loss: Some(0.0),
+        why: "straight to 198.51.100.4:51820".into(),
+        ..member(3, "Ćwikła", PathKind::None)
+    }
+}
+
+fn gone() -> MemberStatus {
+    MemberStatus {
+        online: false,
+        why: "not connected since 20:14".into(),
+        ..member(4, "Dan\x1b[31m", PathKind::None)
+    }
+}
+
+pub(crate) fn relay_status() -> RelayStatus {
+    RelayStatus {
+        addresses: vec!["203.0.113.7:3478".parse().unwrap()],
+        mode: RelayMode::XdpGeneric,
+        mode_reason: Some("the driver of eth0 has no native XDP".into()),
+        mode_fix: Some("use a network card whose driver has it".into()),
+        bindings: 3,
+        flows: 6,
+        kernel_forwarded: 10_000,
+        userspace_forwarded: 12,
+        kernel: [("forwarded".into(), 10_000), ("no_flow".into(), 4)].into(),
+        userspace: [("forwarded".into(), 12)].into(),
+    }
+}
