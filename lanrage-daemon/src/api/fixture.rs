@@ -187,6 +187,7 @@ fn gone() -> MemberStatus {
 pub(crate) fn relay_status() -> RelayStatus {
     RelayStatus {
         addresses: vec!["203.0.113.7:3478".parse().unwrap()],
+        registered: true,
         mode: RelayMode::XdpGeneric,
         mode_reason: Some("the driver of eth0 has no native XDP".into()),
         mode_fix: Some("use a network card whose driver has it".into()),
@@ -196,5 +197,10 @@ pub(crate) fn relay_status() -> RelayStatus {
         userspace_forwarded: 12,
         kernel: [("forwarded".into(), 10_000), ("no_flow".into(), 4)].into(),
         userspace: [("forwarded".into(), 12)].into(),
+        problems: vec![Problem {
+            code: "no_neighbour".into(),
+            message: "the gateway does not answer ARP".into(),
+            fix: "check the cable".into(),
+        }],
     }
 }

@@ -25,6 +25,9 @@ impl Daemon {
             relay: self.relay.as_ref().map(|relay| relay.borrow().clone()),
             problems: self.stopped_roles(),
         };
+        if let Some(relay) = &mut status.relay {
+            status.problems.append(&mut relay.problems);
+        }
         if let Some(PeerStatus { up, device, party, control, problems }) = peer {
             (status.up, status.device, status.party, status.control) = (up, Some(device), party, control);
             status.problems.extend(problems);

@@ -56,6 +56,7 @@ fn party_line(party: &PartyStatus) -> String {
 
 fn relay_lines(screen: &mut Screen<'_>, relay: &RelayStatus) {
     let addresses: Vec<_> = relay.addresses.iter().map(ToString::to_string).collect();
+    let registered = if relay.registered { "registered" } else { "not registered" };
     let mode = match relay.mode {
         RelayMode::XdpNative => "native XDP",
         RelayMode::XdpGeneric => "generic XDP",
@@ -65,7 +66,7 @@ fn relay_lines(screen: &mut Screen<'_>, relay: &RelayStatus) {
         screen,
         "Relay",
         &format!(
-            "{}, {mode}, {} bound, {} flows, forwarded {} in the kernel and {} in the daemon",
+            "{} {registered}, {mode}, {} bound, {} flows, forwarded {} in the kernel and {} in the daemon",
             addresses.join(" "),
             relay.bindings,
             relay.flows,

@@ -34,7 +34,7 @@ LANrage  VERSION, roles relay peer, tunnel up
 Device   Ana (AQEBAQEBAQEBAQEBAQEBAQ)
 Control  http://192.0.2.1:8667 connected
 Party    Friday: 10.66.0.1/16 on lanrage0 (MTU 1420), you are the host
-Relay    203.0.113.7:3478, generic XDP, 3 bound, 6 flows, forwarded 10000 in the kernel and 12 in the daemon
+Relay    203.0.113.7:3478 registered, generic XDP, 3 bound, 6 flows, forwarded 10000 in the kernel and 12 in the daemon
          generic XDP because the driver of eth0 has no native XDP
          to improve: use a network card whose driver has it
 
@@ -44,6 +44,8 @@ Bob         10.66.0.2  relay paris  23.5 ms  1.5 ms  1 %   both routers randomis
 Ćwikła      10.66.0.3  direct       4.0 ms   0.2 ms  0 %   straight to 198.51.100.4:51820
 Dan[31m     10.66.0.4  offline      -        -       -     not connected since 20:14
 
+! the gateway does not answer ARP
+  check the cable
 ! this machine's clock is 3 minutes behind
   set it: timedatectl set-ntp true
 ";

@@ -162,3 +162,9 @@ fn a_missing_named_file_is_an_error() {
     let environment = vec![("LANRAGE_CONFIG".into(), "/nonexistent/lanrage.toml".into())];
     assert!(load(&Sources { environment, ..Sources::default() }).is_err());
 }
+
+#[test]
+fn the_shipped_example_is_valid() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/lanrage.toml");
+    load(&Sources { file: Some(example.into()), ..Sources::default() }).unwrap();
+}

@@ -5,6 +5,7 @@ use super::event_loop::{Peer, now};
 use super::store::StoredParty;
 use super::{PeerCommand, Reply, invite};
 use crate::control::client::{ControlClient, ControlError};
+use crate::control::origin;
 use crate::platform;
 use ipnet::Ipv4Net;
 use lanrage_common::api::{
@@ -253,15 +254,24 @@ impl Peer {
         };
         let (party, secret) = (&stored.state.membership.party, stored.secret.clone());
         let (id, host) = (party.id, stored.state.host);
+        let origin = self.invite_origin(control.origin());
         tokio::spawn(async move {
             let wanted = CreateInvite { expires_in: request.expires_in, uses: request.uses };
             let result = control.create_invite(&id, &wanted).await;
             let answer = result.map_err(|error| error.to_body()).map(|code| {
-                let link = Invite { control: control.origin().into(), code: code.code.clone(), secret, host };
+                let link = Invite { control: origin, code: code.code.clone(), secret, host };
                 invite::answer(&link, &code)
             });
             let _ = reply.send(answer);
         });
+    }
+
+    /// Friends may reach the configured control server by another address than this machine does.
+    fn invite_origin(&self, control: &str) -> String {
+        let same = |origin: &String| origin::normalize(origin).is_ok_and(|origin| origin == control);
+        let outside =
+            self.config.invite_origin.as_ref().filter(|_| self.config.control.as_ref().is_some_and(same));
+        outside.and_then(|outside| origin::normalize(outside).ok()).unwrap_or_else(|| control.into())
     }
 
     async fn up(&mut self) -> Result<(), ErrorBody> {
