@@ -1,0 +1,120 @@
+//! How much the lane carries: a rate per source and port, and no copy twice.
+
+use super::packet::Ipv4;
+use crate::bucket::Bucket;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+/// Packets at once, and packets a second, of one source to one port. Games search in bursts: Civilization VI tries 100
+/// ports, Quake sends each probe twice, Source games try six ports.
+const BURST: u32 = 200;
+const PER_SECOND: u32 = 200;
+/// Ports per source that are told apart; more is a scan, not a game.
+const MAX_PORTS: usize = 512;
+/// An idle port is forgotten after this long: its bucket is full again.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Token buckets per (source, destination port).
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    buckets: BTreeMap<(Ipv4Addr, u16), (Bucket, Instant)>,
+}
+
+impl Rates {
+    /// Whether one more packet may pass.
+    pub fn admit(&mut self, source: Ipv4Addr, port: u16, now: Instant) -> bool {
+        let key = (source, port);
+        if !self.buckets.contains_key(&key) && !self.make_room(source, now) {
+            return false;
+        }
+        let (bucket, used) = self.buckets.entry(key).or_insert_with(|| (Bucket::new(BURST, PER_SECOND), now));
+        *used = now;
+        bucket.take(1, now)
+    }
+
+    fn make_room(&mut self, source: Ipv4Addr, now: Instant) -> bool {
+        let of_source = (source, 0)..=(source, u16::MAX);
+        if self.buckets.range(of_source.clone()).count() < MAX_PORTS {
+            return true;
+        }
+        self.buckets.retain(|_, (_, used)| now.saturating_duration_since(*used) < IDLE);
+        self.buckets.range(of_source).count() < MAX_PORTS
+    }
+}
+
+/// A copy is dropped when it comes again within this time.
+const WINDOW: Duration = Duration::from_secs(1);
+const MAX_REMEMBERED: usize = 4096;
+
+/// Wrapped packets seen within the last second.
+///
+/// Two packets count as the same only when every byte is, IP identification included, and that identification says
+/// something. Games send equal payloads in a row on purpose (ioquake3 sends each probe twice), so a payload alone is no
+/// sign of a duplicate. A sender that numbers its packets gives the second probe another identification. One that does
+/// not (Linux sends DF packets of unconnected sockets with identification 0, which RFC 6864 calls atomic) leaves no way
+/// to tell: those all pass, because a packet too many is harmless and one too few hides a game. Loops do not depend on
+/// this: an unwrapped packet is never wrapped again.
+#[derive(Debug, Default)]
+pub(super) struct Duplicates {
+    seen: HashMap<u64, Instant>,
+    order: VecDeque<(Instant, u64)>,
+}
+
+impl Duplicates {
+    /// Whether the packet was here before; remembers it.
+    pub fn is_repeated(&mut self, inner: &Ipv4<'_>, now: Instant) -> bool {
+        if inner.id() == 0 {
+            return false;
+        }
+        self.forget(now);
+        let mut hasher = DefaultHasher::new();
+        inner.bytes().hash(&mut hasher);
+        let digest = hasher.finish();
+        if self.seen.contains_key(&digest) {
+            return true;
+        }
+        self.seen.insert(digest, now);
+        self.order.push_back((now, digest));
+        false
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some((at, digest)) = self.order.front().copied() {
+            let is_old = now.saturating_duration_since(at) >= WINDOW;
+            if !is_old && self.order.len() < MAX_REMEMBERED {
+                return;
+            }
+            self.order.pop_front();
+            self.seen.remove(&digest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 2);
+
+    #[test]
+    fn bursts_pass_per_port_and_source() {
+        let (mut rates, now) = (Rates::default(), Instant::now());
+        let admitted = |rates: &mut Rates, source, port, now| {
+            (0..300).filter(|_| rates.admit(source, port, now)).count()
+        };
+        assert_eq!(admitted(&mut rates, SOURCE, 6112, now), 200);
+        assert_eq!(admitted(&mut rates, SOURCE, 6113, now), 200, "another port");
+        assert_eq!(admitted(&mut rates, Ipv4Addr::new(10, 66, 0, 3), 6112, now), 200, "another source");
+        assert_eq!(admitted(&mut rates, SOURCE, 6112, now + Duration::from_millis(500)), 100);
+    }
+
+    #[test]
+    fn a_port_scan_neither_grows_state_nor_passes() {
+        let (mut rates, now) = (Rates::default(), Instant::now());
+        let admitted = (0..=u16::MAX).filter(|port| rates.admit(SOURCE, *port, now)).count();
+        assert_eq!((admitted, rates.buckets.len()), (MAX_PORTS, MAX_PORTS));
+        assert!(rates.admit(SOURCE, 60_000, now + IDLE), "after a second it may");
+    }
+}
