@@ -1,0 +1,64 @@
+//! Invites that must not work, and what people read then. Needs root.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use lanrage_tests::lab::nat::NatKind::Eim;
+use lanrage_tests::lab::role::Role;
+use std::time::{Duration, Instant};
+use support::TestLab;
+
+/// What `lanrage party join` complains about; it must fail.
+fn refusal(lab: &TestLab, n: u8, link: &str) -> String {
+    let output = lab.try_lanrage(n, &["party", "join", link]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "joining did not fail as it should: {output:?}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+fn is_in_party(lab: &TestLab, n: u8) -> bool {
+    lab.daemon_status(Role::Peer(n)).unwrap().party.is_some()
+}
+
+#[test]
+fn bad_invites_are_refused_with_a_reason() {
+    let lab = TestLab::up("inv", &[Eim, Eim, Eim]);
+    lab.lanrage_output(Role::Peer(1), &["party", "create", "Friday"]).unwrap();
+    let (short, made) = (lab.invite(Role::Peer(1), &["--expires", "60s"]).unwrap(), Instant::now());
+
+    // Somebody changed the secret on the way: no member believes the joiner, the joiner believes no member.
+    let tampered = tamper_secret(&lab.invite(Role::Peer(1), &[]).unwrap());
+    let text = refusal(&lab, 3, &tampered);
+    assert!(text.contains("secret") || text.contains("damaged"), "{text}");
+    assert!(!is_in_party(&lab, 3));
+
+    let cut = tampered.split('#').next().unwrap();
+    let text = refusal(&lab, 3, cut);
+    assert!(text.contains('#'), "{text}");
+
+    let once = lab.invite(Role::Peer(1), &["--uses", "1"]).unwrap();
+    lab.lanrage_output(Role::Peer(2), &["party", "join", &once]).unwrap();
+    let text = refusal(&lab, 3, &once);
+    assert!(text.contains("used"), "{text}");
+    assert!(!is_in_party(&lab, 3));
+
+    std::thread::sleep(Duration::from_secs(62).saturating_sub(made.elapsed()));
+    let text = refusal(&lab, 3, &short);
+    assert!(text.contains("expired") || text.contains("past"), "{text}");
+    assert!(!is_in_party(&lab, 3));
+
+    // A good one still works after all that.
+    let good = lab.invite(Role::Peer(1), &[]).unwrap();
+    lab.lanrage_output(Role::Peer(3), &["party", "join", &good]).unwrap();
+    assert!(is_in_party(&lab, 3));
+}
+
+/// Another letter in the first half of the fragment, which holds the secret.
+fn tamper_secret(link: &str) -> String {
+    let at = link.find('#').unwrap() + 5;
+    let other = if link.as_bytes()[at] == b'A' { "B" } else { "A" };
+    let mut link = link.to_owned();
+    link.replace_range(at..=at, other);
+    link
+}

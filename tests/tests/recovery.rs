@@ -1,0 +1,68 @@
+//! Daemons that die and come back while people play. Needs root.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use lanrage_common::api::PathKind;
+use lanrage_tests::lab::nat::NatKind::Symmetric;
+use lanrage_tests::lab::process::wait_until;
+use lanrage_tests::lab::role::Role;
+use lanrage_tests::lab::traffic::{Beats, Pulse};
+use std::time::{Duration, Instant};
+use support::TestLab;
+
+fn pulse(lab: &TestLab) -> Pulse {
+    let pulse = Pulse::start(&lab.station(1), &lab.station(2), 27016, Duration::from_millis(20)).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    pulse
+}
+
+#[test]
+fn the_game_goes_on_without_the_control_server() {
+    let mut lab = TestLab::party("ctl", &[Symmetric, Symmetric]);
+    let pulse = pulse(&lab);
+    lab.kill(Role::Control).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let disconnected =
+        || lab.daemon_status(Role::Peer(1)).unwrap().control.is_some_and(|control| !control.connected);
+    assert!(wait_until(Duration::from_secs(5), disconnected), "peer 1 does not notice");
+    lab.restart(Role::Control).unwrap();
+    let connected =
+        |n| lab.daemon_status(Role::Peer(n)).unwrap().control.is_some_and(|control| control.connected);
+    assert!(wait_until(Duration::from_secs(30), || connected(1) && connected(2)), "peers do not come back");
+    let Beats { count, longest_gap } = pulse.stop();
+    assert_eq!(count.received, count.sent, "lost packets; longest silence {longest_gap:?}");
+    // Parties survive in the database: the invite of a restarted server still opens it.
+    lab.lanrage_output(Role::Peer(1), &["invite", "--json"]).unwrap();
+}
+
+#[test]
+fn traffic_is_back_within_seconds_of_the_relay() {
+    let mut lab = TestLab::party("rly", &[Symmetric, Symmetric]);
+    let pulse = pulse(&lab);
+    lab.kill(Role::Relay).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    lab.restart(Role::Relay).unwrap();
+    let back = Instant::now();
+    let pings = || lab.try_lanrage(1, &["ping", "ben"]).status.success();
+    assert!(wait_until(Duration::from_secs(30), pings), "no traffic 30 s after the relay came back");
+    println!("traffic was back {:?} after the relay", back.elapsed());
+    lab.wait_for_path((1, 2), PathKind::Relay, Duration::from_secs(10)).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let beats = pulse.stop();
+    assert!(beats.longest_gap < Duration::from_secs(30), "silence of {:?}", beats.longest_gap);
+}
+
+#[test]
+fn a_killed_peer_rejoins_by_itself() {
+    let mut lab = TestLab::party("per", &[Symmetric, Symmetric]);
+    let overlay = lab.overlay(2).unwrap();
+    lab.kill(Role::Peer(2)).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    lab.restart(Role::Peer(2)).unwrap();
+    lab.wait_for_path((1, 2), PathKind::Relay, Duration::from_secs(40)).unwrap();
+    let status = lab.daemon_status(Role::Peer(2)).unwrap();
+    assert_eq!(status.party.unwrap().address, overlay, "the address is leased for good");
+    let pings = || lab.try_lanrage(1, &["ping", "ben"]).status.success();
+    assert!(wait_until(Duration::from_secs(20), pings), "no traffic after the peer came back");
+}
