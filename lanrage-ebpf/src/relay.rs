@@ -7,7 +7,7 @@ use crate::maps;
 use crate::packet::{Checked, Frame, PAYLOAD};
 use aya_ebpf::{bindings::xdp_action, helpers::bpf_redirect, macros::xdp, programs::XdpContext};
 use lanrage_common::forward::{self, Edits, Headers};
-use lanrage_common::maps::FlowKey;
+use lanrage_common::maps::{FlowKey, Local};
 use lanrage_common::reason::{Reason, Verdict};
 use lanrage_common::wire::{
     Be16, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPES_VLAN, FRAGMENT_MASK, IPV4_LEN, PROTOCOL_UDP, UDP_LEN,
@@ -42,8 +42,10 @@ struct Parsed {
 #[inline(always)]
 fn parse(frame: &Frame) -> Result<Parsed, Reason> {
     check_ethernet(frame)?;
-    check_ipv4(frame)?;
-    let bytes = check_udp(frame)?;
+    // The entry always exists; all zero, it matches nothing.
+    let local = maps::local().ok_or(Reason::OtherAddress)?;
+    check_ipv4(frame, local)?;
+    let bytes = check_udp(frame, local)?;
     let data = check_wireguard(frame)?;
     let headers = bytes.headers();
     let key = FlowKey {
@@ -65,14 +67,14 @@ fn check_ethernet(frame: &Frame) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn check_ipv4(frame: &Frame) -> Result<(), Reason> {
+fn check_ipv4(frame: &Frame, local: &Local) -> Result<(), Reason> {
     let ip = frame.begin::<{ ETHERNET_LEN + IPV4_LEN }>().ok_or(Reason::ShortIpv4)?;
     match ip.version_and_words() {
         (4, 5) => {}
         (4, 6..) => return Err(Reason::IpOptions),
         _ => return Err(Reason::BadIpv4),
     }
-    if !maps::local().is_some_and(|local| local.has_address(ip.destination())) {
+    if !local.has_address(ip.destination()) {
         return Err(Reason::OtherAddress);
     }
     if ip.protocol() != PROTOCOL_UDP {
@@ -85,7 +87,7 @@ fn check_ipv4(frame: &Frame) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn check_udp(frame: &Frame) -> Result<Checked<PAYLOAD>, Reason> {
+fn check_udp(frame: &Frame, local: &Local) -> Result<Checked<PAYLOAD>, Reason> {
     let bytes = frame.begin::<PAYLOAD>().ok_or(Reason::Ipv4Length)?;
     let headers = bytes.headers();
     if usize::from(headers.total_length) + ETHERNET_LEN != frame.len() {
@@ -94,7 +96,7 @@ fn check_udp(frame: &Frame) -> Result<Checked<PAYLOAD>, Reason> {
     if usize::from(bytes.udp_length()) + IPV4_LEN != usize::from(headers.total_length) {
         return Err(Reason::UdpLength);
     }
-    if !maps::local().is_some_and(|local| local.has_port(headers.destination_port)) {
+    if !local.has_port(headers.destination_port) {
         return Err(Reason::OtherPort);
     }
     Ok(bytes)

@@ -3,6 +3,7 @@
 //! The lab is an internet of network namespaces in which the real binaries run: see [`lab`].
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod frames;
 pub mod lab;
 pub mod model;

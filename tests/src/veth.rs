@@ -63,10 +63,13 @@ impl Row {
 
     /// Attaches the program that passes everything to the outer ends, without which nothing that XDP sends arrives.
     pub fn pass_at_ends(&self) -> Result<()> {
-        let object = pass_object()?;
-        let object = object.display();
-        self.client.ip(&format!("link set dev a0 xdp obj {object} sec xdp"))?;
-        self.peer.ip(&format!("link set dev b0 xdp obj {object} sec xdp"))
+        self.pass_at_client()?;
+        self.peer.ip(&format!("link set dev b0 xdp obj {} sec xdp", pass_object()?.display()))
+    }
+
+    /// The same at the client's end alone.
+    pub fn pass_at_client(&self) -> Result<()> {
+        self.client.ip(&format!("link set dev a0 xdp obj {} sec xdp", pass_object()?.display()))
     }
 
     /// Fixes all neighbours, for benchmarks whose sinks eat ARP.
@@ -107,6 +110,13 @@ pub fn mac(namespace: &Namespace, link: &str) -> Result<String> {
     text.split_whitespace().nth(2).map(str::to_owned).with_context(|| format!("{link} has no MAC address"))
 }
 
+/// MAC address of an interface, as bytes.
+pub fn mac_bytes(namespace: &Namespace, link: &str) -> Result<[u8; 6]> {
+    let text = mac(namespace, link)?;
+    let bytes: Vec<u8> = text.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    <[u8; 6]>::try_from(bytes).ok().with_context(|| format!("{text} is not a MAC address"))
+}
+
 /// Index of an interface.
 pub fn ifindex(namespace: &Namespace, link: &str) -> Result<u32> {
     let text = namespace.output(Command::new("ip").args(["-oneline", "link", "show", "dev", link]))?;
@@ -116,9 +126,14 @@ pub fn ifindex(namespace: &Namespace, link: &str) -> Result<u32> {
 
 /// The program that passes everything, as `cargo xtask build-ebpf` leaves it.
 pub fn pass_object() -> Result<PathBuf> {
+    bpf_object("xdp-pass")
+}
+
+/// An object that `cargo xtask build-ebpf` makes.
+pub fn bpf_object(name: &str) -> Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    let object = workspace.join(target).join("bpf/xdp-pass");
+    let object = workspace.join(target).join("bpf").join(name);
     ensure!(object.exists(), "{} is missing: run `cargo xtask build-ebpf`", object.display());
     object.canonicalize().with_context(|| format!("cannot read {}", object.display()))
 }

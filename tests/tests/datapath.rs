@@ -1,4 +1,5 @@
 //! The data path as the relay opens it, between real sockets in network namespaces. Needs root.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use anyhow::{Context, Result, ensure};
 use lanrage_common::api::RelayMode;

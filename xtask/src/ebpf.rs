@@ -13,7 +13,7 @@ const TARGET: &str = "bpfel-unknown-none";
 const DISTRO_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none";
 const LINK_FLAGS: &str = "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf -C link-arg=--cpu-features=+allows-misaligned-mem-access";
 /// Programs, each in its own object `target/bpf/<name>`.
-const PROGRAMS: [&str; 2] = ["lanrage-ebpf", "xdp-pass"];
+const PROGRAMS: [&str; 3] = ["lanrage-ebpf", "xdp-pass", "xdp-bench"];
 
 /// A compiler that can emit BPF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

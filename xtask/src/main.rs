@@ -1,5 +1,6 @@
 //! Every developer and user task of LANrage: `cargo xtask <task>`.
 
+mod bench;
 mod build;
 mod checks;
 mod ebpf;
@@ -55,6 +56,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Compare the relay with what else could forward its packets: `relay [--quick] [--json FILE]`.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// `relay`, and its options.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Run all tests, those across real NATs included.
     Test,
     /// Run all tests and checks, as CI does.
@@ -87,6 +95,7 @@ fn run(task: Task) -> Result<()> {
             arguments.insert(0, "demo".into());
             suite::lab(&root, &arguments)?;
         }
+        Task::Bench { arguments } => bench::run(&root, &arguments)?,
         Task::Test => suite::run(&root)?,
         Task::Ci => checks::run(&root)?,
     }

@@ -1,0 +1,28 @@
+//! Benchmarks, built as released.
+
+use crate::process::{as_root, cargo, check, step};
+use crate::{build, ebpf};
+use anyhow::{Context, Result};
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+
+/// Builds and runs `lanrage-bench`. Comes back only with an error.
+pub fn run(root: &Path, arguments: &[OsString]) -> Result<()> {
+    step("build the kernel programs", || ebpf::build(root).map(drop))?;
+    step("build the benchmark (release)", || {
+        check(cargo(root).args([
+            "build",
+            "--release",
+            "--package",
+            "lanrage-tests",
+            "--bin",
+            "lanrage-bench",
+        ]))
+    })?;
+    println!();
+    let target = build::program("")?;
+    let target = target.parent().context("this program is not in a target directory")?;
+    let mut command = as_root(target.join("release/lanrage-bench"))?;
+    Err(command.args(arguments).exec()).context("cannot run the benchmark")
+}
