@@ -27,7 +27,7 @@ use crate::time::Now;
 use ipnet::Ipv4Net;
 use pair::Pair;
 use rand_core::CryptoRngCore;
-use shared::{Binding, Shared};
+use shared::{Binding, Doubt, Shared};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -73,6 +73,12 @@ pub enum Output {
         to: WgKey,
         /// Base64.
         body: String,
+    },
+    /// Members that answered through this relay no longer do: it may have this device at an address that a router has
+    /// given up. Refresh the binding now instead of at its next turn.
+    RelaySilent {
+        /// The relay's name.
+        relay: String,
     },
     /// Use this path for a member from now on.
     Path {
@@ -169,7 +175,8 @@ impl PathAgent {
             (known.relay, known.mapped) == (relay, mapped) && is_similar(known.rtt, rtt)
         });
         if !is_same {
-            self.shared.bindings.insert(name.to_owned(), Binding { relay, mapped, rtt });
+            let doubt = known.map(|known| known.doubt).unwrap_or_default();
+            self.shared.bindings.insert(name.to_owned(), Binding { relay, mapped, rtt, doubt });
             self.handle_local_change(now.instant);
         }
     }
@@ -246,6 +253,19 @@ impl PathAgent {
         for pair in self.pairs.values_mut() {
             if pair.poll_timeout().is_some_and(|due| due <= now.instant) {
                 pair.handle_timeout(&mut self.shared, now.instant);
+            }
+        }
+        self.doubt_relays(now.instant);
+    }
+
+    /// A relay is doubted when nobody answers through it who did before; one answer by anybody ends the doubt.
+    fn doubt_relays(&mut self, now: Instant) {
+        for (name, binding) in &mut self.shared.bindings {
+            let routes = || self.pairs.values().filter_map(|pair| pair.relays.get(name));
+            if routes().any(|route| !route.is_lapsed(now) && !route.is_suspect(now)) {
+                binding.doubt = Doubt::default();
+            } else if routes().any(|route| route.is_suspect(now)) && binding.doubt.is_due(now) {
+                self.shared.outputs.push_back(Output::RelaySilent { relay: name.clone() });
             }
         }
     }

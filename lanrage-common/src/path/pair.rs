@@ -3,7 +3,7 @@
 use super::announce::{Announcement, MAX_CANDIDATES};
 use super::candidate::CandidateKind;
 use super::probe::{self, Direction, Kind, Probe};
-use super::route::{Route, Use};
+use super::route::{HEARTBEAT, Route, Use};
 use super::schedule::Schedule;
 use super::shared::Shared;
 use super::window::Window;
@@ -273,6 +273,7 @@ impl Pair {
         let routes = self.directs.iter_mut().chain(self.relays.values_mut());
         routes.for_each(|route| route.expire(now));
         self.decide(shared, now);
+        self.warm_relays(now);
         self.send_due_probes(shared, now);
         self.send_round(shared, now);
         self.send_announcement(shared, now);
@@ -283,6 +284,22 @@ impl Pair {
         let round = (!self.directs.is_empty()).then(|| self.schedule.next());
         let own = [round, self.telling.due, self.lapse_due(), self.hold_due()];
         probes.chain(own.into_iter().flatten()).min()
+    }
+
+    /// The way out if the direct path is dying: know its state before it is needed.
+    fn warm_relays(&mut self, now: Instant) {
+        let is_dying = match &self.active {
+            Some(way @ Active::Direct(_)) => self.route(way).is_some_and(|route| route.is_suspect(now)),
+            _ => false,
+        };
+        if is_dying {
+            for route in self.relays.values_mut().filter(|route| route.silence(now) > HEARTBEAT) {
+                let soon = now + HEARTBEAT;
+                if !route.was_asked_within(HEARTBEAT, now) && route.next_ping.is_none_or(|next| next > soon) {
+                    route.next_ping = Some(now);
+                }
+            }
+        }
     }
 
     fn send_due_probes(&mut self, shared: &mut Shared, now: Instant) {

@@ -21,6 +21,8 @@ const CONFIRM: Duration = Duration::from_millis(50);
 const LOST: Duration = Duration::from_secs(2);
 /// Received data proves the way out only this long after the last answer.
 const RX_TRUST: Duration = Duration::from_secs(5);
+/// Without an answer for this long something may be wrong with a relay's binding.
+const SUSPECT: Duration = Duration::from_secs(1);
 /// Probes that may wait for an answer at once; older ones are given up.
 const MAX_OUTSTANDING: usize = 16;
 
@@ -105,9 +107,21 @@ impl Route {
         at.and_then(|at| self.outstanding.remove(at)).is_some()
     }
 
+    /// Whether it used to be answered, and a probe of a second ago is not.
+    pub fn is_suspect(&self, now: Instant) -> bool {
+        let oldest =
+            self.outstanding.iter().find(|(_, sent)| self.last_pong.is_some_and(|pong| *sent >= pong));
+        oldest.is_some_and(|(_, sent)| now.saturating_duration_since(*sent) >= SUSPECT)
+    }
+
+    /// Whether a probe without answer left within this time.
+    pub fn was_asked_within(&self, time: Duration, now: Instant) -> bool {
+        self.outstanding.back().is_some_and(|(_, sent)| now.saturating_duration_since(*sent) < time)
+    }
+
     /// Whether a probe left so recently that another one makes no sense.
     pub fn was_asked_just_now(&self, now: Instant) -> bool {
-        self.outstanding.back().is_some_and(|(_, sent)| now.saturating_duration_since(*sent) < CONFIRM)
+        self.was_asked_within(CONFIRM, now)
     }
 
     /// Authenticated data or an authentic probe came this way.

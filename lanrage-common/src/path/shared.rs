@@ -8,11 +8,13 @@ use crate::time::Now;
 use rand_core::CryptoRngCore;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Probes to candidates that one agent may send: bounds what a member's false candidates can cause.
 const PROBE_BURST: u32 = 256;
 const PROBES_PER_SECOND: u32 = 500;
+/// Between the first two tellings of a doubt; later ones take twice as long each, up to 80 s.
+const DOUBT_AGAIN: Duration = Duration::from_secs(5);
 
 /// A relay that has bound this device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,26 @@ pub(super) struct Binding {
     pub relay: SocketAddr,
     pub mapped: SocketAddr,
     pub rtt: Option<Duration>,
+    pub doubt: Doubt,
+}
+
+/// Doubts whether a relay still has this device at the right address: told at once, then ever more rarely.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Doubt {
+    told: u32,
+    next: Option<Instant>,
+}
+
+impl Doubt {
+    /// Whether to tell now.
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        if self.next.is_some_and(|next| next > now) {
+            return false;
+        }
+        self.next = Some(now + DOUBT_AGAIN * 2u32.pow(self.told.min(4)));
+        self.told += 1;
+        true
+    }
 }
 
 /// Own facts, randomness, budget, output queue and counters.

@@ -69,7 +69,13 @@ pub(super) struct World {
     pub loss: f64,
     /// Direct datagrams between these hosts are dropped (pairs in order).
     pub cut: BTreeSet<(usize, usize)>,
+    /// Switched off: neither sends nor receives.
+    pub off: BTreeSet<usize>,
     pub signals_work: bool,
+    /// Whether a doubted binding is refreshed at once.
+    pub rebinds: bool,
+    /// How often a relay was doubted.
+    pub doubts: u32,
 }
 
 impl World {
@@ -101,7 +107,10 @@ impl World {
             latency_ms,
             loss: 0.0,
             cut: BTreeSet::new(),
+            off: BTreeSet::new(),
             signals_work: true,
+            rebinds: true,
+            doubts: 0,
         }
     }
 
@@ -120,7 +129,13 @@ impl World {
         }
     }
 
+    /// Binds, and refreshes regularly.
     pub fn bind(&mut self, n: usize, relay: &str) {
+        self.bind_again(n, relay);
+        self.schedule(REFRESH, Event::Refresh { host: n });
+    }
+
+    fn bind_again(&mut self, n: usize, relay: &str) {
         let (now, at) = (self.now(), self.at);
         let address = self.relays[relay];
         let mapped = self.hosts[n].translate(address, at, &mut self.rng);
@@ -129,7 +144,6 @@ impl World {
         let rtt = Duration::from_millis(2 * self.latency_ms[n]);
         host.agent.handle_bound(relay, address, mapped, Some(rtt), now);
         self.drain(n);
-        self.schedule(REFRESH, Event::Refresh { host: n });
     }
 
     pub fn unbind(&mut self, n: usize, relay: &str) {
@@ -148,11 +162,10 @@ impl World {
         self.introduce();
     }
 
-    /// The router is exchanged: no mapping survives, and the binding is found out of date with its next refresh.
+    /// The router is exchanged: no mapping survives, and the relay has an old address until the binding is refreshed.
     pub fn change_nat(&mut self, n: usize, nat: Nat) {
         self.hosts[n].nat = nat;
         self.hosts[n].router = Router::default();
-        self.schedule(Duration::from_secs(2), Event::Refresh { host: n });
     }
 
     fn schedule(&mut self, after: Duration, event: Event) {
@@ -180,8 +193,10 @@ impl World {
     fn step(&mut self, until: Duration) -> bool {
         let start = self.start;
         let timeout = |host: &Host| host.agent.poll_timeout().map(|due| due.saturating_duration_since(start));
-        let timer =
-            (0..self.hosts.len()).filter_map(|n| Some((timeout(&self.hosts[n])?.max(self.at), n))).min();
+        let timer = (0..self.hosts.len())
+            .filter(|n| !self.off.contains(n))
+            .filter_map(|n| Some((timeout(&self.hosts[n])?.max(self.at), n)))
+            .min();
         let event = self.events.first_key_value().map(|((at, _), _)| *at);
         let next = [timer.map(|(at, _)| at), event].into_iter().flatten().min();
         let Some(next) = next.filter(|next| *next <= until) else { return false };
@@ -205,6 +220,8 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Datagram { from, to, payload } => self.arrive(from, to, payload),
+            Event::Signal { to, .. } if self.off.contains(&to) => {}
+            Event::Refresh { host } if self.off.contains(&host) => {}
             Event::Signal { from, to, body } => {
                 let now = self.now();
                 self.hosts[to].agent.handle_signal(from, &body, now);
@@ -226,6 +243,9 @@ impl World {
         }
         let at = self.at;
         let Some(n) = self.hosts.iter().position(|host| host.admits(from, to, at)) else { return };
+        if self.off.contains(&n) {
+            return;
+        }
         let now = self.now();
         assert!(self.hosts[n].agent.handle_datagram(from, &payload, now), "everything sent here is a probe");
         self.drain(n);
@@ -254,6 +274,12 @@ impl World {
                     self.schedule(delay, Event::Signal { from, to, body });
                 }
                 Output::Signal { .. } => {}
+                Output::RelaySilent { relay } => {
+                    self.doubts += 1;
+                    if self.rebinds {
+                        self.bind_again(n, &relay);
+                    }
+                }
                 Output::Path { member, path } => {
                     let kind = path.as_ref().map(|path| path.kind);
                     self.hosts[n].path_changes.push((self.at, member, kind));

@@ -263,7 +263,12 @@ impl Session {
                 }
             }
             PartyOutput::MemberGone(entry) => self.remove_member(&entry),
-            PartyOutput::Presence { .. } => {}
+            PartyOutput::Presence { device, online } => {
+                let member = self.party.members().find(|member| member.device == device && online);
+                if let Some(member) = member {
+                    self.paths.handle_reachable(&member.wg, now);
+                }
+            }
             PartyOutput::Relays(list) => {
                 for name in self.relays.set(&list) {
                     self.lose_relay(&name, sender, now);
@@ -302,6 +307,10 @@ impl Session {
             PathOutput::Signal { to, body } => {
                 let party = self.party.party().id;
                 self.tell_control(ClientMessage::Signal { party, to, body });
+            }
+            PathOutput::RelaySilent { relay } => {
+                tracing::debug!(relay, "nobody answers through the relay any more: binding again");
+                self.relays.rebind(now);
             }
             PathOutput::Path { member, path } => {
                 tracing::info!(member = %member, ?path, "path");
