@@ -1,13 +1,13 @@
 //! The HTTP interface: routes, who may call them, and what every request goes through.
 
 use super::auth::Auth;
-use super::error::{Json, Refused, internal};
+use super::error::{Json, Refused, Segments, internal};
 use super::hub::{Hub, now};
 use super::limits::{Kind, Limits};
 use super::metrics::{Gauges, Metrics};
 use super::relays::Relays;
 use super::{landing, member_socket, relay_socket};
-use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -217,12 +217,13 @@ async fn join(
     LoggedIn(caller): LoggedIn,
     Json(request): Json<Join>,
 ) -> Result<Json<Membership>, Refused> {
-    app.limit(Kind::FailedJoin, &ends)?;
+    app.limit(Kind::WrongCode, &ends)?;
     let code = CodeHash::of(&request.code);
     let party = app.hub.store().party_of_invite(&code).await.map_err(internal)?;
     let party = party.ok_or_else(unknown_invite)?;
+    // nobody guesses a code that exists: whatever comes now, it was no attack
+    app.refund(Kind::WrongCode, &ends);
     let membership = app.hub.with_party(party, move |party| party.handle_join(caller, &code, now())).await?;
-    app.refund(Kind::FailedJoin, &ends);
     app.metrics.redeemed();
     Ok(Json(membership))
 }
@@ -230,7 +231,7 @@ async fn join(
 async fn create_invite(
     State(app): State<SharedApp>,
     LoggedIn(caller): LoggedIn,
-    Path(party): Path<String>,
+    Segments(party): Segments<String>,
     Json(wish): Json<CreateInvite>,
 ) -> Result<Json<InviteCode>, Refused> {
     let code = URL_SAFE_NO_PAD.encode(super::auth::random_bytes::<16>());
@@ -245,7 +246,7 @@ async fn create_invite(
 async fn revoke_invite(
     State(app): State<SharedApp>,
     LoggedIn(caller): LoggedIn,
-    Path((party, code)): Path<(String, String)>,
+    Segments((party, code)): Segments<(String, String)>,
 ) -> Result<StatusCode, Refused> {
     let code = CodeHash::of(&code);
     let party = party_id(&party)?;
@@ -256,7 +257,7 @@ async fn revoke_invite(
 async fn leave(
     State(app): State<SharedApp>,
     LoggedIn(caller): LoggedIn,
-    Path(party): Path<String>,
+    Segments(party): Segments<String>,
 ) -> Result<StatusCode, Refused> {
     app.hub.with_party(party_id(&party)?, move |party| party.handle_leave(&caller, now())).await?;
     Ok(StatusCode::NO_CONTENT)

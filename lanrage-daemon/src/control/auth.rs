@@ -163,7 +163,11 @@ impl Auth {
         sessions.drop_old(Instant::now());
         sessions.by_token.insert(hash, (caller, Instant::now() + SESSION_LIFE));
         sessions.order.push_back(hash);
-        Session { token, expires_in: SESSION_LIFE.as_secs() }
+        Session {
+            token,
+            expires_in: SESSION_LIFE.as_secs(),
+            public_origin: Some(self.origins.public.clone()),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,8 @@ use tokio::task::JoinSet;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of a request's head, and of the buffers of a connection.
 const HEAD_SIZE: usize = 16 * 1024;
+/// Bytes of a connection's send buffer in the kernel, which doubles what it is told.
+const SEND_BUFFER: usize = 128 * 1024;
 /// Connections one source may have open.
 const PER_SOURCE: usize = 2048;
 /// Time that running requests get when the server stops.
@@ -56,6 +59,8 @@ fn accept(
     let Some(place) = sources.enter(remote.ip()) else { return };
     // small messages must not wait for acknowledgements
     drop(stream.set_nodelay(true));
+    // nor may a client that does not read fill megabytes of kernel memory
+    drop(SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER));
     let router = router.clone().layer(Extension(Ends { remote, local }));
     let shutdown = shutdown.clone();
     connections.spawn(async move {

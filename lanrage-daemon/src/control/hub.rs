@@ -15,12 +15,16 @@ use lanrage_common::identity::{DeviceKey, PartyId};
 use lanrage_common::protocol::{ErrorBody, ErrorCode, Membership, ServerMessage};
 use lanrage_common::time::Now;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 /// Messages that may wait for one connection; a client that lets more pile up is disconnected.
-pub(super) const OUTBOX: usize = 1024;
+const MAX_WAITING: usize = 1024;
+/// Bytes of them; at least two snapshots of a full party.
+const MAX_WAITING_BYTES: usize = 512 * 1024;
 /// A party that nobody has used for this long leaves memory.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -31,14 +35,31 @@ pub(super) type End = Option<&'static str>;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnId,
-    pub(super) messages: mpsc::Receiver<Utf8Bytes>,
     pub(super) end: watch::Receiver<End>,
+    pub(super) inbox: Inbox,
+}
+
+/// What waits for one client.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    messages: mpsc::Receiver<Utf8Bytes>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+impl Inbox {
+    /// The next message for the client. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Utf8Bytes> {
+        let message = self.messages.recv().await?;
+        self.waiting_bytes.fetch_sub(message.len(), Relaxed);
+        Some(message)
+    }
 }
 
 #[derive(Debug, Clone)]
 struct Outbox {
     device: DeviceKey,
     messages: mpsc::Sender<Utf8Bytes>,
+    waiting_bytes: Arc<AtomicUsize>,
     end: watch::Sender<End>,
 }
 
@@ -187,17 +208,20 @@ impl Hub {
 
     /// Opens a connection for a device; an older one of the same device ends.
     pub(super) fn connect(&self, device: DeviceKey) -> Connection {
-        let (messages, from_parties) = mpsc::channel(OUTBOX);
+        let (messages, from_parties) = mpsc::channel(MAX_WAITING);
         let (end, ended) = watch::channel(None);
         let mut connections = self.connections();
         connections.next += 1;
         let id = ConnId(connections.next);
-        connections.outboxes.insert(id, Outbox { device, messages, end });
+        let waiting_bytes = Arc::<AtomicUsize>::default();
+        connections
+            .outboxes
+            .insert(id, Outbox { device, messages, waiting_bytes: waiting_bytes.clone(), end });
         let replaced = connections.by_device.insert(device, id);
         if let Some(outbox) = replaced.and_then(|old| connections.outboxes.get(&old)) {
             outbox.end.send_replace(Some("replaced by a newer connection of this device"));
         }
-        Connection { id, messages: from_parties, end: ended }
+        Connection { id, end: ended, inbox: Inbox { messages: from_parties, waiting_bytes } }
     }
 
     /// Forgets a connection and tells the parties it had joined.
@@ -242,14 +266,12 @@ impl Hub {
 
     /// Never waits: a queue that is full ends its connection.
     fn push(&self, outbox: &Outbox, message: Utf8Bytes) {
-        match outbox.messages.try_send(message) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                tracing::debug!(device = %outbox.device, "connection too slow");
-                self.metrics.slow_client();
-                outbox.end.send_replace(Some("too slow: too many messages waited for this connection"));
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => {}
+        let size = message.len();
+        let fits = outbox.waiting_bytes.fetch_add(size, Relaxed) + size <= MAX_WAITING_BYTES;
+        if !fits || matches!(outbox.messages.try_send(message), Err(TrySendError::Full(_))) {
+            tracing::debug!(device = %outbox.device, "connection too slow");
+            self.metrics.slow_client();
+            outbox.end.send_replace(Some("too slow: too much waited for this connection"));
         }
     }
 

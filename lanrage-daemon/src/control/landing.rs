@@ -1,8 +1,6 @@
 //! The page behind an invite link: says how to join. The link's secret part stays in the browser.
 
-use super::app::SharedApp;
-use super::error::Refused;
-use axum::extract::{Path, State};
+use super::error::{Refused, Segments};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -22,7 +20,7 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// `GET /j/{code}`: the same page for every well-formed code, so that it tells nothing about which codes exist.
-pub(super) async fn page(State(_): State<SharedApp>, Path(code): Path<String>) -> Result<Response, Refused> {
+pub(super) async fn page(Segments(code): Segments<String>) -> Result<Response, Refused> {
     let well_formed = code.len() == 22 && URL_SAFE_NO_PAD.decode(&code).is_ok();
     if !well_formed {
         let advice = "this invite link is damaged: ask for the link again and copy all of it";

@@ -17,8 +17,8 @@ pub(super) enum Kind {
     Login,
     /// Failed logins, and wrong operator tokens.
     FailedLogin,
-    /// Invite redemptions that found no good invite.
-    FailedJoin,
+    /// Invite codes that do not exist.
+    WrongCode,
     /// New parties.
     Found,
 }
@@ -149,25 +149,25 @@ mod tests {
     fn a_burst_passes_then_the_rate_holds() {
         let (limits, start) = (Limits::default(), Instant::now());
         for _ in 0..10 {
-            assert_eq!(limits.take(Kind::FailedJoin, ip("192.0.2.1"), start), Ok(()));
+            assert_eq!(limits.take(Kind::WrongCode, ip("192.0.2.1"), start), Ok(()));
         }
-        assert_eq!(limits.take(Kind::FailedJoin, ip("192.0.2.1"), start), Err(6));
-        assert_eq!(limits.take(Kind::FailedJoin, ip("192.0.2.2"), start), Ok(()), "others are unaffected");
+        assert_eq!(limits.take(Kind::WrongCode, ip("192.0.2.1"), start), Err(6));
+        assert_eq!(limits.take(Kind::WrongCode, ip("192.0.2.2"), start), Ok(()), "others are unaffected");
         let later = start + Duration::from_secs(6);
-        assert_eq!(limits.take(Kind::FailedJoin, ip("192.0.2.1"), later), Ok(()));
-        assert!(limits.take(Kind::FailedJoin, ip("192.0.2.1"), later).is_err());
-        limits.refund(Kind::FailedJoin, ip("192.0.2.1"), later);
-        assert_eq!(limits.take(Kind::FailedJoin, ip("192.0.2.1"), later), Ok(()));
+        assert_eq!(limits.take(Kind::WrongCode, ip("192.0.2.1"), later), Ok(()));
+        assert!(limits.take(Kind::WrongCode, ip("192.0.2.1"), later).is_err());
+        limits.refund(Kind::WrongCode, ip("192.0.2.1"), later);
+        assert_eq!(limits.take(Kind::WrongCode, ip("192.0.2.1"), later), Ok(()));
     }
 
     #[test]
     fn one_ipv6_network_is_one_source() {
         let (limits, now) = (Limits::default(), Instant::now());
         for n in 0..10 {
-            assert_eq!(limits.take(Kind::FailedJoin, ip(&format!("2001:db8::{n}")), now), Ok(()));
+            assert_eq!(limits.take(Kind::WrongCode, ip(&format!("2001:db8::{n}")), now), Ok(()));
         }
-        assert!(limits.take(Kind::FailedJoin, ip("2001:db8::ffff"), now).is_err());
-        assert_eq!(limits.take(Kind::FailedJoin, ip("2001:db8:0:1::1"), now), Ok(()));
+        assert!(limits.take(Kind::WrongCode, ip("2001:db8::ffff"), now).is_err());
+        assert_eq!(limits.take(Kind::WrongCode, ip("2001:db8:0:1::1"), now), Ok(()));
         assert_eq!(source_key(ip("::ffff:192.0.2.1")), ip("192.0.2.1"));
     }
 
@@ -176,7 +176,7 @@ mod tests {
         let (limits, now) = (Limits::default(), Instant::now());
         for n in 0..(MAX_SOURCES as u32 + 1000) {
             let source = IpAddr::V4((n + 0x0100_0000).into());
-            drop(limits.take(Kind::Request, source, now));
+            let _ = limits.take(Kind::Request, source, now);
         }
         assert!(limits.sources.lock().unwrap().len() <= MAX_SOURCES + 1);
         let later = now + Duration::from_secs(3600);

@@ -86,19 +86,19 @@ struct Member {
 
 impl Member {
     /// Serves until the connection ends; the answer says why.
-    async fn run(&mut self, mut connection: Connection) -> &'static str {
+    async fn run(&mut self, Connection { mut end, mut inbox, .. }: Connection) -> &'static str {
         let mut dead_at = Instant::now() + DEAD_AFTER;
         loop {
             let turn = tokio::select! {
                 // 1. being ended comes before all else
                 biased;
-                _ = connection.end.changed() => return end_reason(&connection.end),
+                _ = end.changed() => return end_reason(&end),
                 // 2. what waits for the client, so that its queue stays short
-                Some(message) = connection.messages.recv() => self.write(message, &mut connection.end).await,
+                Some(message) = inbox.next() => self.write(message, &mut end).await,
                 // 3. a changed relay list; the first one is sent with the first hello
                 Ok(()) = self.relays.changed(), if !self.parties.is_empty() => {
                     let list = self.relays.borrow_and_update().clone();
-                    self.write(list, &mut connection.end).await
+                    self.write(list, &mut end).await
                 }
                 // 4. what the client wants
                 incoming = timeout_at(dead_at, self.socket.recv()) => {
