@@ -23,6 +23,8 @@ use super::error::Refused;
 const DEAD_AFTER: Duration = Duration::from_secs(45);
 /// A message that cannot be written for this long ends the connection.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time for the last words.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Parties one connection may be in.
 const MAX_PARTIES: usize = 64;
 /// Messages a client may send at once, enough for signals to a full party, and for ever.
@@ -71,7 +73,13 @@ async fn serve(app: SharedApp, caller: Caller, socket: WebSocket) {
 pub(super) async fn close(socket: &mut WebSocket, reason: &'static str) {
     // 1008, policy violation, RFC 6455 section 7.4.1: the one code that fits "and here is why"
     let frame = CloseFrame { code: 1008, reason: Utf8Bytes::from_static(reason) };
-    drop(timeout(Duration::from_secs(2), socket.send(Message::Close(Some(frame)))).await);
+    let goodbye = async {
+        socket.send(Message::Close(Some(frame))).await?;
+        // closing with unread data would reset the connection, and the reason would be lost
+        while let Some(Ok(_)) = socket.recv().await {}
+        Ok::<_, axum::Error>(())
+    };
+    drop(timeout(GOODBYE, goodbye).await);
 }
 
 struct Member {
