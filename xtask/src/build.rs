@@ -26,7 +26,8 @@ pub fn web(root: &Path) -> Result<()> {
     }
     let npm = |arguments: &[&str]| check(Command::new("npm").args(arguments).current_dir(&web));
     if newer(&web.join("package-lock.json"), &web.join("node_modules/.package-lock.json")) {
-        npm(&["ci", "--no-audit", "--no-fund"])?;
+        // Not `npm ci`: it insists on packages for other systems, which not every registry mirror has.
+        npm(&["install", "--no-save", "--no-audit", "--no-fund", "--loglevel", "error"])?;
     }
     if newest(&web)? <= modified(&web.join("dist/index.html")) {
         println!("   web/dist is up to date");
