@@ -39,13 +39,19 @@ impl Row {
             namespace.create()?;
         }
         row.link(&row.client, "a0", "ra")?;
-        row.link(&row.peer, "b0", "rb")?;
         row.client.ip(
             "addr add 10.71.1.2/24 dev a0\naddr add 10.71.1.3/24 dev a0\nroute add default via 10.71.1.1",
         )?;
-        row.peer.ip("addr add 10.71.2.2/24 dev b0\nroute add default via 10.71.2.1")?;
-        row.relay.ip("addr add 10.71.1.1/24 dev ra\naddr add 10.71.2.1/24 dev rb")?;
+        row.relay.ip("addr add 10.71.1.1/24 dev ra")?;
+        row.link_peer()?;
         Ok(row)
+    }
+
+    /// Wires the peer to the relay, again if the link was deleted.
+    pub fn link_peer(&self) -> Result<()> {
+        self.link(&self.peer, "b0", "rb")?;
+        self.peer.ip("addr add 10.71.2.2/24 dev b0\nroute add default via 10.71.2.1")?;
+        self.relay.ip("addr add 10.71.2.1/24 dev rb")
     }
 
     /// Both ends up, checksums complete: XDP would see half-made ones otherwise.
@@ -64,6 +70,11 @@ impl Row {
     /// Attaches the program that passes everything to the outer ends, without which nothing that XDP sends arrives.
     pub fn pass_at_ends(&self) -> Result<()> {
         self.pass_at_client()?;
+        self.pass_at_peer()
+    }
+
+    /// The same at the peer's end alone.
+    pub fn pass_at_peer(&self) -> Result<()> {
         self.peer.ip(&format!("link set dev b0 xdp obj {} sec xdp", pass_object()?.display()))
     }
 

@@ -170,3 +170,116 @@ fn a_missing_interface_is_named_with_its_cure() -> Result<()> {
     ensure!(report.fix.is_some_and(|fix| fix.contains("relay.interfaces")));
     Ok(())
 }
+
+/// A native data path with one flow from client to peer, shown to work.
+struct OneWay {
+    relay: Relay,
+    client: UdpSocket,
+    peer: UdpSocket,
+    row: Row,
+}
+
+const INDEX: u32 = 0x0102_0304;
+const SENDER: SocketAddrV4 = SocketAddrV4::new(CLIENT, WIREGUARD);
+
+impl OneWay {
+    fn open(name: &str) -> Result<Self> {
+        let row = Row::create(name)?;
+        row.pass_at_ends()?;
+        let relay = Relay::open(&row, config(RelayModeChoice::XdpNative, &["ra", "rb"]));
+        let (client, peer) = (SocketAddrV4::new(CLIENT, WIREGUARD), SocketAddrV4::new(PEER, WIREGUARD));
+        relay.install(client, INDEX, peer);
+        let (client, peer) = (socket(&row.client, client)?, socket(&row.peer, peer)?);
+        let one_way = Self { relay, client, peer, row };
+        one_way.works().context("at first")?;
+        Ok(one_way)
+    }
+
+    fn works(&self) -> Result<()> {
+        forwards(&self.relay, &self.client, RELAY_A, &self.peer, INDEX, 20).map(drop)
+    }
+
+    /// Sends one packet of that flow; how many the kernel passed up for want of a next hop.
+    fn passed_up(&self, index: u32) -> Result<u64> {
+        std::thread::sleep(Duration::from_millis(300));
+        let before = self.relay.counter("no_next_hop");
+        self.send(index)?;
+        std::thread::sleep(Duration::from_millis(100));
+        Ok(self.relay.counter("no_next_hop") - before)
+    }
+
+    fn send(&self, index: u32) -> Result<()> {
+        self.client
+            .send_to(&data(index, 0), SocketAddrV4::new(RELAY_A, PORT))
+            .map(drop)
+            .context("cannot send")
+    }
+}
+
+#[test]
+fn an_unresolved_neighbour_is_left_to_the_daemon_until_it_answers() -> Result<()> {
+    let one_way = OneWay::open("dpr")?;
+    let late = SocketAddrV4::new(Ipv4Addr::new(10, 71, 2, 9), WIREGUARD);
+    one_way.relay.install(SENDER, 9, late);
+    ensure!(one_way.passed_up(9)? == 1, "nobody is at 10.71.2.9");
+    one_way.row.peer.ip("addr add 10.71.2.9/24 dev b0")?;
+    let socket = socket(&one_way.row.peer, late)?;
+    forwards(&one_way.relay, &one_way.client, RELAY_A, &socket, 9, 20)?;
+    one_way.works().context("the other flow afterwards")
+}
+
+#[test]
+fn a_changed_mac_address_and_a_changed_route_are_followed() -> Result<()> {
+    let one_way = OneWay::open("dpc")?;
+    one_way.row.peer.ip("link set b0 address 02:00:00:00:07:07")?;
+    one_way.row.relay.ip("neigh replace 10.71.2.2 lladdr 02:00:00:00:07:07 dev rb nud reachable")?;
+    one_way.works().context("after the peer's MAC address changed")?;
+    // The peer moves behind a router that lives at another address of its machine.
+    one_way.row.peer.ip("addr add 10.71.2.77/24 dev b0")?;
+    one_way.row.relay.ip("route add 10.71.2.2/32 via 10.71.2.77")?;
+    one_way.works().context("after the route changed")?;
+    one_way.row.relay.ip("route replace blackhole 10.71.2.2/32")?;
+    ensure!(one_way.passed_up(INDEX)? == 1, "a destination without a route is still served");
+    Ok(())
+}
+
+#[test]
+fn a_destination_on_this_host_is_left_to_the_daemon() -> Result<()> {
+    let one_way = OneWay::open("dpl")?;
+    one_way.relay.install(SENDER, 5, SocketAddrV4::new(RELAY_B, WIREGUARD));
+    ensure!(one_way.passed_up(5)? == 1, "a packet for this host left it");
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_comes_back_is_used_again() -> Result<()> {
+    let one_way = OneWay::open("dpi")?;
+    one_way.row.relay.ip("link del rb")?;
+    std::thread::sleep(Duration::from_millis(300));
+    let report = one_way.relay.ask(|datapath| datapath.report().clone());
+    ensure!(report.reason.is_some_and(|reason| reason.contains("rb")), "the loss is not reported");
+    one_way.row.link_peer()?;
+    one_way.row.pass_at_peer()?;
+    one_way.works().context("after the interface came back")?;
+    let report = one_way.relay.ask(|datapath| datapath.report().clone());
+    ensure!(report.reason.is_none() && report.mode == RelayMode::XdpNative, "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn a_full_table_refuses_cleanly_and_keeps_what_it_has() -> Result<()> {
+    let one_way = OneWay::open("dpf")?;
+    let peer = SocketAddrV4::new(PEER, WIREGUARD);
+    let fill = move |datapath: &mut Datapath| -> Vec<bool> {
+        let target = Target { destination: peer, member: 1 };
+        (0..70).map(|index| datapath.install(Flow { source: SENDER, index }, target).is_ok()).collect()
+    };
+    let installed = one_way.relay.ask(fill);
+    let room = installed.iter().take_while(|ok| **ok).count();
+    ensure!(room == 63, "64 flows fit with the one that was there, not {}", room + 1);
+    ensure!(installed[room..].iter().all(|ok| !ok), "a full table took another flow");
+    one_way.works().context("the first flow")?;
+    one_way.relay.ask(|datapath| datapath.remove(Flow { source: SENDER, index: 0 }));
+    one_way.relay.install(SENDER, 1000, peer);
+    Ok(())
+}
