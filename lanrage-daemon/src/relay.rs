@@ -26,7 +26,7 @@ use std::path::Path;
 use tokio::sync::watch;
 
 /// Members bound at once; each costs the relay about a kilobyte.
-const MAX_MEMBERS: usize = 16_384;
+const MAX_MEMBERS: usize = lanrage_common::maps::DEFAULT_MEMBERS as usize;
 
 /// A running relay.
 #[derive(Debug)]

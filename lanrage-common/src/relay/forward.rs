@@ -1,10 +1,9 @@
 //! How the relay server forwards what members send: WireGuard messages and path probes.
 
 use super::reason::Reason;
-use super::route::{Caps, State};
+use super::route::State;
 use super::server::{Output, RelayServer};
 use super::wireguard::{self, Mac1, Message};
-use crate::identity::PartyId;
 use crate::path::probe;
 use rand_core::CryptoRngCore;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -48,14 +47,13 @@ impl<R: CryptoRngCore> RelayServer<R> {
         let party = member.party;
         let receiver = self.members.of_party(party).find(|(slot, m)| *slot != sender && mac.is_for(&m.mac1));
         let (receiver, _) = receiver.ok_or(Reason::HandshakeNoReceiver)?;
-        let caps = self.caps(party);
+        // first, so that what one member may not offer costs the others nothing of the receiver's budget
+        self.routes.claim((receiver, index), sender, now)?;
         let destination = self.members.at_mut(receiver).ok_or(Reason::HandshakeNoReceiver)?;
         if !destination.handshakes_in.take(1, now) {
             return Err(Reason::BudgetDestination);
         }
-        let address = destination.address;
-        self.routes.claim((receiver, index), sender, caps, now)?;
-        Ok(address)
+        Ok(destination.address)
     }
 
     fn route_response(
@@ -73,9 +71,11 @@ impl<R: CryptoRngCore> RelayServer<R> {
         if !mac.is_for(&member.mac1) {
             return Err(Reason::HandshakeWrongMac);
         }
-        let (address, caps) = (member.address, self.caps(member.party));
-        let fresh = self.routes.confirm(offered, (initiator, index), sender, caps, now)?;
-        for key in fresh {
+        let address = member.address;
+        for key in self.routes.confirm(offered, (initiator, index), sender, now)? {
+            while let Some(old) = self.routes.surplus(key) {
+                self.remove_route(old);
+            }
             self.install_route(key);
         }
         Ok(address)
@@ -140,11 +140,5 @@ impl<R: CryptoRngCore> RelayServer<R> {
     fn sender(&self, from: SocketAddr) -> Result<u32, Reason> {
         let SocketAddr::V4(from) = from else { return Err(Reason::Unbound) };
         self.members.by_address(from).ok_or(Reason::Unbound)
-    }
-
-    /// A member holds an index for each other member, twice while a pair rekeys, and a retry now and then.
-    fn caps(&self, party: PartyId) -> Caps {
-        let size = self.members.party_size(party);
-        Caps { tentative: (4 * size).max(16), total: (8 * size).max(32), flows: self.limits.flows }
     }
 }

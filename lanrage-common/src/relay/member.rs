@@ -143,10 +143,6 @@ impl Members {
         slots.filter_map(|slot| Some((*slot, self.at(*slot)?)))
     }
 
-    pub(super) fn party_size(&self, party: PartyId) -> usize {
-        self.parties.get(&party).map_or(0, |party| party.members.len())
-    }
-
     /// The newest epoch of which a ticket was seen while members were bound.
     pub(super) fn epoch(&self, party: PartyId) -> u32 {
         self.parties.get(&party).map_or(0, |party| party.epoch)

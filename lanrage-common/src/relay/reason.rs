@@ -73,10 +73,10 @@ reasons! {
     IndexUnknown = "index_unknown",
     /// Type 4 for an index whose handshake is not complete.
     IndexTentative = "index_tentative",
-    /// The sender has too many handshakes open.
+    /// Type 1 with an index that was offered a moment ago: WireGuard takes a new one for each try.
+    HandshakeRepeated = "handshake_repeated",
+    /// The sender has too many handshakes open with this receiver.
     TentativeFull = "tentative_full",
-    /// The owner has too many indexes.
-    MemberFull = "member_full",
     /// The relay has no room for another flow.
     TableFull = "table_full",
     /// The sender starts handshakes too fast.

@@ -28,26 +28,30 @@ pub(super) struct Route {
     pub(super) owner: u32,
     pub(super) state: State,
     expires: Instant,
+    /// When the owner last offered the index in a type 1.
+    offered: Instant,
+    /// Whether that offer waits for its type 2.
+    is_open: bool,
 }
 
-/// How much one owner, and all together, may hold.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Caps {
-    pub(super) tentative: usize,
-    pub(super) total: usize,
-    pub(super) flows: usize,
-}
+/// An owner that has restarted may offer an index again, but not faster than this.
+const REOFFER: Duration = Duration::from_secs(1);
+/// Handshakes that one member may have open with another. WireGuard retries every 5 s, so honest ones have two.
+const PAIR_TENTATIVE: usize = 4;
+/// Indexes that one member may have towards another. WireGuard itself keeps three: previous, current and next.
+const PAIR_CONFIRMED: usize = 4;
 
 /// The ends of a member's routes.
 #[derive(Debug, Default)]
 struct Ends {
     sends: BTreeSet<u32>,
     owns: BTreeSet<RouteKey>,
-    tentative: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Routes {
+    /// Flows that there may be.
+    limit: usize,
     table: HashMap<RouteKey, Route>,
     /// By slot.
     ends: Vec<Ends>,
@@ -56,6 +60,11 @@ pub(super) struct Routes {
 }
 
 impl Routes {
+    pub(super) fn new(limit: usize) -> Self {
+        let (table, ends, expiry) = (HashMap::new(), Vec::new(), BTreeSet::new());
+        Self { limit, table, ends, expiry, confirmed: 0 }
+    }
+
     pub(super) fn find(&self, key: RouteKey) -> Option<Route> {
         self.table.get(&key).copied()
     }
@@ -86,51 +95,58 @@ impl Routes {
     }
 
     /// Holds the sender index of a type 1 for `owner`: the first owner keeps it.
-    pub(super) fn claim(
-        &mut self,
-        key: RouteKey,
-        owner: u32,
-        caps: Caps,
-        now: Instant,
-    ) -> Result<(), Reason> {
-        match self.find(key) {
-            Some(route) if route.owner != owner => Err(Reason::IndexTaken),
-            Some(route) if route.state == State::Confirmed => Ok(()),
-            Some(_) => {
-                self.set_expiry(key, now + TENTATIVE_LIFE);
-                Ok(())
-            }
-            None => {
-                self.check_room(owner, caps, 2)?;
-                if self.ends(owner).tentative >= caps.tentative {
-                    return Err(Reason::TentativeFull);
+    pub(super) fn claim(&mut self, key: RouteKey, owner: u32, now: Instant) -> Result<(), Reason> {
+        match self.table.get_mut(&key) {
+            Some(route) if route.owner != owner => return Err(Reason::IndexTaken),
+            Some(route) if now < route.offered + REOFFER => return Err(Reason::HandshakeRepeated),
+            Some(route) => {
+                (route.offered, route.is_open) = (now, true);
+                if route.state == State::Tentative {
+                    self.set_expiry(key, now + TENTATIVE_LIFE);
                 }
-                self.insert(key, owner, now + TENTATIVE_LIFE);
-                Ok(())
+                return Ok(());
             }
+            None => self.check_room()?,
         }
+        if self.of_pair(key.0, owner, State::Tentative).count() >= PAIR_TENTATIVE {
+            return Err(Reason::TentativeFull);
+        }
+        self.insert(key, owner, now);
+        Ok(())
     }
 
     /// Turns both directions of a completed handshake into flows: `offered` was claimed by the type 1, `answered`
-    /// carries the type 2's sender index and is `answerer`'s. Returns those that were not flows before.
+    /// carries the type 2's sender index and is `answerer`'s. Returns those that were not flows before. Only the first
+    /// type 2 of an offer lengthens lives.
     pub(super) fn confirm(
         &mut self,
         offered: RouteKey,
         answered: RouteKey,
         answerer: u32,
-        caps: Caps,
         now: Instant,
     ) -> Result<Vec<RouteKey>, Reason> {
         match self.find(answered) {
             Some(route) if route.owner != answerer => return Err(Reason::IndexTaken),
             Some(_) => {}
             None => {
-                self.check_room(answerer, caps, 2)?;
+                self.check_room()?;
                 self.insert(answered, answerer, now);
             }
         }
-        let fresh = [offered, answered].into_iter().filter(|key| self.promote(*key, now)).collect();
+        let is_first = self.find(offered).is_some_and(|route| route.is_open);
+        let fresh = [offered, answered].into_iter().filter(|key| self.promote(*key, is_first, now)).collect();
         Ok(fresh)
+    }
+
+    /// The oldest flow from the same sender to the same owner as `fresh`, when there are more than WireGuard can use.
+    pub(super) fn surplus(&self, fresh: RouteKey) -> Option<RouteKey> {
+        let owner = self.find(fresh)?.owner;
+        let flows = || self.of_pair(fresh.0, owner, State::Confirmed);
+        if flows().count() <= PAIR_CONFIRMED {
+            return None;
+        }
+        let older = flows().filter(|(key, _)| *key != fresh);
+        older.min_by_key(|(_, route)| route.expires).map(|(key, _)| key)
     }
 
     /// Forgets a route.
@@ -138,45 +154,47 @@ impl Routes {
         let route = self.table.remove(&key)?;
         self.expiry.remove(&(route.expires, key));
         self.ends(key.0).sends.remove(&key.1);
-        let owner = self.ends(route.owner);
-        owner.owns.remove(&key);
-        match route.state {
-            State::Tentative => owner.tentative -= 1,
-            State::Confirmed => self.confirmed -= 1,
+        self.ends(route.owner).owns.remove(&key);
+        if route.state == State::Confirmed {
+            self.confirmed -= 1;
         }
         Some(route)
     }
 
-    fn check_room(&mut self, owner: u32, caps: Caps, flows: usize) -> Result<(), Reason> {
-        if self.ends(owner).owns.len() >= caps.total {
-            return Err(Reason::MemberFull);
-        }
-        if self.confirmed + flows > caps.flows || self.table.len() >= 2 * caps.flows {
-            return Err(Reason::TableFull);
-        }
-        Ok(())
+    /// Room for the two flows of a handshake, and for handshakes that stay open.
+    fn check_room(&self) -> Result<(), Reason> {
+        let is_full = self.confirmed + 2 > self.limit || self.table.len() >= 2 * self.limit;
+        if is_full { Err(Reason::TableFull) } else { Ok(()) }
     }
 
-    fn insert(&mut self, key: RouteKey, owner: u32, expires: Instant) {
-        self.table.insert(key, Route { owner, state: State::Tentative, expires });
+    /// Routes that one member may use to reach another.
+    fn of_pair(&self, sender: u32, owner: u32, state: State) -> impl Iterator<Item = (RouteKey, Route)> {
+        let owns =
+            self.ends.get(owner as usize).map(|ends| ends.owns.range((sender, 0)..=(sender, u32::MAX)));
+        let routes = owns.into_iter().flatten().filter_map(|key| Some((*key, self.find(*key)?)));
+        routes.filter(move |(_, route)| route.state == state)
+    }
+
+    fn insert(&mut self, key: RouteKey, owner: u32, now: Instant) {
+        let expires = now + TENTATIVE_LIFE;
+        let route = Route { owner, state: State::Tentative, expires, offered: now, is_open: true };
+        self.table.insert(key, route);
         self.expiry.insert((expires, key));
         self.ends(key.0).sends.insert(key.1);
-        let ends = self.ends(owner);
-        ends.owns.insert(key);
-        ends.tentative += 1;
+        self.ends(owner).owns.insert(key);
     }
 
-    /// Confirms a tentative route; a confirmed one keeps its hard lifetime.
-    fn promote(&mut self, key: RouteKey, now: Instant) -> bool {
-        let Some(route) = self.table.get_mut(&key).filter(|route| route.state == State::Tentative) else {
-            return false;
-        };
-        route.state = State::Confirmed;
-        let owner = route.owner;
-        self.confirmed += 1;
-        self.ends(owner).tentative -= 1;
-        self.set_expiry(key, now + CONFIRMED_LIFE);
-        true
+    /// Confirms a tentative route; a confirmed one gets another life when its handshake is new. Whether it is a flow
+    /// only now.
+    fn promote(&mut self, key: RouteKey, is_first: bool, now: Instant) -> bool {
+        let Some(route) = self.table.get_mut(&key) else { return false };
+        let is_fresh = route.state == State::Tentative;
+        (route.state, route.is_open) = (State::Confirmed, false);
+        self.confirmed += usize::from(is_fresh);
+        if is_fresh || is_first {
+            self.set_expiry(key, now + CONFIRMED_LIFE);
+        }
+        is_fresh
     }
 
     fn set_expiry(&mut self, key: RouteKey, expires: Instant) {

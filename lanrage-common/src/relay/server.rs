@@ -110,7 +110,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
             rng,
             nonces,
             members: Members::default(),
-            routes: Routes::default(),
+            routes: Routes::new(limits.flows),
             counters: Counters::default(),
             outputs: VecDeque::new(),
         }
@@ -257,7 +257,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
         }
     }
 
-    fn remove_route(&mut self, key: RouteKey) {
+    pub(super) fn remove_route(&mut self, key: RouteKey) {
         let Some(route) = self.routes.remove(key) else { return };
         if let (State::Confirmed, Some((flow, _))) = (route.state, self.flow_of(key, route)) {
             self.emit(Output::Remove { flow });

@@ -1,6 +1,7 @@
 //! What WireGuard puts in clear (whitepaper, section 5.4): all that a relay reads.
 
 use crate::identity::WgKey;
+use crate::wire::WIREGUARD_DATA_LEN;
 use blake2::digest::consts::U16;
 use blake2::digest::{Digest as _, FixedOutput as _, KeyInit as _, Update as _};
 use blake2::{Blake2s256, Blake2sMac};
@@ -8,8 +9,6 @@ use blake2::{Blake2s256, Blake2sMac};
 const INITIATION_LEN: usize = 148;
 const RESPONSE_LEN: usize = 92;
 const COOKIE_LEN: usize = 64;
-/// Shortest transport message: header and tag of an empty packet.
-const DATA_MIN_LEN: usize = 32;
 
 /// A well-formed WireGuard message. Indexes are little-endian on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +60,7 @@ pub(super) fn parse(datagram: &[u8]) -> Option<Message<'_>> {
         (1, INITIATION_LEN) => Some(Message::Initiation { sender: index(4)?, mac: mac(116) }),
         (2, RESPONSE_LEN) => Some(Message::Response { sender: index(4)?, receiver: index(8)?, mac: mac(60) }),
         (3, COOKIE_LEN) => Some(Message::Cookie { receiver: index(4)? }),
-        (4, DATA_MIN_LEN..) => Some(Message::Data { receiver: index(4)? }),
+        (4, WIREGUARD_DATA_LEN..) => Some(Message::Data { receiver: index(4)? }),
         _ => None,
     }
 }
