@@ -4,8 +4,11 @@
 //! under the party's secret, the device signed the tunnel key, and nothing in it is taken. What was believed is kept
 //! across restarts, so a party goes on while its control server is away.
 
+mod output;
+mod roster;
 mod verify;
 
+pub use output::{Output, PartyState};
 pub use verify::Refusal;
 
 use crate::api::Problem;
@@ -18,7 +21,6 @@ use crate::ticket::TICKET_LEN;
 use crate::time::Now;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -35,76 +37,6 @@ const WRONG_HOST: &str = "the control server names another host for this party t
      for a new invite link; if it happens again, do not trust this control server";
 const BAD_LEASE: &str = "the control server gave this device an address or a subnet that no party can have: do not \
      trust this control server";
-
-/// What survives a restart. Holds no secret; the daemon keeps the party's secret beside it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartyState {
-    /// The party and the own address.
-    pub membership: Membership,
-    /// Whom the invite named as host.
-    pub host: Fingerprint,
-    /// Number of the newest change held.
-    pub seq: Option<u64>,
-    /// Verified members, without this device.
-    pub members: Vec<Member>,
-    /// The last relay list.
-    pub relays: Vec<RelayInfo>,
-}
-
-/// What the caller must do or know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Send this to the control server.
-    Send(ClientMessage),
-    /// The host's entry was verified: the membership is real. Once.
-    HostVerified,
-    /// A verified member is new.
-    MemberUp(RosterEntry),
-    /// A verified member has changed its entry.
-    MemberChanged {
-        /// As it was.
-        old: RosterEntry,
-        /// As it is.
-        new: RosterEntry,
-    },
-    /// A member has left.
-    MemberGone(RosterEntry),
-    /// A member connected to the control server, or went.
-    Presence {
-        /// Who.
-        device: DeviceKey,
-        /// Now connected?
-        online: bool,
-    },
-    /// The relays to choose from.
-    Relays(Vec<RelayInfo>),
-    /// A ticket for a relay.
-    Ticket {
-        /// For which relay.
-        relay: String,
-        /// The sealed ticket.
-        ticket: Vec<u8>,
-        /// Key of MESSAGE-INTEGRITY.
-        session_key: [u8; 32],
-        /// Seconds from now.
-        expires_in: u64,
-    },
-    /// A member's signal: for the path agent.
-    Signal {
-        /// From whom.
-        from: WgKey,
-        /// Base64.
-        body: String,
-    },
-    /// Something a person should know; replaces an earlier one with the same code.
-    Problem(Problem),
-    /// The problem with this code is over.
-    Solved(&'static str),
-    /// The invite does not fit this party: do not join, and show the text.
-    WrongSecret(String),
-    /// [`PartyClient::state`] has changed: save it.
-    Save,
-}
 
 /// One party as this device sees it.
 #[derive(Debug)]
@@ -270,6 +202,7 @@ impl PartyClient {
             self.outputs.push_back(Output::WrongSecret(WRONG_SECRET.into()));
         }
         self.replace_online(online);
+        self.outputs.extend(["control_refused", "removed_from_party"].map(Output::Solved));
         self.save();
     }
 
@@ -309,24 +242,6 @@ impl PartyClient {
         true
     }
 
-    fn replace_members(&mut self, mut members: Vec<Member>) {
-        let offered: BTreeSet<_> = members.iter().map(|member| member.entry.device).collect();
-        let gone = self.members().map(|entry| entry.device).filter(|device| !offered.contains(device));
-        for device in gone.collect::<Vec<_>>() {
-            self.drop_member(&device);
-        }
-        // who held an address before keeps it, whatever order the server chose
-        members.sort_by_key(|member| !self.holds(&member.entry));
-        let refused = members.into_iter().filter(|member| !self.put_member(member.clone())).count();
-        if refused == 0 {
-            self.outputs.push_back(Output::Solved("roster_refused"));
-        }
-    }
-
-    fn holds(&self, entry: &RosterEntry) -> bool {
-        self.members().any(|known| known.device == entry.device && known.address == entry.address)
-    }
-
     fn handle_delta(&mut self, epoch: u32, seq: u64, change: Change, now: Now) {
         let Some(have) = self.state.seq.filter(|_| self.snapshot_due.is_none()) else {
             return self.count("delta_before_snapshot");
@@ -356,80 +271,6 @@ impl PartyClient {
             Change::Left { device } => self.drop_member(&device),
         }
         self.save();
-    }
-
-    /// Believes a member's entry or counts why not; false when it was refused.
-    fn put_member(&mut self, member: Member) -> bool {
-        if member.entry.device == self.own.entry.device {
-            return true;
-        }
-        if let Err(refusal) = self.check_member(&member) {
-            self.refuse(&member.entry, refusal);
-            return false;
-        }
-        let new = member.entry.clone();
-        match self.state.members.iter_mut().find(|known| known.entry.device == new.device) {
-            Some(known) if known.entry == new => {}
-            Some(known) => {
-                let old = std::mem::replace(known, member).entry;
-                self.outputs.push_back(Output::MemberChanged { old, new });
-            }
-            None => self.add_member(member),
-        }
-        true
-    }
-
-    fn check_member(&self, member: &Member) -> Result<(), Refusal> {
-        verify::check(member, self.party(), &self.secret)?;
-        verify::check_against(&member.entry, &self.own.entry)?;
-        self.members().try_for_each(|known| verify::check_against(&member.entry, known))?;
-        let is_known = self.members().any(|known| known.device == member.entry.device);
-        if !is_known && self.state.members.len() + 1 >= MAX_MEMBERS {
-            return Err(Refusal::TooMany);
-        }
-        Ok(())
-    }
-
-    fn add_member(&mut self, member: Member) {
-        let device = member.entry.device;
-        self.outputs.push_back(Output::MemberUp(member.entry.clone()));
-        self.state.members.push(member);
-        if self.online.contains(&device) {
-            self.outputs.push_back(Output::Presence { device, online: true });
-        }
-        if device == self.party().host {
-            self.verify_host();
-        }
-    }
-
-    fn verify_host(&mut self) {
-        if !std::mem::replace(&mut self.host_verified, true) {
-            self.outputs.push_back(Output::HostVerified);
-        }
-    }
-
-    fn refuse(&mut self, entry: &RosterEntry, refusal: Refusal) {
-        self.count(refusal.name());
-        let message = format!(
-            "the control server offered an entry for device {} that was refused ({})",
-            entry.device.fingerprint(),
-            refusal.name()
-        );
-        self.outputs.push_back(Output::Problem(Problem {
-            code: "roster_refused".into(),
-            message,
-            fix: "if that is a friend of yours, let them leave and join again with a new invite; else do not trust \
-                  this control server"
-                .into(),
-        }));
-    }
-
-    fn drop_member(&mut self, device: &DeviceKey) {
-        let Some(at) = self.state.members.iter().position(|member| member.entry.device == *device) else {
-            return;
-        };
-        let gone = self.state.members.remove(at).entry;
-        self.outputs.push_back(Output::MemberGone(gone));
     }
 
     fn raise_epoch(&mut self, epoch: u32, now: Now) {
@@ -485,15 +326,17 @@ impl PartyClient {
         let (Some(ticket), Some(session_key)) = (ticket, session_key) else {
             return self.count("ticket_malformed");
         };
+        self.outputs.push_back(Output::Solved("control_refused"));
         self.outputs.push_back(Output::Ticket { relay, ticket, session_key, expires_in });
     }
 
     fn handle_error(&mut self, error: ErrorBody) {
         let fix = match error.code {
+            // it passes by itself, and asking again is what the timers do
+            ErrorCode::RateLimited => return self.count("rate_limited"),
             ErrorCode::NotFound | ErrorCode::Forbidden => {
                 "ask the host for a new invite link; members that are connected stay connected"
             }
-            ErrorCode::RateLimited => "nothing: it is tried again",
             _ => "if it lasts, look at the control server's log",
         };
         self.outputs.push_back(Output::Problem(Problem {

@@ -333,7 +333,12 @@ fn signals_and_tickets_pass_only_when_well_formed() {
     client.handle_server_message(ticket(&[0; TICKET_LEN], &[0; 31]), now());
     client.handle_server_message(ticket(&[0; TICKET_LEN - 1], &[0; 32]), now());
     client.handle_server_message(ticket(&[0; TICKET_LEN], &[0; 32]), now());
-    assert_eq!((drain(&mut client).len(), refused(&client, "ticket_malformed")), (1, 2));
+    let outputs = drain(&mut client);
+    assert!(matches!(
+        &outputs[..],
+        [Output::Solved("control_refused"), Output::Ticket { expires_in: 600, .. }]
+    ));
+    assert_eq!(refused(&client, "ticket_malformed"), 2);
 }
 
 #[test]
@@ -366,6 +371,16 @@ fn the_own_entry_is_never_a_member_and_refusals_are_told() {
         .collect();
     assert_eq!(codes, ["removed_from_party", "control_refused"]);
     assert_eq!(client.members().count(), 2, "the party goes on");
+    let error = ErrorBody { code: ErrorCode::RateLimited, message: "slowly".into() };
+    client.handle_server_message(ServerMessage::Error { party: Some(PARTY), error }, now());
+    assert_eq!((drain(&mut client), refused(&client, "rate_limited")), (vec![], 1));
+    client.handle_server_message(world.honest_snapshot(), now());
+    let outputs = drain(&mut client);
+    assert!(
+        codes
+            .iter()
+            .all(|code| outputs.iter().any(|o| matches!(o, Output::Solved(solved) if solved == code)))
+    );
 }
 
 proptest! {

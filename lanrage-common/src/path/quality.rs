@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-const WINDOW: usize = 16;
+const WINDOW: usize = 32;
+const LOSS_WEIGHT: f64 = 300.0;
 
-/// Outcomes of the last 16 probes.
+/// Outcomes of the last 32 probes.
 #[derive(Debug, Clone, Default)]
 pub struct Quality {
     /// Oldest first; `None` = no answer.
@@ -50,16 +51,31 @@ impl Quality {
         (!self.outcomes.is_empty()).then(|| lost as f64 / self.outcomes.len() as f64)
     }
 
-    /// Milliseconds, lower is better: median + 2 × jitter + 300 × loss.
+    /// Score in milliseconds, lower is better: median + 2 × jitter + 300 × loss.
     pub fn score(&self) -> Option<f64> {
-        let loss = self.loss().unwrap_or_default();
-        Some(self.rtt_ms()? + 2.0 * self.jitter_ms().unwrap_or_default() + 300.0 * loss)
+        Some(self.delay()? + LOSS_WEIGHT * self.loss()?)
     }
-}
 
-/// Whether a route with score `challenger` is so much better than one with score `current` that changing is worth it.
-pub fn is_clearly_better(challenger: f64, current: f64) -> bool {
-    challenger * 1.1 + 5.0 < current
+    fn delay(&self) -> Option<f64> {
+        Some(self.rtt_ms()? + 2.0 * self.jitter_ms().unwrap_or_default())
+    }
+
+    /// The range in which the true loss surely lies: two standard errors, and no loss in n probes allows for two.
+    fn loss_range(&self) -> (f64, f64) {
+        let count = self.outcomes.len().max(1) as f64;
+        let loss = self.loss().unwrap_or_default();
+        let error = 2.0 * (loss * (1.0 - loss) / count).sqrt();
+        ((loss - error).max(0.0), (loss + error + 2.0 / count).min(1.0))
+    }
+
+    /// Whether this route is so surely and so much better than `current` that changing is worth it. Loss counts only as
+    /// far as chance cannot explain it: paths of equal loss would be exchanged for ever.
+    pub fn is_clearly_better_than(&self, current: &Self) -> bool {
+        let ((low, high), (current_low, current_high)) = (self.loss_range(), current.loss_range());
+        let more_loss = (low - current_high).max(0.0) - (current_low - high).max(0.0);
+        let delays = self.delay().zip(current.delay());
+        delays.is_some_and(|(delay, current)| delay * 1.1 + 5.0 + LOSS_WEIGHT * more_loss < current)
+    }
 }
 
 #[cfg(test)]
@@ -74,8 +90,7 @@ mod tests {
 
     #[test]
     fn figures_come_from_the_window_only() {
-        let quality =
-            quality(&[&[Some(900); 20][..], &[Some(10), Some(14)].repeat(7), &[None, None]].concat());
+        let quality = quality(&[&[Some(900); 40][..], &[Some(10), Some(14)].repeat(14), &[None; 4]].concat());
         assert_eq!(quality.rtt_ms(), Some(14.0));
         assert_eq!(quality.jitter_ms(), Some(4.0));
         assert_eq!(quality.loss(), Some(0.125));
@@ -90,8 +105,16 @@ mod tests {
     }
 
     #[test]
-    fn small_gains_do_not_count() {
-        assert!(!is_clearly_better(10.0, 15.0));
-        assert!(is_clearly_better(10.0, 16.1));
+    fn small_gains_and_chance_do_not_count() {
+        let steady = |ms| quality(&[Some(ms); 8]);
+        assert!(!steady(10).is_clearly_better_than(&steady(15)));
+        assert!(steady(10).is_clearly_better_than(&steady(17)));
+        let lossy = |lost: usize| quality(&[vec![None; lost], vec![Some(10); 32 - lost]].concat());
+        assert!(!lossy(0).is_clearly_better_than(&lossy(3)), "three of 32 may be chance");
+        assert!(lossy(0).is_clearly_better_than(&lossy(12)));
+        assert!(
+            !lossy(12).is_clearly_better_than(&quality(&[Some(50); 32])),
+            "fast is not good when it loses"
+        );
     }
 }

@@ -2,7 +2,6 @@
 
 use super::Path;
 use super::pair::{Active, Pair};
-use super::quality::is_clearly_better;
 use super::route::{CONFIRMED, HEARTBEAT, LAPSE, Route};
 use super::shared::Shared;
 use crate::api::PathKind;
@@ -110,8 +109,8 @@ impl Pair {
 
     /// Whether a direct path should replace a relay: unless the relay is clearly better, which is rare.
     fn is_worth_it(&self, direct: &Route, relay: Option<&str>) -> bool {
-        let relay = relay.and_then(|name| self.relays.get(name)).filter(|relay| relay.was_answered());
-        relay.is_none_or(|relay| !is_clearly_better(score(relay), score(direct)))
+        let relay = relay.and_then(|name| self.relays.get(name));
+        relay.is_none_or(|relay| !relay.quality.is_clearly_better_than(&direct.quality))
     }
 
     fn better_than(&self, current: &Route, relay: Option<&str>, now: Instant) -> Option<Active> {
@@ -119,7 +118,7 @@ impl Pair {
             // it may be dying: that is the lapse's to decide
             return None;
         }
-        let is_better = |route: &&Route| is_clearly_better(score(route), score(current));
+        let is_better = |route: &&Route| route.quality.is_clearly_better_than(&current.quality);
         let proven = |route: &&Route| route.good >= 2 * CONFIRMED;
         if let Some(direct) = self.best_direct(now).filter(is_better).filter(proven) {
             return Some(Active::Direct(direct.to));
