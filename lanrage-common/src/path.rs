@@ -118,6 +118,8 @@ pub struct PathAgent {
     shared: Shared,
     pairs: BTreeMap<WgKey, Pair>,
     tags: BTreeMap<[u8; 8], WgKey>,
+    /// What [`PathAgent::poll_timeout`] says; asking is part of every turn of the caller's loop and must cost nothing.
+    next: Option<Instant>,
 }
 
 impl fmt::Debug for PathAgent {
@@ -130,7 +132,8 @@ impl fmt::Debug for PathAgent {
 impl PathAgent {
     /// An agent without members.
     pub fn new(config: Config, rng: impl CryptoRngCore + Send + 'static) -> Self {
-        Self { shared: Shared::new(config, Box::new(rng)), pairs: BTreeMap::new(), tags: BTreeMap::new() }
+        let shared = Shared::new(config, Box::new(rng));
+        Self { shared, pairs: BTreeMap::new(), tags: BTreeMap::new(), next: None }
     }
 
     /// Starts to look for paths to a member; does nothing when it is known or is this device.
@@ -140,6 +143,7 @@ impl PathAgent {
             self.tags.insert(probe::tag(&member), member);
             let pair = Pair::new(member, &mut self.shared, now);
             self.pairs.insert(member, pair);
+            self.note_timeout();
         }
     }
 
@@ -194,12 +198,18 @@ impl PathAgent {
         for pair in self.pairs.values_mut() {
             pair.handle_local_change(&mut self.shared, now);
         }
+        self.note_timeout();
+    }
+
+    fn note_timeout(&mut self) {
+        self.next = self.pairs.values().filter_map(Pair::poll_timeout).min();
     }
 
     /// Signals can reach a member again (it, or this device, connected to the control server): tell what it missed.
     pub fn handle_reachable(&mut self, member: &WgKey, now: Now) {
         if let Some(pair) = self.pairs.get_mut(member) {
             pair.announce_soon(now.instant);
+            self.note_timeout();
         }
     }
 
@@ -209,6 +219,7 @@ impl PathAgent {
             Some(pair) => pair.handle_signal(body, &mut self.shared, now.instant),
             None => self.shared.count("signal_of_stranger"),
         }
+        self.note_timeout();
     }
 
     /// A datagram arrived at the tunnel socket. Returns whether it was a probe, valid or not, and so is used up.
@@ -218,7 +229,9 @@ impl PathAgent {
         }
         if let Err(reason) = self.handle_probe(from, datagram, now.instant) {
             self.shared.count(reason);
+            return true;
         }
+        self.note_timeout();
         true
     }
 
@@ -236,8 +249,9 @@ impl PathAgent {
 
     /// The tunnel has authenticated data of `member` that came from `from` (cheap: may be called for every packet).
     pub fn handle_tunnel_rx(&mut self, member: &WgKey, from: SocketAddr, now: Now) {
-        if let Some(pair) = self.pairs.get_mut(member) {
-            pair.handle_tunnel_rx(from, &mut self.shared, now.instant);
+        let Some(pair) = self.pairs.get_mut(member) else { return };
+        if pair.handle_tunnel_rx(from, &mut self.shared, now.instant) {
+            self.note_timeout();
         }
     }
 
@@ -246,16 +260,21 @@ impl PathAgent {
         for pair in self.pairs.values_mut() {
             pair.handle_send_error(to, &mut self.shared, now.instant);
         }
+        self.note_timeout();
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
+        if self.next.is_none_or(|next| next > now.instant) {
+            return;
+        }
         for pair in self.pairs.values_mut() {
             if pair.poll_timeout().is_some_and(|due| due <= now.instant) {
                 pair.handle_timeout(&mut self.shared, now.instant);
             }
         }
         self.doubt_relays(now.instant);
+        self.note_timeout();
     }
 
     /// A relay is doubted when nobody answers through it who did before; one answer by anybody ends the doubt.
@@ -272,7 +291,7 @@ impl PathAgent {
 
     /// When to call [`PathAgent::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.pairs.values().filter_map(Pair::poll_timeout).min()
+        self.next
     }
 
     /// What to do next; drain until `None` after every other call.

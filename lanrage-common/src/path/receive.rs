@@ -83,12 +83,17 @@ impl Pair {
         self.decide(shared, now);
     }
 
-    /// Authenticated data of the member came through the tunnel from this address.
-    pub fn handle_tunnel_rx(&mut self, from: SocketAddr, shared: &mut Shared, now: Instant) {
-        match self.way(from, shared).and_then(|way| self.route_mut(&way)) {
-            Some(route) => route.heard(now),
-            None => self.handle_heard_from(from, shared, now),
+    /// Authenticated data of the member came through the tunnel from this address. True when timers have changed.
+    pub fn handle_tunnel_rx(&mut self, from: SocketAddr, shared: &mut Shared, now: Instant) -> bool {
+        // nearly always a known route
+        if let Some(route) =
+            self.directs.iter_mut().chain(self.relays.values_mut()).find(|route| route.to == from)
+        {
+            route.heard(now);
+            return false;
         }
+        self.handle_heard_from(from, shared, now);
+        true
     }
 
     /// Something fresh and authentic came from this address: a way in, which is worth a probe at once.
