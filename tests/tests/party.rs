@@ -36,9 +36,9 @@ fn symmetric_nats_play_through_the_kernel_relay() {
 #[test]
 fn a_relay_without_xdp_forwards_all_the_same() {
     let mode = "userspace".to_owned();
-    let mut lab = TestLab::with(Options { relay_mode: mode, ..Options::new("usr", &[Symmetric, Symmetric]) });
-    lab.form_party().unwrap();
-    lab.wait_for_path((1, 2), PathKind::Relay, DIRECT).unwrap();
+    let lab =
+        TestLab::party_with(Options { relay_mode: mode, ..Options::new("usr", &[Symmetric, Symmetric]) });
+    assert_eq!(lab.path(1, 2).unwrap(), PathKind::Relay);
     let (a, b) = (lab.station(1), lab.station(2));
     assert_eq!(GAME.play(&a, &b).unwrap(), Count { sent: 2000, received: 2000 });
     assert_eq!(lab.kernel_forwarded(), 0);
@@ -74,6 +74,7 @@ fn the_path_becomes_direct_when_the_nats_allow_it() {
     lab.change_nat(1, Eim).unwrap();
     lab.change_nat(2, Eim).unwrap();
     lab.wait_for_path((1, 2), PathKind::Direct, Duration::from_secs(60)).unwrap();
+    lab.wait_for_traffic((1, 2), Duration::from_secs(10));
     let beats = pulse.stop();
     assert!(beats.count.received > 0);
     let (a, b) = (lab.station(1), lab.station(2));

@@ -104,7 +104,10 @@ pub fn start(namespace: &Namespace, config: &Path, log: &Path) -> Result<Process
     let out = out.with_context(|| format!("cannot write {}", log.display()))?;
     let mut command = Command::new(program("lanrage-daemon")?);
     command.arg("--config").arg(config).process_group(0);
-    without_settings(&mut command).env("LANRAGE_LOG", std::env::var("LANRAGE_LOG").unwrap_or("debug".into()));
+    without_settings(&mut command).env(
+        "LANRAGE_LOG",
+        std::env::var("LANRAGE_LOG").unwrap_or("info,lanrage_daemon=debug,lanrage_common=debug".into()),
+    );
     command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
     let child = namespace.spawn(&mut command)?;
     Process::with_pid(child.id()).context("the daemon ended at once")

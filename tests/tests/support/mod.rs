@@ -2,10 +2,10 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use lanrage_tests::lab::nat::NatKind;
-use lanrage_tests::lab::process;
+use lanrage_tests::lab::process::{self, wait_until};
 use lanrage_tests::lab::role::Role;
 use lanrage_tests::lab::running::{Lab, Options, down};
-use lanrage_tests::lab::traffic::Station;
+use lanrage_tests::lab::traffic::{Station, ping};
 use std::ops::{Deref, DerefMut};
 use std::process::Output;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,10 +34,26 @@ impl TestLab {
 
     /// Everybody is in a party and has a path to everybody.
     pub fn party(name: &str, nats: &[NatKind]) -> Self {
-        let mut lab = Self::up(name, nats);
+        Self::party_with(Options::new(name, nats))
+    }
+
+    pub fn party_with(options: Options) -> Self {
+        let nats = options.nats.clone();
+        let mut lab = Self::with(options);
         lab.form_party().unwrap_or_else(|error| panic!("{error:#}"));
         lab.wait_for_paths().unwrap_or_else(|error| panic!("{error:#}"));
+        let peers = 1..=u8::try_from(nats.len()).unwrap();
+        for pair in peers.clone().flat_map(|a| peers.clone().map(move |b| (a, b))).filter(|(a, b)| a < b) {
+            lab.wait_for_traffic(pair, Duration::from_secs(20));
+        }
         lab
+    }
+
+    /// Waits until packets cross the tunnel from one peer to the other and back.
+    pub fn wait_for_traffic(&self, (from, to): (u8, u8), patience: Duration) {
+        let (from, to) = (self.station(from), self.overlay(to).unwrap());
+        let answered = || ping(&from, to, 1).unwrap().received == 1;
+        assert!(wait_until(patience, answered), "no packet came back:\n{}", self.explain_paths());
     }
 
     pub fn station(&self, n: u8) -> Station {
