@@ -5,7 +5,9 @@
 //! [`Record`]s say; who is connected lives in memory alone.
 
 mod invites;
+mod membership;
 mod record;
+mod roster;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +17,7 @@ pub use record::{Record, RestoreError, StoredInvite, StoredParty, StoredSeat};
 use crate::identity::{DeviceKey, PartyId, WgKey};
 use crate::ipam::Ipam;
 use crate::protocol::{
-    Change, ErrorBody, ErrorCode, MAX_MEMBERS, Member, Membership, Party, ServerMessage, is_valid_name,
+    Change, ErrorBody, ErrorCode, Member, Membership, Party, ServerMessage, is_valid_name,
 };
 use crate::time::Now;
 use invites::Invites;
@@ -139,149 +141,6 @@ impl ControlParty {
         self.seats.values().filter_map(|seat| seat.conn)
     }
 
-    /// Redeems an invite. A member gets its membership again without using the invite up.
-    pub fn handle_join(
-        &mut self,
-        caller: Caller,
-        code: &CodeHash,
-        now: Now,
-    ) -> Result<Membership, ErrorBody> {
-        self.invites.check_known(code)?;
-        if self.seats.contains_key(&caller.device) {
-            return self.membership(&caller.device);
-        }
-        self.invites.check(code, now.unix)?;
-        if self.seats.len() >= MAX_MEMBERS {
-            return Err(refusal(
-                ErrorCode::PartyFull,
-                format!("the party has {MAX_MEMBERS} members, and that is the most it can have"),
-            ));
-        }
-        self.check_wg_is_unique(&caller)?;
-        let membership = self.admit(caller)?;
-        let used = self.invites.redeem(code);
-        self.outputs.extend(used.map(|invite| Output::Store(Record::Invite(invite))));
-        Ok(membership)
-    }
-
-    /// Registers an invite whose code hashes to `code`; the answer is its stored form.
-    pub fn handle_create_invite(
-        &mut self,
-        caller: &Caller,
-        code: CodeHash,
-        wish: &crate::protocol::CreateInvite,
-        now: Now,
-    ) -> Result<StoredInvite, ErrorBody> {
-        self.seat(&caller.device)?;
-        let (invite, forgotten) = self.invites.create(code, wish, now.unix)?;
-        self.outputs.extend(forgotten.into_iter().map(|code| Output::Store(Record::InviteGone(code))));
-        self.store(Record::Invite(invite));
-        Ok(invite)
-    }
-
-    /// Takes an invite back.
-    pub fn handle_revoke_invite(&mut self, caller: &Caller, code: &CodeHash) -> Result<(), ErrorBody> {
-        self.seat(&caller.device)?;
-        let invite = self.invites.revoke(code)?;
-        self.store(Record::Invite(invite));
-        Ok(())
-    }
-
-    /// Removes the caller. Its address stays reserved for it. With the host go all invites, since nobody could check
-    /// the host's fingerprint in them; with the last member goes the party.
-    pub fn handle_leave(&mut self, caller: &Caller, now: Now) -> Result<(), ErrorBody> {
-        let wg = self.seat(&caller.device)?.wg;
-        let address = self.membership(&caller.device)?.address;
-        let left = self.seats.remove(&caller.device);
-        self.ipam.release(&caller.device, now.unix);
-        if self.seats.is_empty() {
-            self.store(Record::Dissolved);
-            return Ok(());
-        }
-        let released = Some(now.unix);
-        self.store(Record::Seat(StoredSeat { device: caller.device, wg, address, released, entry: None }));
-        if caller.device == self.party.host {
-            let revoked = self.invites.revoke_all();
-            self.outputs.extend(revoked.into_iter().map(|invite| Output::Store(Record::Invite(invite))));
-        }
-        if left.is_some_and(|seat| seat.entry.is_some()) {
-            self.change(Change::Left { device: caller.device });
-        }
-        Ok(())
-    }
-
-    /// Subscribes a connection and publishes its member's entry; `have` is the newest change the client holds.
-    pub fn handle_hello(
-        &mut self,
-        caller: Caller,
-        conn: ConnId,
-        member: Member,
-        have: Option<u64>,
-    ) -> Result<(), ErrorBody> {
-        self.check_entry(&caller, &member)?;
-        let address = self.membership(&caller.device)?.address;
-        let seat = self.seat_mut(&caller.device)?;
-        let arrived = seat.conn.replace(conn) != Some(conn);
-        let changed = seat.entry.as_ref() != Some(&member);
-        if changed {
-            (seat.wg, seat.entry) = (caller.wg, Some(member.clone()));
-            let entry = Some(member.clone());
-            let seat = StoredSeat { device: caller.device, wg: caller.wg, address, released: None, entry };
-            self.store(Record::Seat(seat));
-            self.change_except(Some(conn), Change::Member { member });
-        }
-        self.catch_up(conn, have);
-        if arrived {
-            self.announce(caller.device, conn, true);
-        }
-        Ok(())
-    }
-
-    /// Forgets a connection that has closed.
-    pub fn handle_disconnect(&mut self, device: &DeviceKey, conn: ConnId) {
-        let Some(seat) = self.seats.get_mut(device).filter(|seat| seat.conn == Some(conn)) else { return };
-        seat.conn = None;
-        self.announce(*device, conn, false);
-    }
-
-    /// Passes a sealed body on to the connected member with tunnel key `to`.
-    pub fn handle_signal(
-        &mut self,
-        caller: &Caller,
-        conn: ConnId,
-        to: &WgKey,
-        body: String,
-    ) -> Result<(), ErrorBody> {
-        if self.seat(&caller.device)?.conn != Some(conn) {
-            return Err(refusal(ErrorCode::Forbidden, "send hello for this party before signals"));
-        }
-        let in_alphabet = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_=".contains(&byte);
-        if body.len() > MAX_SIGNAL || !body.bytes().all(in_alphabet) {
-            return Err(refusal(
-                ErrorCode::BadRequest,
-                "a signal's body is at most 4 KiB, written as base64",
-            ));
-        }
-        let target = self.seats.values().find(|seat| seat.wg == *to);
-        let Some(target) = target.and_then(|seat| seat.conn) else {
-            return Err(refusal(
-                ErrorCode::NotFound,
-                "that member is not connected now: try again when it is",
-            ));
-        };
-        self.send(target, ServerMessage::Signal { party: self.party.id, from: caller.wg, body });
-        Ok(())
-    }
-
-    /// Whether the caller may have a relay ticket now; the answer is the epoch to put in.
-    pub fn handle_ticket(&self, caller: &Caller) -> Result<u32, ErrorBody> {
-        let seat = self.seat(&caller.device)?;
-        match seat.wg == caller.wg {
-            true => Ok(self.party.epoch),
-            false => Err(refusal(ErrorCode::Forbidden, "send hello with the new tunnel key first")),
-        }
-    }
-
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -298,76 +157,12 @@ impl ControlParty {
         self.outputs.extend(forgotten.into_iter().map(|code| Output::Store(Record::InviteGone(code))));
     }
 
-    /// The membership of a device, if it is a member.
-    fn membership(&self, device: &DeviceKey) -> Result<Membership, ErrorBody> {
-        let address = self.ipam.address(device).ok_or_else(not_a_member)?;
-        Ok(Membership { party: self.party.clone(), address })
-    }
-
-    fn admit(&mut self, caller: Caller) -> Result<Membership, ErrorBody> {
-        let leased = self
-            .ipam
-            .lease(caller.device)
-            .map_err(|error| refusal(ErrorCode::PartyFull, format!("the party is full: {error}")))?;
-        if let Some(previous) = leased.taken_from {
-            self.store(Record::SeatGone(previous));
-        }
-        self.seats.insert(caller.device, Seat { wg: caller.wg, entry: None, conn: None });
-        self.store(Record::Seat(StoredSeat {
-            device: caller.device,
-            wg: caller.wg,
-            address: leased.address,
-            released: None,
-            entry: None,
-        }));
-        self.membership(&caller.device)
-    }
-
     fn seat(&self, device: &DeviceKey) -> Result<&Seat, ErrorBody> {
         self.seats.get(device).ok_or_else(not_a_member)
     }
 
     fn seat_mut(&mut self, device: &DeviceKey) -> Result<&mut Seat, ErrorBody> {
         self.seats.get_mut(device).ok_or_else(not_a_member)
-    }
-
-    fn check_entry(&self, caller: &Caller, member: &Member) -> Result<(), ErrorBody> {
-        let bad = |message: String| Err(refusal(ErrorCode::BadRequest, message));
-        let address = self.membership(&caller.device)?.address;
-        let entry = &member.entry;
-        if entry.device != caller.device || entry.wg != caller.wg {
-            return bad(
-                "the entry's keys are not the ones that logged in: publish only your own entry".into()
-            );
-        }
-        if entry.address != address {
-            return bad(format!("the entry says {}, but this device's address is {address}", entry.address));
-        }
-        if entry.epoch != self.party.epoch {
-            return bad(format!(
-                "the entry is of epoch {}, the party is in {}",
-                entry.epoch, self.party.epoch
-            ));
-        }
-        if !is_valid_name(&entry.name) {
-            return Err(bad_name("device"));
-        }
-        if !entry.wg_key_is_signed() {
-            return bad("the tunnel key is not signed by the device key".into());
-        }
-        self.check_wg_is_unique(caller)
-    }
-
-    /// Nobody may claim another member's tunnel key: signals and tickets are addressed by it.
-    fn check_wg_is_unique(&self, caller: &Caller) -> Result<(), ErrorBody> {
-        let taken = self.seats.iter().any(|(device, seat)| *device != caller.device && seat.wg == caller.wg);
-        match taken {
-            true => Err(refusal(
-                ErrorCode::Forbidden,
-                "another member already uses this tunnel key: two devices must not share a key file",
-            )),
-            false => Ok(()),
-        }
     }
 
     fn store(&mut self, record: Record) {
@@ -378,19 +173,6 @@ impl ControlParty {
         self.outputs.push_back(Output::Send { to, message: Arc::new(message) });
     }
 
-    /// Numbers a change, stores it and tells all connected members.
-    fn change(&mut self, change: Change) {
-        self.change_except(None, change);
-    }
-
-    fn change_except(&mut self, except: Option<ConnId>, change: Change) {
-        self.seq += 1;
-        self.store(Record::Change { seq: self.seq, epoch: self.party.epoch, change: change.clone() });
-        let delta = self.delta(self.seq, self.party.epoch, change);
-        self.broadcast(except, &delta);
-        self.remember(self.seq, delta);
-    }
-
     fn delta(&self, seq: u64, epoch: u32, change: Change) -> Arc<ServerMessage> {
         Arc::new(ServerMessage::Delta { party: self.party.id, epoch, seq, change })
     }
@@ -399,60 +181,6 @@ impl ControlParty {
         self.changes.push_back((seq, delta));
         if self.changes.len() as u64 > KEPT_CHANGES {
             self.changes.pop_front();
-        }
-    }
-
-    fn announce(&mut self, device: DeviceKey, conn: ConnId, online: bool) {
-        let presence = ServerMessage::Presence { party: self.party.id, device, online };
-        self.broadcast(Some(conn), &Arc::new(presence));
-    }
-
-    fn broadcast(&mut self, except: Option<ConnId>, message: &Arc<ServerMessage>) {
-        let listeners = self.seats.values().filter_map(|seat| seat.conn).filter(|conn| Some(*conn) != except);
-        let sends = listeners.map(|to| Output::Send { to, message: message.clone() });
-        self.outputs.extend(sends);
-    }
-
-    /// Brings a connection to the newest state: by the changes it lacks if they are kept, by a snapshot otherwise.
-    fn catch_up(&mut self, conn: ConnId, have: Option<u64>) {
-        let kept_from = self.seq - self.changes.len() as u64;
-        match have.filter(|have| (kept_from..=self.seq).contains(have)) {
-            Some(have) => self.replay(conn, have),
-            None => self.send(conn, self.snapshot()),
-        }
-    }
-
-    /// The changes after `have`, and who is connected now, which a snapshot would have told.
-    fn replay(&mut self, conn: ConnId, have: u64) {
-        let missed = self.changes.iter().filter(|(seq, _)| *seq > have);
-        let sends: Vec<_> =
-            missed.map(|(_, delta)| Output::Send { to: conn, message: delta.clone() }).collect();
-        self.outputs.extend(sends);
-        let party = self.party.id;
-        let presence: Vec<_> = self
-            .published()
-            .map(|(device, seat)| ServerMessage::Presence {
-                party,
-                device: *device,
-                online: seat.conn.is_some(),
-            })
-            .collect();
-        for message in presence {
-            self.send(conn, message);
-        }
-    }
-
-    fn published(&self) -> impl Iterator<Item = (&DeviceKey, &Seat)> {
-        self.seats.iter().filter(|(_, seat)| seat.entry.is_some())
-    }
-
-    fn snapshot(&self) -> ServerMessage {
-        let online = self.seats.iter().filter(|(_, seat)| seat.conn.is_some());
-        ServerMessage::Snapshot {
-            party: self.party.clone(),
-            seq: self.seq,
-            members: self.seats.values().filter_map(|seat| seat.entry.clone()).collect(),
-            online: online.map(|(device, _)| *device).collect(),
         }
     }
 }

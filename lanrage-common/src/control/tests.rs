@@ -1,6 +1,6 @@
 use super::*;
 use crate::identity::{Device, PartySecret, RosterEntry};
-use crate::protocol::CreateInvite;
+use crate::protocol::{CreateInvite, MAX_MEMBERS};
 use rand_core::OsRng;
 use std::time::Instant;
 
