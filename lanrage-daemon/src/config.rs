@@ -84,6 +84,8 @@ pub struct ControlConfig {
     pub listen: SocketAddr,
     /// Origin that invite links carry, e.g. `https://play.example`; guessed from `listen` and the default route when absent.
     pub public_url: Option<String>,
+    /// Take clients' addresses from `X-Forwarded-For`: only with a reverse proxy of your own in front of `listen`.
+    pub behind_proxy: bool,
     /// What relays must present; made at first start and stored in `state_dir/relay-token` when absent.
     pub relay_token: Option<String>,
     /// Subnet of new parties.
@@ -95,6 +97,7 @@ impl Default for ControlConfig {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8667),
             public_url: None,
+            behind_proxy: false,
             relay_token: None,
             subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 66, 0, 0), 16),
         }

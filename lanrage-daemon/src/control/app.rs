@@ -9,7 +9,7 @@ use super::relays::Relays;
 use super::{landing, member_socket, relay_socket};
 use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -42,15 +42,30 @@ pub(super) struct App {
     pub(super) metrics: Arc<Metrics>,
     pub(super) subnet: Ipv4Net,
     pub(super) relay_token: String,
+    pub(super) behind_proxy: bool,
 }
 
 pub(super) type SharedApp = Arc<App>;
 
-/// The two ends of the TCP connection that a request came by.
-#[derive(Debug, Clone, Copy)]
+/// Where a request came from, and where it arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ends {
     pub(super) remote: SocketAddr,
     pub(super) local: SocketAddr,
+    /// A proxy passed it on, so `local` says nothing of whom the client believes to talk to.
+    pub(super) forwarded: bool,
+}
+
+impl Ends {
+    /// What our own proxy says of the client: the last entry is its, all before it are the client's claims.
+    fn behind_proxy(self, headers: &HeaderMap) -> Self {
+        let last =
+            headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
+        let Some(last) = last.and_then(|list| list.rsplit(',').next()) else { return self };
+        let client = last.trim().parse().ok().or_else(|| Some(last.trim().parse::<SocketAddr>().ok()?.ip()));
+        let ip = client.unwrap_or(self.remote.ip());
+        Self { remote: SocketAddr::new(ip, self.remote.port()), forwarded: true, ..self }
+    }
 }
 
 impl App {
@@ -107,10 +122,14 @@ pub(super) fn router(app: SharedApp) -> Router {
 /// Limits, deadline, counting and headers for every request.
 async fn guard(
     State(app): State<SharedApp>,
-    ends: Extension<Ends>,
-    request: Request,
+    Extension(mut ends): Extension<Ends>,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    if app.behind_proxy {
+        ends = ends.behind_proxy(request.headers());
+        request.extensions_mut().insert(ends);
+    }
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = match request.method().as_str() {
         known @ ("GET" | "POST" | "DELETE" | "HEAD" | "OPTIONS" | "PUT" | "PATCH") => known.to_owned(),
@@ -194,7 +213,7 @@ async fn log_in(
 ) -> Result<Json<Session>, Refused> {
     app.limit(Kind::Login, &ends)?;
     app.limit(Kind::FailedLogin, &ends)?;
-    let session = app.auth.log_in(&login, ends.local, now().unix)?;
+    let session = app.auth.log_in(&login, (!ends.forwarded).then_some(ends.local), now().unix)?;
     app.refund(Kind::FailedLogin, &ends);
     app.metrics.login();
     Ok(Json(session))
@@ -279,4 +298,35 @@ fn unknown_invite() -> ErrorBody {
         ErrorCode::NotFound,
         "no such invite at this server: check that the link is complete, or ask for a new one",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_believed_only_for_what_it_added() {
+        let proxy = Ends {
+            remote: "127.0.0.1:5".parse().unwrap(),
+            local: "127.0.0.1:8667".parse().unwrap(),
+            forwarded: false,
+        };
+        let behind = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-forwarded-for", value.parse().unwrap());
+            proxy.behind_proxy(&headers)
+        };
+        for (header, client) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("10.9.9.9, 192.0.2.1", "192.0.2.1"),
+            ("192.0.2.1:443", "192.0.2.1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("192.0.2.1, unknown", "127.0.0.1"),
+        ] {
+            let ends = behind(header);
+            assert_eq!(ends.remote.ip(), client.parse::<std::net::IpAddr>().unwrap(), "{header}");
+            assert!(ends.forwarded);
+        }
+        assert_eq!(proxy.behind_proxy(&HeaderMap::new()), proxy);
+    }
 }

@@ -32,25 +32,24 @@ pub(super) fn random_bytes<const N: usize>() -> [u8; N] {
 #[derive(Debug, Clone)]
 pub(super) struct Origins {
     public: String,
-    tls: bool,
 }
 
 impl Origins {
-    pub(super) fn new(public: String, tls: bool) -> Self {
-        Self { public, tls }
+    pub(super) fn new(public: String) -> Self {
+        Self { public }
     }
 
-    /// Whether a client that reached us at `local` may believe to talk to `claimed`. Besides the public origin only
+    /// Whether a client that reached us at `local`, unless a proxy hides that, may believe to talk to `claimed`. Besides the public origin only
     /// the very address at which this connection arrived counts, never what the request says of itself: otherwise a
     /// hostile server could pass a login on to us.
-    fn serves(&self, claimed: &str, local: SocketAddr) -> bool {
+    fn serves(&self, claimed: &str, local: Option<SocketAddr>) -> bool {
         if claimed == self.public {
             return true;
         }
-        let scheme = if self.tls { "https" } else { "http" };
+        let Some(local) = local else { return false };
         let arrived_at = SocketAddr::new(local.ip().to_canonical(), local.port());
-        let by_address = origin::normalize(&format!("{scheme}://{arrived_at}"));
-        let by_name = origin::normalize(&format!("{scheme}://localhost:{}", local.port()));
+        let by_address = origin::normalize(&format!("http://{arrived_at}"));
+        let by_name = origin::normalize(&format!("http://localhost:{}", local.port()));
         by_address.as_deref() == Ok(claimed)
             || (arrived_at.ip().is_loopback() && by_name.as_deref() == Ok(claimed))
     }
@@ -88,7 +87,12 @@ impl Auth {
     }
 
     /// Checks a login and grants a session.
-    pub(super) fn log_in(&self, login: &Login, local: SocketAddr, unix: u64) -> Result<Session, ErrorBody> {
+    pub(super) fn log_in(
+        &self,
+        login: &Login,
+        local: Option<SocketAddr>,
+        unix: u64,
+    ) -> Result<Session, ErrorBody> {
         if !self.origins.serves(&login.origin, local) {
             return Err(refusal(ErrorCode::Unauthorized, self.foreign_origin(&login.origin)));
         }
@@ -163,11 +167,7 @@ impl Auth {
         sessions.drop_old(Instant::now());
         sessions.by_token.insert(hash, (caller, Instant::now() + SESSION_LIFE));
         sessions.order.push_back(hash);
-        Session {
-            token,
-            expires_in: SESSION_LIFE.as_secs(),
-            public_origin: Some(self.origins.public.clone()),
-        }
+        Session { token, expires_in: SESSION_LIFE.as_secs() }
     }
 }
 
@@ -204,11 +204,11 @@ mod tests {
     const PUBLIC: &str = "https://play.example";
 
     fn auth() -> Auth {
-        Auth::new(Origins::new(PUBLIC.into(), false))
+        Auth::new(Origins::new(PUBLIC.into()))
     }
 
-    fn local() -> SocketAddr {
-        "192.0.2.1:8667".parse().unwrap()
+    fn local() -> Option<SocketAddr> {
+        Some("192.0.2.1:8667".parse().unwrap())
     }
 
     fn login(device: &Device, origin: &str, challenge: Challenge) -> Login {
@@ -240,7 +240,7 @@ mod tests {
         let (auth, device) = (auth(), Device::generate(&mut OsRng));
         let try_at = |origin: &str, local: &str| {
             let login = login(&device, origin, auth.challenge(&device.key(), 100));
-            auth.log_in(&login, local.parse().unwrap(), 100).is_ok()
+            auth.log_in(&login, local.parse().ok(), 100).is_ok()
         };
         assert!(try_at(PUBLIC, "192.0.2.1:8667"));
         assert!(try_at("http://192.0.2.1:8667", "192.0.2.1:8667"));
@@ -250,6 +250,8 @@ mod tests {
         assert!(!try_at("http://127.0.0.1:8667", "192.0.2.1:8667"));
         assert!(!try_at("http://192.0.2.1:8668", "192.0.2.1:8667"));
         assert!(!try_at("https://evil.example", "192.0.2.1:8667"));
+        assert!(try_at(PUBLIC, "hidden by a proxy"));
+        assert!(!try_at("http://127.0.0.1:8667", "hidden by a proxy"));
     }
 
     #[test]
@@ -266,11 +268,8 @@ mod tests {
         let mut foreign_key = login(&device, PUBLIC, auth.challenge(&device.key(), 100));
         foreign_key.wg = other.wg_key();
         assert!(auth.log_in(&foreign_key, local(), 100).is_err());
-        let elsewhere = login(
-            &device,
-            PUBLIC,
-            Auth::new(Origins::new(PUBLIC.into(), false)).challenge(&device.key(), 100),
-        );
+        let elsewhere =
+            login(&device, PUBLIC, Auth::new(Origins::new(PUBLIC.into())).challenge(&device.key(), 100));
         assert!(auth.log_in(&elsewhere, local(), 100).is_err(), "another process's challenge");
     }
 }

@@ -26,8 +26,11 @@ const PER_SOURCE: usize = 2048;
 const GRACE: Duration = Duration::from_secs(3);
 
 /// Serves until shutdown, then lets running requests finish.
-pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
-    let sources = Arc::new(Sources::default());
+///
+/// Behind a proxy all connections have one source, so they are not limited by it.
+pub(super) async fn serve(listener: TcpListener, router: Router, behind_proxy: bool, shutdown: Shutdown) {
+    let limit = if behind_proxy { usize::MAX } else { PER_SOURCE };
+    let sources = Arc::new(Sources { limit, open: Mutex::default() });
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -61,12 +64,9 @@ fn accept(
     drop(stream.set_nodelay(true));
     // nor may a client that does not read fill megabytes of kernel memory
     drop(SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER));
-    let router = router.clone().layer(Extension(Ends { remote, local }));
-    let shutdown = shutdown.clone();
-    connections.spawn(async move {
-        speak(stream, router, shutdown).await;
-        drop(place);
-    });
+    let ends = Ends { remote, local, forwarded: false };
+    let router = router.clone().layer(Extension(ends)).layer(Extension(Arc::new(place)));
+    connections.spawn(speak(stream, router, shutdown.clone()));
 }
 
 async fn speak(stream: TcpStream, router: Router, shutdown: Shutdown) {
@@ -90,20 +90,24 @@ async fn speak(stream: TcpStream, router: Router, shutdown: Shutdown) {
 }
 
 /// Open connections by source address.
-#[derive(Debug, Default)]
-struct Sources(Mutex<HashMap<IpAddr, usize>>);
+#[derive(Debug)]
+struct Sources {
+    limit: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
 
-/// One connection's place; gives it back when dropped.
-struct Place {
+/// One connection's place among those of its source, kept as long as the connection; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
     sources: Arc<Sources>,
     source: IpAddr,
 }
 
 impl Sources {
     fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(source).or_default();
-        if *count >= PER_SOURCE {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(source).or_default();
+        if *count >= self.limit {
             return None;
         }
         *count += 1;
@@ -113,12 +117,29 @@ impl Sources {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.source) {
+        let mut open = self.sources.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.source) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.source);
+                open.remove(&self.source);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_its_places_and_gets_them_back() {
+        let sources = Arc::new(Sources { limit: 2, open: Mutex::default() });
+        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let places = [sources.enter(one).unwrap(), sources.enter(one).unwrap()];
+        assert!(sources.enter(one).is_none());
+        assert!(sources.enter(other).is_some());
+        drop(places);
+        assert!(sources.open.lock().unwrap().is_empty());
+        assert!(sources.enter(one).is_some());
     }
 }

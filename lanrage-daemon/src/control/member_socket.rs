@@ -1,8 +1,11 @@
 //! The WebSocket of a member's daemon.
 
 use super::app::{LoggedIn, SharedApp};
+use super::error::Refused;
+use super::http::Place;
 use super::hub::{Connection, End, now};
 use super::link::WS_BUFFER;
+use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
@@ -13,11 +16,10 @@ use lanrage_common::protocol::{
     ClientMessage, ErrorBody, ErrorCode, MAX_MESSAGE, MAX_SERVER_MESSAGE, ServerMessage,
 };
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
-
-use super::error::Refused;
 
 /// A client pings every 15 s; one that is silent for longer than this is gone.
 const DEAD_AFTER: Duration = Duration::from_secs(45);
@@ -47,17 +49,19 @@ pub(super) fn small(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
 pub(super) async fn upgrade(
     State(app): State<SharedApp>,
     LoggedIn(caller): LoggedIn,
+    Extension(place): Extension<Arc<Place>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refused> {
     let upgrade = upgrade.map_err(|_| not_a_websocket())?;
-    Ok(small(upgrade).on_upgrade(move |socket| serve(app, caller, socket)).into_response())
+    Ok(small(upgrade).on_upgrade(move |socket| serve(app, caller, socket, place)).into_response())
 }
 
 pub(super) fn not_a_websocket() -> Refused {
     Refused::bad_request("this address speaks WebSocket only")
 }
 
-async fn serve(app: SharedApp, caller: Caller, socket: WebSocket) {
+/// Holds the connection's place among those of its source until it ends.
+async fn serve(app: SharedApp, caller: Caller, socket: WebSocket, _place: Arc<Place>) {
     let connection = app.hub.connect(caller.device);
     let (id, relays) = (connection.id, app.relays.list());
     let mut member =

@@ -2,14 +2,17 @@
 
 use super::app::{Operator, SharedApp};
 use super::error::Refused;
+use super::http::Place;
 use super::member_socket::{close, not_a_websocket, small};
 use super::relays::{Registration, SILENCE};
+use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::{IntoResponse as _, Response};
 use lanrage_common::control::refusal;
 use lanrage_common::protocol::{ErrorBody, ErrorCode, RelayCommand, RelayMessage};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -19,13 +22,14 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn upgrade(
     State(app): State<SharedApp>,
     _: Operator,
+    Extension(place): Extension<Arc<Place>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refused> {
     let upgrade = upgrade.map_err(|_| not_a_websocket())?;
-    Ok(small(upgrade).on_upgrade(move |socket| serve(app, socket)).into_response())
+    Ok(small(upgrade).on_upgrade(move |socket| serve(app, socket, place)).into_response())
 }
 
-async fn serve(app: SharedApp, mut socket: WebSocket) {
+async fn serve(app: SharedApp, mut socket: WebSocket, _place: Arc<Place>) {
     let reason = match register(&app, &mut socket).await {
         Ok(registration) => {
             let reason = listen(&app, &mut socket, &registration).await;

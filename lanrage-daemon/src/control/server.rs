@@ -93,13 +93,14 @@ pub async fn start(
 
     let metrics = Arc::new(Metrics::default());
     let app = Arc::new(App {
-        auth: Auth::new(Origins::new(public_url.clone(), false)),
+        auth: Auth::new(Origins::new(public_url.clone())),
         hub: Arc::new(Hub::new(store, metrics.clone())),
         relays: Relays::default(),
         limits: Limits::default(),
         metrics,
         subnet: config.subnet,
         relay_token: relay_token.clone(),
+        behind_proxy: config.behind_proxy,
     });
     let weak = Arc::downgrade(&app);
     let task = tokio::spawn(run(listener, app, writer, lock, shutdown));
@@ -109,7 +110,7 @@ pub async fn start(
 
 async fn run(listener: TcpListener, app: Arc<App>, writer: JoinHandle<()>, lock: File, shutdown: Shutdown) {
     let sweeper = tokio::spawn(sweep(app.hub.clone()));
-    http::serve(listener, router(app.clone()), shutdown).await;
+    http::serve(listener, router(app.clone()), app.behind_proxy, shutdown).await;
     sweeper.abort();
     app.hub.end_all("the server is stopping: connect again in a moment");
     drop(app);
