@@ -121,9 +121,6 @@ pub struct Session {
     pub token: String,
     /// Seconds from now after which to log in again.
     pub expires_in: u64,
-    /// The origin that invite links shall carry: a host on the server's own machine may have come by another.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub public_origin: Option<String>,
 }
 
 /// Founds a party; the caller becomes its host and gets the subnet's first address.

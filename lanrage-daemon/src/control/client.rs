@@ -89,7 +89,6 @@ struct Shared {
 struct Token {
     text: String,
     renew_at: Instant,
-    public_origin: Option<String>,
 }
 
 impl fmt::Debug for ControlClient {
@@ -112,13 +111,6 @@ impl ControlClient {
     /// The server's origin in its one spelling.
     pub fn origin(&self) -> &str {
         &self.shared.origin
-    }
-
-    /// The origin that invite links shall carry: what the server called itself at the last login, else the own one.
-    pub async fn link_origin(&self) -> String {
-        let login = self.shared.login.lock().await;
-        let public = login.as_ref().and_then(|token| token.public_origin.clone());
-        public.unwrap_or_else(|| self.origin().into())
     }
 
     /// Founds a party with this device as host; `subnet` absent = the server's default.
@@ -225,9 +217,7 @@ impl ControlClient {
         let session = self.log_in().await?;
         let life = Duration::from_secs(session.expires_in);
         let renew_at = Instant::now() + life.saturating_sub(SESSION_MARGIN);
-        // only what can stand in a link is taken from the server
-        let public_origin = session.public_origin.and_then(|origin| origin::normalize(&origin).ok());
-        *login = Some(Token { text: session.token.clone(), renew_at, public_origin });
+        *login = Some(Token { text: session.token.clone(), renew_at });
         Ok(session.token)
     }
 

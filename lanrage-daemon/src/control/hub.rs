@@ -344,3 +344,81 @@ async fn uninterrupted<T: Send + 'static>(
 ) -> Result<T, ErrorBody> {
     tokio::spawn(work).await.unwrap_or_else(|error| Err(internal(error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lanrage_common::control::CodeHash;
+    use lanrage_common::identity::WgKey;
+    use lanrage_common::protocol::CreateInvite;
+    use tempfile::TempDir;
+
+    const HOST: Caller = Caller { device: DeviceKey([1; 32]), wg: WgKey([2; 32]) };
+
+    async fn hub() -> (Arc<Hub>, TempDir) {
+        let dir = TempDir::new().unwrap();
+        let (store, _) = Store::open(&dir.path().join("control.db")).await.unwrap();
+        (Arc::new(Hub::new(store, Arc::default())), dir)
+    }
+
+    async fn found(hub: &Arc<Hub>) -> PartyId {
+        let subnet = "10.66.0.0/16".parse().unwrap();
+        hub.found("Friday".into(), subnet, HOST).await.unwrap().party.id
+    }
+
+    async fn invite(hub: &Arc<Hub>, party: PartyId, code: &str) -> Result<(), ErrorBody> {
+        let code = CodeHash::of(code);
+        let wish = CreateInvite { expires_in: None, uses: None };
+        hub.with_party(party, move |party| party.handle_create_invite(&HOST, code, &wish, now()).map(drop))
+            .await
+    }
+
+    #[tokio::test]
+    async fn a_party_leaves_memory_and_comes_back_from_disk() {
+        let (hub, _dir) = hub().await;
+        let party = found(&hub).await;
+        hub.sweep().await;
+        assert_eq!(hub.slots().len(), 1, "it was used just now");
+        *hub.slots()[&party].used.lock().unwrap() = None;
+        hub.sweep().await;
+        assert!(hub.slots().is_empty());
+        assert_eq!(hub.with_party(party, |party| Ok(party.len())).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn parties_that_do_not_exist_take_no_memory() {
+        let (hub, _dir) = hub().await;
+        for n in 0..10 {
+            let missing = hub.with_party(PartyId([n; 16]), |_| Ok(())).await;
+            assert_eq!(missing.unwrap_err().code, ErrorCode::NotFound);
+        }
+        assert!(hub.slots().is_empty());
+        let party = found(&hub).await;
+        hub.with_party(party, |party| party.handle_leave(&HOST, now())).await.unwrap();
+        assert!(hub.slots().is_empty(), "a dissolved party is gone");
+        assert_eq!(invite(&hub, party, "a").await.unwrap_err().code, ErrorCode::NotFound);
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_refuses_has_not_happened() {
+        let (hub, dir) = hub().await;
+        let party = found(&hub).await;
+        let path = dir.path().join("control.db");
+        let saboteur = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+        let refuse = "CREATE TRIGGER full BEFORE INSERT ON invites BEGIN SELECT RAISE(ABORT, 'no'); END";
+        sqlx::query(refuse).execute(&saboteur).await.unwrap();
+        let refused = invite(&hub, party, "a").await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Internal);
+        assert!(!refused.message.contains("ABORT"), "the cause is for the log: {}", refused.message);
+
+        sqlx::query("DROP TRIGGER full").execute(&saboteur).await.unwrap();
+        let joiner = Caller { device: DeviceKey([3; 32]), wg: WgKey([4; 32]) };
+        let join = |code: &str| {
+            let code = CodeHash::of(code);
+            hub.with_party(party, move |party| party.handle_join(joiner, &code, now()))
+        };
+        assert_eq!(join("a").await.unwrap_err().code, ErrorCode::NotFound);
+        invite(&hub, party, "b").await.unwrap();
+        assert!(join("b").await.is_ok());
+    }
+}

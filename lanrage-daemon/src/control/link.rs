@@ -233,21 +233,32 @@ impl<Out: Serialize, In: DeserializeOwned> Driver<Out, In> {
     }
 }
 
+/// Opens the WebSocket; a login that the server has forgotten is renewed once.
 async fn open_socket(url: &str, credential: &Credential) -> Result<Socket, String> {
     let token = credential.token().await?;
-    let mut request = url.into_client_request().map_err(|error| error.to_string())?;
-    let bearer = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| "the token has characters that HTTP cannot carry: check the configuration".to_owned())?;
-    request.headers_mut().insert(header::AUTHORIZATION, bearer);
-    match connect_async_with_config(request, Some(socket_config()), true).await {
-        Ok((socket, _)) => Ok(socket),
-        Err(WsError::Http(response)) => {
-            if response.status() == StatusCode::UNAUTHORIZED {
-                credential.refused(&token).await;
-            }
-            Err(refusal(response.status(), response.body().as_deref()))
+    match try_token(url, &token).await {
+        Err(WsError::Http(response)) if response.status() == StatusCode::UNAUTHORIZED => {
+            credential.refused(&token).await;
+            let token = credential.token().await?;
+            try_token(url, &token).await.map_err(|error| explain(&error))
         }
-        Err(error) => Err(error.to_string()),
+        result => result.map_err(|error| explain(&error)),
+    }
+}
+
+async fn try_token(url: &str, token: &str) -> Result<Socket, WsError> {
+    let mut request = url.into_client_request()?;
+    // a configured token may hold anything; what HTTP cannot carry is no token
+    let bearer =
+        HeaderValue::from_str(&format!("Bearer {token}")).unwrap_or(HeaderValue::from_static("Bearer"));
+    request.headers_mut().insert(header::AUTHORIZATION, bearer);
+    connect_async_with_config(request, Some(socket_config()), true).await.map(|(socket, _)| socket)
+}
+
+fn explain(error: &WsError) -> String {
+    match error {
+        WsError::Http(response) => refusal(response.status(), response.body().as_deref()),
+        error => error.to_string(),
     }
 }
 
