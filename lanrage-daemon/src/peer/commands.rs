@@ -15,6 +15,7 @@ use lanrage_common::identity::{PartyId, PartySecret, RosterEntry};
 use lanrage_common::invite::Invite;
 use lanrage_common::party::PartyClient;
 use lanrage_common::protocol::{CreateInvite, ErrorBody, ErrorCode, MAX_NAME, Membership, is_valid_name};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -98,6 +99,7 @@ impl Peer {
                 secret: session.secret.clone(),
                 state: session.party.state().clone(),
                 up: true,
+                tickets: session.tickets.clone(),
             });
         }
         let result = self.save();
@@ -126,6 +128,7 @@ impl Peer {
     pub(super) fn save_roster(&mut self) {
         if let (Some(stored), Some(session), None) = (&mut self.stored, &self.session, &self.joining) {
             stored.state = session.party.state().clone();
+            stored.tickets = session.tickets.clone();
             if let Err(error) = self.store.save_roster(stored) {
                 tracing::warn!("{error:#}");
             }
@@ -185,11 +188,12 @@ impl Peer {
             secret: secret.clone(),
             state: party.state().clone(),
             up: true,
+            tickets: BTreeMap::new(),
         });
         if let Err(error) = self.save() {
             return refuse(reply, error);
         }
-        self.begin_session(control, party, secret).await;
+        self.begin_session(control, party, secret, BTreeMap::new()).await;
         self.publish();
         self.make_invite(InviteRequest::default(), reply);
     }
@@ -222,7 +226,7 @@ impl Peer {
         let party =
             PartyClient::new(membership, invite.secret.clone(), invite.host, &self.device, &self.name);
         self.joining = Some(Joining { deadline: Instant::now() + JOIN_TIMEOUT, reply });
-        self.begin_session(control, party, invite.secret).await;
+        self.begin_session(control, party, invite.secret, BTreeMap::new()).await;
     }
 
     async fn leave(&mut self, reply: Reply<()>) {
@@ -282,7 +286,7 @@ impl Peer {
         if self.session.is_none() {
             let control = self.client(&stored.control)?;
             let party = PartyClient::restore(stored.state, stored.secret.clone(), &self.device, &self.name);
-            self.begin_session(control, party, stored.secret).await;
+            self.begin_session(control, party, stored.secret, stored.tickets).await;
         }
         self.interface_retry = None;
         self.ensure_interface(Instant::now()).await;

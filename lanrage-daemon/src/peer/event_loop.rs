@@ -8,7 +8,7 @@
 use super::commands::{Event, Joining};
 use super::session::{Notice, Session};
 use super::status;
-use super::store::{Store, StoredParty};
+use super::store::{Store, StoredParty, StoredTicket};
 use super::wire::Io;
 use super::{PeerCommand, PeerStatus};
 use crate::config::PeerConfig;
@@ -21,6 +21,7 @@ use lanrage_common::identity::{Device, PartySecret};
 use lanrage_common::party::PartyClient;
 use lanrage_common::protocol::{MAX_NAME, is_valid_name};
 use lanrage_common::time::Now;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -282,7 +283,7 @@ impl Peer {
             Ok(control) => {
                 let party =
                     PartyClient::restore(stored.state, stored.secret.clone(), &self.device, &self.name);
-                self.begin_session(control, party, stored.secret).await;
+                self.begin_session(control, party, stored.secret, stored.tickets).await;
             }
             Err(error) => tracing::error!(%error, "cannot return to the party"),
         }
@@ -294,10 +295,11 @@ impl Peer {
         control: ControlClient,
         party: PartyClient,
         secret: PartySecret,
+        tickets: BTreeMap<String, StoredTicket>,
     ) {
         let now = now();
         tracing::info!(party = party.party().name, address = %party.own().address, "party is up");
-        self.session = Some(Session::new(control, party, secret, &self.device, now));
+        self.session = Some(Session::new(control, party, secret, tickets, &self.device, now));
         self.interface_retry = None;
         self.refresh_networks(now).await;
         self.tell_networks(false, now);

@@ -127,6 +127,19 @@ impl Relays {
         }
     }
 
+    /// A ticket of the last run: used until the fresh one comes that is asked for all the same.
+    pub fn set_old_ticket(&mut self, name: &str, ticket: Vec<u8>, session_key: [u8; 32], now: Now) {
+        self.set_ticket(name, ticket, session_key, now);
+        if let Some(relay) = self.relays.iter_mut().find(|relay| relay.name == name) {
+            relay.waits_since = Some(now.instant);
+        }
+    }
+
+    /// Relays that have had no ticket yet.
+    pub fn without_ticket(&self) -> impl Iterator<Item = &str> {
+        self.relays.iter().filter(|relay| relay.first_sent.is_none()).map(|relay| relay.name.as_str())
+    }
+
     /// The control server is reachable (again): what was asked for in vain is asked for now.
     pub fn ask_again(&mut self) {
         for relay in &mut self.relays {

@@ -5,6 +5,7 @@
 
 use super::ping::{Pings, echo_request};
 use super::relays::{self, Relays};
+use super::store::StoredTicket;
 use super::tunnel::userspace::UserspaceTunnel;
 use super::tunnel::{self, Tunnel, TunnelMember, TunnelPath};
 use super::wire::{Delivery, Io, Sender};
@@ -65,6 +66,8 @@ pub struct Session {
     pub(super) pings: Pings,
     pub(super) problems: BTreeMap<String, Problem>,
     pub(super) tunnel: Box<dyn Tunnel>,
+    /// The newest ticket for each relay, for the state file.
+    pub(super) tickets: BTreeMap<String, StoredTicket>,
     me: Ipv4Addr,
     routes: HashMap<WgKey, Route>,
     next_tick: Instant,
@@ -83,6 +86,7 @@ impl Session {
         control: ControlClient,
         party: PartyClient,
         secret: PartySecret,
+        tickets: BTreeMap<String, StoredTicket>,
         device: &Device,
         now: Now,
     ) -> Self {
@@ -100,6 +104,7 @@ impl Session {
             pings: Pings::default(),
             problems: BTreeMap::new(),
             tunnel: Box::new(UserspaceTunnel::new(device.wg_secret(), Box::new(OsRng))),
+            tickets,
             me,
             routes: HashMap::new(),
             next_tick: now.instant,
@@ -273,8 +278,13 @@ impl Session {
                 for name in self.relays.set(&list) {
                     self.lose_relay(&name, sender, now);
                 }
+                self.use_old_tickets(now);
             }
-            PartyOutput::Ticket { relay, ticket, session_key, .. } => {
+            PartyOutput::Ticket { relay, ticket, session_key, expires_in } => {
+                let expires = now.unix.saturating_add(expires_in);
+                let stored = StoredTicket { ticket: ticket.clone(), session_key, expires };
+                self.tickets.insert(relay.clone(), stored);
+                self.notices.push_back(Notice::Save);
                 self.relays.set_ticket(&relay, ticket, session_key, now);
             }
             PartyOutput::Signal { from, body } => self.paths.handle_signal(from, &body, now),
@@ -355,6 +365,17 @@ impl Session {
             }
         }
         self.paths.handle_unbound(name, now);
+    }
+
+    /// Binds with tickets of the last run where they are still good, so that a restart needs no control server.
+    fn use_old_tickets(&mut self, now: Now) {
+        self.tickets.retain(|_, ticket| ticket.expires > now.unix);
+        let waiting: Vec<String> = self.relays.without_ticket().map(str::to_owned).collect();
+        for name in waiting {
+            if let Some(StoredTicket { ticket, session_key, .. }) = self.tickets.get(&name).cloned() {
+                self.relays.set_old_ticket(&name, ticket, session_key, now);
+            }
+        }
     }
 
     fn tell_control(&self, message: ClientMessage) {

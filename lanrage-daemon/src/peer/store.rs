@@ -7,6 +7,7 @@ use lanrage_common::identity::{Device, PartySecret};
 use lanrage_common::party::PartyState;
 use rand_core::OsRng;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,43 @@ pub struct StoredParty {
     pub state: PartyState,
     /// Whether the tunnel is meant to be up.
     pub up: bool,
+    /// The last ticket for each relay: with them a restarted peer is bound again while the control server is away.
+    #[serde(default)]
+    pub tickets: BTreeMap<String, StoredTicket>,
+}
+
+/// A ticket for a relay, good for some minutes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredTicket {
+    /// The sealed ticket, base64url.
+    #[serde(with = "base64url")]
+    pub ticket: Vec<u8>,
+    /// Its session key, base64url.
+    #[serde(with = "base64url")]
+    pub session_key: [u8; 32],
+    /// Unix seconds.
+    pub expires: u64,
+}
+
+impl std::fmt::Debug for StoredTicket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredTicket").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+mod base64url {
+    use super::*;
+
+    pub(super) fn serialize<S: serde::Serializer>(bytes: impl AsRef<[u8]>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>, T: TryFrom<Vec<u8>>>(
+        from: D,
+    ) -> Result<T, D::Error> {
+        let bytes = URL_SAFE_NO_PAD.decode(String::deserialize(from)?).map_err(serde::de::Error::custom)?;
+        bytes.try_into().map_err(|_| serde::de::Error::custom("wrong number of bytes"))
+    }
 }
 
 mod secret {
@@ -192,7 +230,14 @@ mod tests {
             members: vec![],
             relays: vec![],
         };
-        StoredParty { control: "http://192.0.2.1:8667".into(), secret: [9; 32].into(), state, up: true }
+        let ticket = StoredTicket { ticket: vec![1; 141], session_key: [2; 32], expires: 9 };
+        StoredParty {
+            control: "http://192.0.2.1:8667".into(),
+            secret: [9; 32].into(),
+            state,
+            up: true,
+            tickets: BTreeMap::from([("vm".into(), ticket)]),
+        }
     }
 
     #[test]
