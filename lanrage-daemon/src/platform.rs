@@ -8,6 +8,9 @@ mod imp;
 #[path = "platform/other.rs"]
 mod imp;
 
+#[cfg(all(test, target_os = "linux"))]
+mod linux_tests;
+
 pub use imp::{Interface, NetworkWatch, host_name, networks, prepare_socket, routes};
 
 use ipnet::Ipv4Net;
