@@ -175,14 +175,26 @@ impl PathAgent {
         now: Now,
     ) {
         let known = self.shared.bindings.get(name).copied();
-        let is_same = known.is_some_and(|known| {
-            (known.relay, known.mapped) == (relay, mapped) && is_similar(known.rtt, rtt)
-        });
-        if !is_same {
-            let doubt = known.map(|known| known.doubt).unwrap_or_default();
-            self.shared.bindings.insert(name.to_owned(), Binding { relay, mapped, rtt, doubt });
-            self.handle_local_change(now.instant);
+        let is_same_place = known.is_some_and(|known| (known.relay, known.mapped) == (relay, mapped));
+        if is_same_place && known.is_some_and(|known| is_similar(known.rtt, rtt)) {
+            return;
         }
+        let doubt = known.map(|known| known.doubt).unwrap_or_default();
+        self.shared.bindings.insert(name.to_owned(), Binding { relay, mapped, rtt, doubt });
+        match is_same_place {
+            true => self.handle_rtt_change(now.instant),
+            false => self.handle_local_change(now.instant),
+        }
+    }
+
+    /// Round trips decide between relays, so they are announced; they are no reason to probe.
+    fn handle_rtt_change(&mut self, now: Instant) {
+        self.shared.number += 1;
+        for pair in self.pairs.values_mut() {
+            pair.announce_soon(now);
+            pair.decide(&mut self.shared, now);
+        }
+        self.note_timeout();
     }
 
     /// A binding is lost.

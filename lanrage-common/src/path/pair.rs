@@ -155,12 +155,19 @@ impl Pair {
             return shared.count("signal_replayed");
         }
         shared.count("signal_accepted");
+        let has_restarted = announcement.session > self.remote.session;
+        let names = |relays: &[(String, Option<u16>)]| {
+            relays.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        };
+        let has_moved = names(&announcement.relays) != names(&self.remote.relays);
         self.adopt_session(announcement.session);
         self.note_heard(&announcement, now);
         self.remote.number = announcement.number;
-        self.take_candidates(&announcement, shared, now);
+        let has_more = self.take_candidates(&announcement, shared, now);
         self.remote.relays = announcement.relays;
-        self.restart(now);
+        if has_restarted || has_moved || has_more {
+            self.restart(now);
+        }
         self.refresh_relays(shared, now);
         self.decide(shared, now);
     }
@@ -197,7 +204,8 @@ impl Pair {
         self.telling.due = Some(self.telling.due.map_or(earliest, |due| due.min(earliest)));
     }
 
-    fn take_candidates(&mut self, announcement: &Announcement, shared: &mut Shared, now: Instant) {
+    /// True when there is a new address to try.
+    fn take_candidates(&mut self, announcement: &Announcement, shared: &mut Shared, now: Instant) -> bool {
         let offered = &announcement.candidates;
         let active = self.active.clone();
         self.directs.retain(|route| {
@@ -205,15 +213,17 @@ impl Pair {
             let is_offered = offered.iter().any(|candidate| candidate.address == route.to);
             is_active || is_offered || route.kind == CandidateKind::Seen || route.is_confirmed(now)
         });
+        let mut has_more = false;
         for candidate in offered {
             if shared.is_probeable(candidate.address) {
+                has_more |= self.directs.iter().all(|route| route.to != candidate.address);
                 self.add_direct(candidate.address, candidate.kind, now);
             } else {
                 shared.count("candidate_refused");
             }
         }
-        let mapped: Vec<_> = offered.iter().filter(|c| c.kind == CandidateKind::Mapped).collect();
-        self.remote.is_behind_nat = !mapped.is_empty();
+        self.remote.is_behind_nat = offered.iter().any(|candidate| candidate.kind == CandidateKind::Mapped);
+        has_more
     }
 
     /// Adds an address to try; one that never answered makes room when there are too many.

@@ -114,6 +114,9 @@ impl Shared {
         let is_own = || {
             self.local.contains(&address) || self.bindings.values().any(|binding| binding.mapped == address)
         };
-        candidate::is_probeable(address, self.config.subnet) && self.relay_at(address).is_none() && !is_own()
+        // without an own IPv6 address the socket cannot send there
+        let has_family = address.is_ipv4() || self.local.iter().any(SocketAddr::is_ipv6);
+        let may_be_probed = has_family && candidate::is_probeable(address, self.config.subnet);
+        may_be_probed && self.relay_at(address).is_none() && !is_own()
     }
 }
