@@ -283,3 +283,23 @@ fn a_full_table_refuses_cleanly_and_keeps_what_it_has() -> Result<()> {
     one_way.relay.install(SENDER, 1000, peer);
     Ok(())
 }
+
+#[test]
+fn a_veth_that_swallows_what_native_xdp_sends_makes_it_step_down_to_generic() -> Result<()> {
+    let row = Row::create("dps")?;
+    let relay = Relay::open(&row, config(RelayModeChoice::Auto, &["ra", "rb"]));
+    ensure!(relay.mode() == RelayMode::XdpNative);
+    let peer = SocketAddrV4::new(PEER, WIREGUARD);
+    relay.install(SENDER, INDEX, peer);
+    let (client_socket, peer_socket) = (socket(&row.client, SENDER)?, socket(&row.peer, peer)?);
+    let start = std::time::Instant::now();
+    while relay.mode() == RelayMode::XdpNative {
+        ensure!(start.elapsed() < Duration::from_secs(30), "it goes on sending into the void");
+        client_socket.send_to(&data(INDEX, 0), SocketAddrV4::new(RELAY_A, PORT))?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    forwards(&relay, &client_socket, RELAY_A, &peer_socket, INDEX, 100)?;
+    let report = relay.ask(|datapath| datapath.report().clone());
+    ensure!(report.mode == RelayMode::XdpGeneric && report.reason.is_some(), "{report:?}");
+    Ok(())
+}

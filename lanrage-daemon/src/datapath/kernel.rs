@@ -21,6 +21,8 @@ pub struct Kernel {
     hook: Hook,
     listen: SocketAddrV4,
     names: Vec<String>,
+    mode: RelayModeChoice,
+    watch: SendWatch,
 }
 
 impl Kernel {
@@ -49,7 +51,8 @@ impl Kernel {
         let (reason, fix) = why.map(|why| (why.reason, why.fix)).unzip();
         let report = Report { mode: mode(hook), reason, fix };
         let table = Table::new(listen);
-        Ok((Self { program, table, ways, hook, listen, names: config.interfaces.clone() }, report))
+        let (names, mode) = (config.interfaces.clone(), config.mode);
+        Ok((Self { program, table, ways, hook, listen, names, mode, watch: SendWatch::default() }, report))
     }
 
     /// Makes the kernel forward a flow, or moves it to a new target.
@@ -78,7 +81,36 @@ impl Kernel {
                 }
             }
             Change::Interfaces(host) => self.adapt(&host, report),
+            Change::Sent(sent) => {
+                if self.hook == Hook::Native && self.watch.is_losing(self.program.forwarded(), sent) {
+                    self.step_down(report);
+                }
+            }
         }
+    }
+
+    /// What the program sends does not leave: the network stack can send it instead.
+    fn step_down(&mut self, report: &mut Report) {
+        let fallback = Fallback::new(
+            "packets sent by native XDP do not arrive: the other end of this veth has no XDP program",
+            "attach one there (`ip link set dev PEER xdp obj xdp-pass sec xdp`), or stay with generic XDP",
+        );
+        self.lost(fallback, report);
+        if self.mode != RelayModeChoice::Auto {
+            return;
+        }
+        let indexes: Vec<u32> = self.program.attached().collect();
+        for index in &indexes {
+            self.program.detach(*index);
+        }
+        for index in indexes {
+            if let Err(error) = self.program.attach(index, Hook::Generic) {
+                tracing::warn!(index, %error, "cannot attach in generic mode: the daemon forwards");
+            }
+        }
+        self.hook = Hook::Generic;
+        report.mode = mode(Hook::Generic);
+        self.ways.set_egress(self.program.attached().collect());
     }
 
     /// Follows changed addresses, and attaches again to an interface that went away and came back.
@@ -126,6 +158,30 @@ impl Kernel {
     /// Packets sent on.
     pub fn forwarded(&self) -> u64 {
         self.program.forwarded()
+    }
+}
+
+/// Compares what the program sent with what the interfaces sent.
+#[derive(Debug, Default)]
+struct SendWatch {
+    forwarded: u64,
+    sent: u64,
+    suspicions: u32,
+}
+
+impl SendWatch {
+    /// Fewer packets since the last look say nothing.
+    const ENOUGH: u64 = 20;
+
+    /// Whether the interfaces sent less than half of what the program did, twice in a row: the two counts are not taken
+    /// at the same moment.
+    fn is_losing(&mut self, forwarded: u64, sent: u64) -> bool {
+        let (by_program, by_interfaces) = (forwarded - self.forwarded, sent.saturating_sub(self.sent));
+        (self.forwarded, self.sent) = (forwarded, sent);
+        if by_program >= Self::ENOUGH {
+            self.suspicions = if by_interfaces < by_program / 2 { self.suspicions + 1 } else { 0 };
+        }
+        self.suspicions >= 2
     }
 }
 

@@ -3,7 +3,9 @@
 use futures_util::{TryStream, TryStreamExt};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -25,6 +27,10 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// One end of a pair of virtual interfaces.
+    pub veth: bool,
+    /// Packets sent since it exists.
+    pub sent: u64,
 }
 
 /// A route as a lookup gives it.
@@ -57,20 +63,27 @@ pub async fn links(handle: &Handle) -> Result<HashMap<u32, Link>, Error> {
         if message.header.link_layer_type != LinkLayerType::Ether {
             continue;
         }
-        let (mut name, mut mac, mut mtu) = (None, None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::IfName(value) => name = Some(value.clone()),
-                LinkAttribute::Address(value) => mac = <[u8; 6]>::try_from(value.as_slice()).ok(),
-                LinkAttribute::Mtu(value) => mtu = Some(*value),
-                _ => {}
-            }
+        if let Some(link) = parse_link(&message) {
+            links.insert(link.index, link);
         }
-        let (Some(name), Some(mac), Some(mtu)) = (name, mac, mtu) else { continue };
-        let (index, up) = (message.header.index, message.header.flags.contains(LinkFlags::Up));
-        links.insert(index, Link { index, name, mac, mtu, up });
     }
     Ok(links)
+}
+
+fn parse_link(message: &LinkMessage) -> Option<Link> {
+    let (mut name, mut mac, mut mtu, mut veth, mut sent) = (None, None, None, false, 0);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(value) => name = Some(value.clone()),
+            LinkAttribute::Address(value) => mac = <[u8; 6]>::try_from(value.as_slice()).ok(),
+            LinkAttribute::Mtu(value) => mtu = Some(*value),
+            LinkAttribute::LinkInfo(infos) => veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
+            LinkAttribute::Stats64(stats) => sent = stats.tx_packets,
+            _ => {}
+        }
+    }
+    let (index, up) = (message.header.index, message.header.flags.contains(LinkFlags::Up));
+    Some(Link { index, name: name?, mac: mac?, mtu: mtu?, up, veth, sent })
 }
 
 /// All IPv4 addresses with the index of their interface.

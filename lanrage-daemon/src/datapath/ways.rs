@@ -35,6 +35,8 @@ pub enum Change {
     Way(Ipv4Addr, Option<Way>),
     /// Links or addresses are not what they were.
     Interfaces(Box<Host>),
+    /// Packets that the egress interfaces have sent in all; told only when all of them are veth.
+    Sent(u64),
 }
 
 /// Connection to a running task, which ends with it.
@@ -218,6 +220,7 @@ impl Task {
             links: netlink::links(&self.handle).await?,
             neighbours: netlink::neighbours(&self.handle).await?,
         };
+        self.tell_sent(&snapshot);
         self.neighbours.clear();
         let mut unresolved = HashSet::new();
         for destination in self.known.keys().copied().collect::<Vec<_>>() {
@@ -256,6 +259,14 @@ impl Task {
             source: route.source,
             hop: NextHop::new(link.index, mtu, neighbour.mac, link.mac),
         }))
+    }
+
+    /// Only veth is known to count what XDP sends in every kernel.
+    fn tell_sent(&self, snapshot: &Snapshot) {
+        let links = self.egress.iter().map(|index| snapshot.links.get(index).filter(|link| link.veth));
+        if let Some(sent) = links.map(|link| link.map(|link| link.sent)).sum::<Option<u64>>() {
+            let _ = self.outbox.send(Change::Sent(sent));
+        }
     }
 
     fn tell(&mut self, destination: Ipv4Addr, way: Option<Way>) {
