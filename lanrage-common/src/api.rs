@@ -71,6 +71,9 @@ pub struct Status {
     /// The relay in this process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayStatus>,
+    /// The control server in this process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerStatus>,
     /// What a person should know or do now, most urgent first.
     pub problems: Vec<Problem>,
 }
@@ -187,6 +190,17 @@ pub struct ControlStatus {
     pub url: String,
     /// Connected now?
     pub connected: bool,
+}
+
+/// The control server in this process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Origin that invite links carry.
+    pub public_url: String,
+    /// Devices connected now.
+    pub online: u32,
+    /// Relays on its list now.
+    pub relays: u32,
 }
 
 /// The relay in this process.

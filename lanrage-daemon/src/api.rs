@@ -15,6 +15,7 @@ mod token;
 pub use listen::{BindError, Listeners};
 pub use token::Token;
 
+use crate::control::ControlView;
 use crate::peer::PeerHandle;
 use crate::shutdown::Shutdown;
 use anyhow::Context as _;
@@ -38,6 +39,8 @@ pub struct Daemon {
     pub peer: Option<PeerHandle>,
     /// The relay role.
     pub relay: Option<watch::Receiver<RelayStatus>>,
+    /// The control server role.
+    pub control: Option<ControlView>,
 }
 
 /// What every request handler sees.

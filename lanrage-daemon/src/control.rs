@@ -21,4 +21,4 @@ mod relays;
 mod server;
 mod store;
 
-pub use server::{ControlHandle, ControlRoleStatus, start};
+pub use server::{ControlHandle, ControlView, start};

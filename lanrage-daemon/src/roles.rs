@@ -45,7 +45,7 @@ pub async fn run(mut config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
 
 /// Starts what the role consists of, in the order in which they need each other.
 async fn start(config: &mut Config, shutdown: &Shutdown) -> anyhow::Result<Started> {
-    let daemon = Daemon { roles: Vec::new(), problems: Vec::new(), peer: None, relay: None };
+    let daemon = Daemon { roles: Vec::new(), problems: Vec::new(), peer: None, relay: None, control: None };
     let mut started = Started { daemon, control: None };
     let role = config.role;
     if matches!(role, Role::Control | Role::All) {
@@ -54,6 +54,7 @@ async fn start(config: &mut Config, shutdown: &Shutdown) -> anyhow::Result<Start
         if role == Role::All {
             join_up(config, &control);
         }
+        started.daemon.control = Some(control.view());
         started.control = Some(control);
         started.daemon.roles.push("control".into());
     }

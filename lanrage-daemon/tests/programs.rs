@@ -1,4 +1,8 @@
 //! The two programs as a user starts them: exit codes, messages, signals. Needs no privileges.
+#![allow(
+    clippy::unwrap_used,
+    reason = "this is a test program; clippy exempts only the test functions themselves"
+)]
 
 use lanrage_common::api::{Status, UiAnswer};
 use std::fs;
@@ -105,6 +109,9 @@ fn starts_answers_and_stops_cleanly() {
         let running = install.start(&["--log-format", "json"]);
         let status = install.status().unwrap();
         assert_eq!(status.roles, ["control"]);
+        let server = status.server.unwrap();
+        assert_eq!((server.online, server.relays), (0, 0));
+        assert!(server.public_url.starts_with("http://127.0.0.1:"), "{}", server.public_url);
         assert_eq!(status.problems[0].code, "public_address_private");
         let ui: UiAnswer = serde_json::from_slice(&install.lanrage(&["ui", "--json"]).stdout).unwrap();
         assert!(ui.url.contains("/#token="), "{}", ui.url);

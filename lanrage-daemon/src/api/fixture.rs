@@ -55,6 +55,7 @@ impl TestServer {
             problems: Vec::new(),
             peer: Some(PeerHandle { status, commands }),
             relay: Some(relay_status),
+            control: None,
         };
         let (trigger, shutdown) = shutdown::channel();
         let task = serve(listeners, daemon, token.clone(), shutdown);

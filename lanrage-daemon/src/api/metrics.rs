@@ -33,6 +33,12 @@ pub(super) fn render(status: &Status) -> String {
     if let Some(party) = &status.party {
         page.party(party);
     }
+    if let Some(server) = &status.server {
+        page.family("lanrage_server_online", "gauge", "Devices connected to the control server here.");
+        page.sample("lanrage_server_online", &[], server.online);
+        page.family("lanrage_server_relays", "gauge", "Relays on the list of the control server here.");
+        page.sample("lanrage_server_relays", &[], server.relays);
+    }
     if let Some(relay) = &status.relay {
         page.relay(relay);
     }

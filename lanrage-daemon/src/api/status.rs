@@ -1,6 +1,7 @@
 //! Puts the status of the roles together, now and as it changes.
 
 use super::Daemon;
+use crate::control::ControlView;
 use crate::peer::PeerStatus;
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{Problem, RelayStatus, Status};
@@ -23,6 +24,7 @@ impl Daemon {
             party: None,
             control: None,
             relay: self.relay.as_ref().map(|relay| relay.borrow().clone()),
+            server: self.control.as_ref().and_then(ControlView::status),
             problems: self.stopped_roles(),
         };
         if let Some(relay) = &mut status.relay {
@@ -43,7 +45,8 @@ impl Daemon {
     fn stopped_roles(&self) -> Vec<Problem> {
         let peer = self.peer.as_ref().is_some_and(|peer| peer.status.has_changed().is_err());
         let relay = self.relay.as_ref().is_some_and(|relay| relay.has_changed().is_err());
-        [("peer", peer), ("relay", relay)]
+        let control = self.control.as_ref().is_some_and(|control| control.status().is_none());
+        [("control", control), ("peer", peer), ("relay", relay)]
             .into_iter()
             .filter(|(_, stopped)| *stopped)
             .map(|(role, _)| Problem {

@@ -71,9 +71,9 @@ impl Failure {
     }
 }
 
-/// Messages are written as "what happened; what to do".
+/// Messages are written as "what happened; what to do" or "what happened: what to do".
 fn split(message: &str) -> (String, Option<String>) {
-    let parts = message.split_once("; ").or_else(|| message.split_once(". "));
+    let parts = ["; ", ". ", ": "].iter().find_map(|between| message.split_once(between));
     match parts {
         Some((what, fix)) => (what.into(), Some(fix.into())),
         None => (message.into(), None),

@@ -28,6 +28,14 @@ pub(super) fn status(screen: &mut Screen<'_>, status: &Status) {
         ),
         None => {}
     }
+    if let Some(server) = &status.server {
+        let (online, relays) = (server.online, server.relays);
+        fact(
+            screen,
+            "Server",
+            &format!("{}, {online} devices connected, {relays} relays", server.public_url),
+        );
+    }
     if let Some(relay) = &status.relay {
         relay_lines(screen, relay);
     }

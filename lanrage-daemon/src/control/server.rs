@@ -13,6 +13,7 @@ use crate::shutdown::Shutdown;
 use anyhow::{Context as _, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use lanrage_common::api::ServerStatus;
 use lanrage_common::ipam::{SubnetError, is_party_subnet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
@@ -38,13 +39,21 @@ pub struct ControlHandle {
     task: JoinHandle<()>,
 }
 
-/// What the server does now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ControlRoleStatus {
-    /// Devices connected.
-    pub online: usize,
-    /// Relays on the list.
-    pub relays: usize,
+/// Looks at a running server without keeping it running.
+#[derive(Debug, Clone)]
+pub struct ControlView {
+    public_url: String,
+    app: Weak<App>,
+}
+
+impl ControlView {
+    /// What the server does now; absent once it has stopped.
+    pub fn status(&self) -> Option<ServerStatus> {
+        let app = self.app.upgrade()?;
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let (online, relays) = (count(app.hub.online()), count(app.relays.load().relays));
+        Some(ServerStatus { public_url: self.public_url.clone(), online, relays })
+    }
 }
 
 impl ControlHandle {
@@ -57,13 +66,9 @@ impl ControlHandle {
         format!("http://{}", SocketAddr::new(ip, self.listen.port()))
     }
 
-    /// What the server does now.
-    pub fn status(&self) -> ControlRoleStatus {
-        let app = self.app.upgrade();
-        app.map_or(ControlRoleStatus { online: 0, relays: 0 }, |app| ControlRoleStatus {
-            online: app.hub.online(),
-            relays: app.relays.load().relays,
-        })
+    /// For the local API.
+    pub fn view(&self) -> ControlView {
+        ControlView { public_url: self.public_url.clone(), app: self.app.clone() }
     }
 
     /// Waits until the server has stopped and its database is closed.
