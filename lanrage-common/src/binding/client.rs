@@ -62,6 +62,9 @@ pub enum UnboundReason {
     /// Several requests in a row went unanswered.
     #[error("the relay does not answer")]
     NoAnswer,
+    /// The relay has lost its nonces, hence its flows: it was restarted. Followed by [`Output::Bound`] at once.
+    #[error("the relay has forgotten its members")]
+    Forgotten,
     /// The relay said no.
     #[error("the relay refused: {}", .0.as_str())]
     Refused(Refusal),
@@ -272,6 +275,10 @@ impl<R: CryptoRngCore> BindingClient<R> {
     }
 
     fn take_bound(&mut self, mapped: SocketAddr, lifetime: Duration, nonce: Option<String>, now: Instant) {
+        // a live nonce is refused only for another address, or by a relay that has lost its secrets
+        if self.challenges > 0 && self.mapped == Some(mapped) {
+            self.lose(UnboundReason::Forgotten);
+        }
         match self.mapped.replace(mapped) {
             None => self.outputs.push_back(Output::Bound { mapped }),
             Some(old) if old != mapped => self.outputs.push_back(Output::MappedChanged { mapped }),

@@ -204,6 +204,22 @@ fn endless_challenges_are_not_followed() {
 }
 
 #[test]
+fn a_restarted_relay_is_noticed() {
+    let now = start();
+    let mut client = client(now);
+    bind(&mut client, now);
+    client.rebind(now);
+    let (_, request) = sent(&mut client);
+    client.handle_datagram(relay(), &challenge_answer(request.transaction, true, "other"), now);
+    let (_, request) = sent(&mut client);
+    let answer = bound_answer(request.transaction, mapped(), LIFETIME, "n", &KEY);
+    client.handle_datagram(relay(), &answer, now);
+    assert_eq!(client.poll_output(), Some(Output::Unbound { reason: UnboundReason::Forgotten }));
+    assert_eq!(client.poll_output(), Some(Output::Bound { mapped: mapped() }));
+    assert_eq!(client.poll_output(), None);
+}
+
+#[test]
 fn a_refused_ticket_is_replaced() {
     let now = start();
     let mut client = client(now);
