@@ -113,6 +113,9 @@ impl Link {
     ) {
         let (old, had_path) = (self.path, self.path.is_some());
         self.path = path;
+        if path.and_then(|path| path.relay).is_none() {
+            self.shaken_with = None; // a relay that is lost may have lost its flows
+        }
         let Some(path) = path else { return };
         if !self.has_session() {
             if !had_path || old.map(|old| old.endpoint) != Some(path.endpoint) {
