@@ -71,6 +71,6 @@ pub enum Output {
     Solved(&'static str),
     /// The invite does not fit this party: do not join, and show the text.
     WrongSecret(String),
-    /// [`PartyClient::state`] has changed: save it.
+    /// [`super::PartyClient::state`] has changed: save it.
     Save,
 }
