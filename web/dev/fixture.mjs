@@ -109,6 +109,7 @@ const status = () => ({
   device: { name: "Mira", key: "bWlyYQ", fingerprint: "8JbE0bq2n0l6mVYx3s5b1A" },
   ...(joined && { party: party(), control: { url: "http://198.51.100.20:8667", connected: !trouble } }),
   relay: relay(),
+  server: { public_url: "http://198.51.100.20:8667", online: 3, relays: 1 },
   problems: trouble
     ? [
         {

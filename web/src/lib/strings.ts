@@ -147,6 +147,7 @@ export const strings = {
     disconnected: "not connected",
     disconnectedHint: "Who is already connected keeps playing. New members cannot join until it is back.",
   },
+  server: { title: "Control server on this computer", url: "Invite links begin with", online: "Devices connected", relays: "Relays" },
   problems: { title: "Needs your attention", fix: "What to do:" },
   footer: (version: string, roles: string[]) => `LANrage ${version} · ${roles.join(", ")}`,
   device: "This device",

@@ -11,6 +11,7 @@ export interface Status {
   party?: PartyStatus;
   control?: ControlStatus;
   relay?: RelayStatus;
+  server?: ServerStatus;
   problems: Problem[];
 }
 
@@ -70,6 +71,12 @@ export interface LaneStatus {
 export interface ControlStatus {
   url: string;
   connected: boolean;
+}
+
+export interface ServerStatus {
+  public_url: string;
+  online: number;
+  relays: number;
 }
 
 export interface RelayStatus {
