@@ -19,9 +19,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn namespaces() -> BTreeSet<String> {
-    let entries = std::fs::read_dir("/run/netns").map(|dir| dir.flatten().collect()).unwrap_or(Vec::new());
-    let names = entries.into_iter().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| name.starts_with("lr-cmd-")).collect()
+    names_in("/run/netns").into_iter().filter(|name| name.starts_with("lr-cmd-")).collect()
 }
 
 struct Down;
@@ -55,11 +53,12 @@ fn up_status_exec_and_down() {
     assert!(text(&nobody.stderr).contains("ana"), "{}", text(&nobody.stderr));
 
     let state = State::load(LAB).unwrap().unwrap();
-    let stray = Namespace::named("lr-cmd-p1").spawn(Command::new("sleep").arg("600")).unwrap();
-    let stray = Process::with_pid(stray.id()).unwrap();
+    let mut child = Namespace::named("lr-cmd-p1").spawn(Command::new("sleep").arg("600")).unwrap();
+    let stray = Process::with_pid(child.id()).unwrap();
     let kernel_pins = pins();
     assert!(lab(&["down"]).status.success());
     assert!(!stray.is_alive(), "a process that the lab did not start itself survived");
+    child.wait().unwrap();
     assert!(state.processes.values().all(|process| !process.is_alive()));
     assert_eq!(namespaces(), BTreeSet::new());
     assert!(!directory(LAB).exists());
@@ -89,8 +88,12 @@ fn check_status(status: &Value) {
 
 /// Pinned kernel objects, where bpffs is mounted.
 fn pins() -> BTreeSet<String> {
-    let entries = std::fs::read_dir("/sys/fs/bpf").map(|dir| dir.flatten().collect()).unwrap_or(Vec::new());
-    entries.into_iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    names_in("/sys/fs/bpf")
+}
+
+fn names_in(dir: &str) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 #[test]
