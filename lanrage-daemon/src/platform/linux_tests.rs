@@ -1,4 +1,5 @@
 //! The interface on a real kernel, each test in a network namespace of its own. They need root.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use super::*;
 use futures_util::TryStreamExt as _;
