@@ -7,6 +7,7 @@ use super::limits::{Kind, Limits};
 use super::metrics::{Gauges, Metrics};
 use super::relays::Relays;
 use super::{landing, member_socket, relay_socket};
+use crate::shutdown::Shutdown;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -43,6 +44,8 @@ pub(super) struct App {
     pub(super) subnet: Ipv4Net,
     pub(super) relay_token: String,
     pub(super) behind_proxy: bool,
+    /// Ends what would outlive the server.
+    pub(super) shutdown: Shutdown,
 }
 
 pub(super) type SharedApp = Arc<App>;

@@ -32,7 +32,10 @@ pub(super) async fn upgrade(
 async fn serve(app: SharedApp, mut socket: WebSocket, _place: Arc<Place>) {
     let reason = match register(&app, &mut socket).await {
         Ok(registration) => {
-            let reason = listen(&app, &mut socket, &registration).await;
+            let reason = tokio::select! {
+                reason = listen(&app, &mut socket, &registration) => reason,
+                () = app.shutdown.requested() => "the server is stopping: connect again in a moment",
+            };
             app.relays.remove(&registration);
             tracing::info!(relay = registration.name(), reason, "relay gone");
             reason

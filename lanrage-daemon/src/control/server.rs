@@ -106,6 +106,7 @@ pub async fn start(
         subnet: config.subnet,
         relay_token: relay_token.clone(),
         behind_proxy: config.behind_proxy,
+        shutdown: shutdown.clone(),
     });
     let weak = Arc::downgrade(&app);
     let task = tokio::spawn(run(listener, app, writer, lock, shutdown));

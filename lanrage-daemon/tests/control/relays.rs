@@ -116,3 +116,11 @@ async fn a_silent_relay_leaves_the_list() {
     assert!(start.elapsed() > Duration::from_secs(14), "dropped too early");
     drop(relay);
 }
+
+#[tokio::test]
+async fn a_stopping_server_lets_its_relays_go() {
+    let server = Server::start().await;
+    let mut relay = registered(&server, "one").await;
+    server.stop().await;
+    assert!(matches!(event(&mut relay).await, LinkEvent::Disconnected { .. }));
+}
