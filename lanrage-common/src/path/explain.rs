@@ -4,6 +4,7 @@ use super::candidate::CandidateKind;
 use super::pair::{Active, Pair};
 use super::route::Route;
 use super::shared::Shared;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// A death of a path is told for this long.
@@ -60,19 +61,22 @@ impl Pair {
         if !self.schedule.is_slow() {
             return format!("looking for a direct path, {} addresses are being probed", self.directs.len());
         }
-        self.explain_silence(shared).into()
+        self.explain_silence(shared)
     }
 
     /// Nobody answered: what the addresses tell of the routers in between.
-    fn explain_silence(&self, shared: &Shared) -> &'static str {
+    fn explain_silence(&self, shared: &Shared) -> String {
         let own_nat = shared.bindings.values().any(|binding| !shared.local.contains(&binding.mapped));
-        match (own_nat, self.remote.is_behind_nat) {
+        let text = match (own_nat, self.remote.is_behind_nat) {
             _ if self.directs.iter().any(Route::was_answered) => {
                 "direct probes are answered too rarely; it is tried again every minute"
             }
             (true, true) => {
-                "no answer to direct probes yet; both routers probably change ports per destination (symmetric NAT); \
-                 UPnP or IPv6 in either would help"
+                let port = shared.local.first().map_or(0, SocketAddr::port);
+                return format!(
+                    "no answer to direct probes yet; both routers probably change ports per destination \
+                     (symmetric NAT); forwarding UDP port {port} to this device in its router would fix it"
+                );
             }
             (false, true) => {
                 "no answer to direct probes yet; a firewall in front of this device probably drops them; let UDP in"
@@ -81,6 +85,7 @@ impl Pair {
                 "no answer to direct probes yet; a firewall in front of the member probably drops them; let UDP in there"
             }
             (false, false) => "no answer to direct probes yet; a firewall between both probably drops them",
-        }
+        };
+        text.into()
     }
 }

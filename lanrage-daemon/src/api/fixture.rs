@@ -156,7 +156,7 @@ fn member(number: u8, name: &str, path: PathKind) -> MemberStatus {
         path,
         endpoint: relayed.then(|| "203.0.113.7:3478".parse().unwrap()),
         relay: relayed.then(|| "paris".into()),
-        why: "both routers randomise ports; UPnP in either would fix it".into(),
+        why: "both routers randomise ports; a forwarded port in either would fix it".into(),
         rtt_ms: relayed.then_some(23.456),
         jitter_ms: relayed.then_some(1.5),
         loss: relayed.then_some(0.01),

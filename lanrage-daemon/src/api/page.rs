@@ -5,7 +5,7 @@ use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use rust_embed::RustEmbed;
 
-/// A debug build reads the files when they are asked for, a release build carries them.
+/// Every build carries the files.
 #[derive(RustEmbed)]
 #[folder = "../web/dist"]
 #[allow_missing = true]
