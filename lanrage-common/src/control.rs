@@ -27,8 +27,6 @@ use std::sync::Arc;
 
 /// Newest changes that are kept for members that come back; who is further behind gets a snapshot.
 pub const KEPT_CHANGES: u64 = 128;
-/// Characters a signal's base64 body may have: 4 KiB of content.
-pub const MAX_SIGNAL: usize = 5464;
 /// A party's first epoch.
 pub const FIRST_EPOCH: u32 = 1;
 

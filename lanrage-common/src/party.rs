@@ -14,8 +14,8 @@ pub use verify::Refusal;
 use crate::api::Problem;
 use crate::identity::{Device, DeviceKey, Fingerprint, PartySecret, RosterEntry, WgKey};
 use crate::protocol::{
-    Change, ClientMessage, ErrorBody, ErrorCode, MAX_MEMBERS, Member, Membership, Party, RelayInfo,
-    ServerMessage, is_valid_name,
+    Change, ClientMessage, ErrorBody, ErrorCode, MAX_MEMBERS, MAX_SIGNAL, Member, Membership, Party,
+    RelayInfo, ServerMessage, is_valid_name,
 };
 use crate::ticket::TICKET_LEN;
 use crate::time::Now;
@@ -28,8 +28,6 @@ use std::time::{Duration, Instant};
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
 /// Relays that are kept of a list.
 const MAX_RELAYS: usize = 64;
-/// Characters of a signal that are looked at: 4 KiB of base64.
-const MAX_SIGNAL: usize = 4096;
 
 const WRONG_SECRET: &str = "the invite's secret does not open this party: the link is damaged or from before the \
      secret changed; ask the host for a new invite link and join with it";

@@ -29,6 +29,8 @@ pub const MAX_SERVER_MESSAGE: usize = 256 * 1024;
 pub const MAX_NAME: usize = 32;
 /// Seconds an invite lives unless its maker says otherwise.
 pub const DEFAULT_INVITE_LIFE: u64 = 24 * 3600;
+/// Base64 characters a signal's body may have: 4 KiB of content, padded.
+pub const MAX_SIGNAL: usize = 4096usize.div_ceil(3) * 4;
 /// Members one party may have.
 pub const MAX_MEMBERS: usize = 254;
 
@@ -232,7 +234,7 @@ pub enum ClientMessage {
         party: PartyId,
         /// To whom.
         to: WgKey,
-        /// Base64; sealed end to end, at most 4 KiB.
+        /// Sealed end to end; at most [`MAX_SIGNAL`] characters of base64.
         body: String,
     },
     /// Asks for a relay ticket.

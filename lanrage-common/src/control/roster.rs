@@ -1,8 +1,8 @@
 //! Who is connected, what they published, and what everybody hears of it.
 
-use super::{Caller, ConnId, ControlParty, MAX_SIGNAL, Output, Record, Seat, StoredSeat, bad_name, refusal};
+use super::{Caller, ConnId, ControlParty, Output, Record, Seat, StoredSeat, bad_name, refusal};
 use crate::identity::{DeviceKey, WgKey};
-use crate::protocol::{Change, ErrorBody, ErrorCode, Member, ServerMessage, is_valid_name};
+use crate::protocol::{Change, ErrorBody, ErrorCode, MAX_SIGNAL, Member, ServerMessage, is_valid_name};
 use std::sync::Arc;
 
 impl ControlParty {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::identity::{Device, PartySecret, RosterEntry};
-use crate::protocol::{CreateInvite, MAX_MEMBERS};
+use crate::protocol::{CreateInvite, MAX_MEMBERS, MAX_SIGNAL};
 use rand_core::OsRng;
 use std::time::Instant;
 
@@ -262,6 +262,7 @@ fn signals_reach_connected_members_only() {
     from_host(&mut world, "aGk=").unwrap();
     let expected = ServerMessage::Signal { party: ID, from: host.wg_key(), body: "aGk=".into() };
     assert_eq!(world.sent(), [(2, expected)]);
+    from_host(&mut world, &"a".repeat(MAX_SIGNAL)).unwrap();
     assert_eq!(code_of(from_host(&mut world, &"a".repeat(MAX_SIGNAL + 1))), ErrorCode::BadRequest);
     assert_eq!(code_of(from_host(&mut world, "not base64!")), ErrorCode::BadRequest);
 }

@@ -318,9 +318,10 @@ fn signals_and_tickets_pass_only_when_well_formed() {
     let mut client = world.joined();
     let signal = |from, body: String| ServerMessage::Signal { party: PARTY, from, body };
     client.handle_server_message(signal(WgKey([1; 32]), "AA==".into()), now());
-    client.handle_server_message(signal(world.friend.wg_key(), "A".repeat(5000)), now());
-    client.handle_server_message(signal(world.friend.wg_key(), "AA==".into()), now());
-    let expected = Output::Signal { from: world.friend.wg_key(), body: "AA==".into() };
+    client.handle_server_message(signal(world.friend.wg_key(), "A".repeat(MAX_SIGNAL + 1)), now());
+    let largest = "A".repeat(MAX_SIGNAL);
+    client.handle_server_message(signal(world.friend.wg_key(), largest.clone()), now());
+    let expected = Output::Signal { from: world.friend.wg_key(), body: largest };
     assert_eq!((drain(&mut client), refused(&client, "signal_refused")), (vec![expected], 2));
 
     let ticket = |ticket: &[u8], key: &[u8]| ServerMessage::Ticket {

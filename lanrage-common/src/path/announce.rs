@@ -14,6 +14,7 @@
 
 use super::candidate::{Candidate, CandidateKind};
 use super::probe::{address_from_bytes, address_to_bytes};
+use crate::protocol::MAX_SIGNAL;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
@@ -26,7 +27,6 @@ pub const MAX_RELAYS: usize = 8;
 
 const VERSION: u8 = 1;
 const NONCE: usize = 12;
-const MAX_BODY: usize = 4096;
 const RTT_UNKNOWN: u16 = u16::MAX;
 
 /// What a member tells another about how to reach it.
@@ -58,7 +58,7 @@ impl Announcement {
 
     /// Opens a signal's body; `None` when it is malformed, of another version or not authentic.
     pub fn open(body: &str, key: &[u8; 32]) -> Option<Self> {
-        if body.len() > MAX_BODY {
+        if body.len() > MAX_SIGNAL {
             return None;
         }
         let bytes = STANDARD.decode(body).ok()?;
@@ -192,7 +192,7 @@ mod tests {
         let mut large = announcement();
         large.relays = vec![("n".repeat(255), None); MAX_RELAYS];
         large.candidates = large.candidates.repeat(5);
-        assert!(large.seal(&KEY, [1; 12]).len() <= MAX_BODY);
+        assert!(large.seal(&KEY, [1; 12]).len() <= MAX_SIGNAL);
     }
 
     proptest! {
