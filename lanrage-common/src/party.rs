@@ -12,7 +12,7 @@ pub use output::{Output, PartyState};
 pub use verify::Refusal;
 
 use crate::api::Problem;
-use crate::identity::{Device, DeviceKey, Fingerprint, PartySecret, RosterEntry, WgKey};
+use crate::identity::{Device, DeviceKey, Fingerprint, PartyId, PartySecret, RosterEntry, WgKey};
 use crate::protocol::{
     Change, ClientMessage, ErrorBody, ErrorCode, MAX_MEMBERS, MAX_SIGNAL, Member, Membership, Party,
     RelayInfo, ServerMessage, is_valid_name,
@@ -46,6 +46,8 @@ pub struct PartyClient {
     online: BTreeSet<DeviceKey>,
     refused: BTreeMap<&'static str, u64>,
     snapshot_due: Option<Instant>,
+    /// The server has taken this connection's hello: what it does not find from then on is not the party.
+    hello_taken: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -74,6 +76,7 @@ impl PartyClient {
             online: BTreeSet::new(),
             refused: BTreeMap::new(),
             snapshot_due: None,
+            hello_taken: false,
             outputs: VecDeque::new(),
         };
         client.adopt_cache(state);
@@ -100,6 +103,7 @@ impl PartyClient {
 
     /// The link to the control server is up and logged in.
     pub fn handle_connected(&mut self, now: Now) {
+        self.hello_taken = false;
         self.send_hello(self.state.seq, now);
     }
 
@@ -111,6 +115,7 @@ impl PartyClient {
     /// A message from the control server; those about other parties are ignored.
     pub fn handle_server_message(&mut self, message: ServerMessage, now: Now) {
         let id = self.party().id;
+        self.hello_taken |= is_sent_to_members_of(&id, &message);
         match message {
             ServerMessage::Snapshot { party, seq, members, online } if party.id == id => {
                 self.handle_snapshot(party, seq, members, online, now);
@@ -332,6 +337,8 @@ impl PartyClient {
         let fix = match error.code {
             // it passes by itself, and asking again is what the timers do
             ErrorCode::RateLimited => return self.count("rate_limited"),
+            // a member that a signal was for, or a ticket's relay, is gone: the roster and the relay list tell that
+            ErrorCode::NotFound if self.hello_taken => return self.count("not_found"),
             ErrorCode::NotFound | ErrorCode::Forbidden => {
                 "ask the host for a new invite link; members that are connected stay connected"
             }
@@ -366,6 +373,15 @@ impl PartyClient {
         if !self.outputs.contains(&Output::Save) {
             self.outputs.push_back(Output::Save);
         }
+    }
+}
+
+/// Whether the server sends such a message only to who has said hello for the party.
+fn is_sent_to_members_of(id: &PartyId, message: &ServerMessage) -> bool {
+    match message {
+        ServerMessage::Snapshot { party, .. } => party.id == *id,
+        ServerMessage::Delta { party, .. } | ServerMessage::Presence { party, .. } => party == id,
+        _ => false,
     }
 }
 

@@ -40,7 +40,7 @@ impl ControlParty {
         self.announce(*device, conn, false);
     }
 
-    /// Passes a sealed body on to the connected member with tunnel key `to`.
+    /// Passes a sealed body on to the member with tunnel key `to`; while that one is not connected, it is dropped.
     pub fn handle_signal(
         &mut self,
         caller: &Caller,
@@ -58,14 +58,15 @@ impl ControlParty {
                 "a signal's body is at most 4 KiB, written as base64",
             ));
         }
-        let target = self.seats.values().find(|seat| seat.wg == *to);
-        let Some(target) = target.and_then(|seat| seat.conn) else {
+        let Some(seat) = self.seats.values().find(|seat| seat.wg == *to) else {
             return Err(refusal(
                 ErrorCode::NotFound,
-                "that member is not connected now: try again when it is",
+                "no member of this party has that tunnel key: it has left, or has a newer key",
             ));
         };
-        self.send(target, ServerMessage::Signal { party: self.party.id, from: caller.wg, body });
+        if let Some(target) = seat.conn {
+            self.send(target, ServerMessage::Signal { party: self.party.id, from: caller.wg, body });
+        }
         Ok(())
     }
 

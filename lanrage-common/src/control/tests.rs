@@ -254,7 +254,12 @@ fn signals_reach_connected_members_only() {
     let from_host = |world: &mut World, body: &str| {
         world.party.handle_signal(&caller(&host), ConnId(1), &ana.wg_key(), body.into())
     };
-    assert_eq!(code_of(from_host(&mut world, "aGk=")), ErrorCode::NotFound);
+    world.sent();
+    from_host(&mut world, "aGk=").unwrap();
+    assert_eq!(world.sent(), [], "being away is no error of the sender");
+    let stranger = WgKey([9; 32]);
+    let lost = world.party.handle_signal(&caller(&host), ConnId(1), &stranger, "aGk=".into());
+    assert_eq!(code_of(lost), ErrorCode::NotFound);
     let early = world.party.handle_signal(&caller(&ana), ConnId(2), &host.wg_key(), "aGk=".into());
     assert_eq!(code_of(early), ErrorCode::Forbidden);
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::identity::{PartyId, Signature};
+use crate::identity::Signature;
 use proptest::prelude::*;
 use rand_core::OsRng;
 use std::net::Ipv4Addr;
@@ -381,6 +381,34 @@ fn the_own_entry_is_never_a_member_and_refusals_are_told() {
         codes
             .iter()
             .all(|code| outputs.iter().any(|o| matches!(o, Output::Solved(solved) if solved == code)))
+    );
+}
+
+#[test]
+fn what_is_not_found_is_a_problem_only_as_the_answer_to_a_hello() {
+    let world = World::new();
+    let mut client = world.joined();
+    let missing = || {
+        let error = ErrorBody { code: ErrorCode::NotFound, message: "not found".into() };
+        ServerMessage::Error { party: Some(PARTY), error }
+    };
+    client.handle_server_message(missing(), now());
+    assert_eq!((drain(&mut client), refused(&client, "not_found")), (vec![], 1));
+
+    client.handle_disconnected();
+    client.handle_connected(now());
+    drain(&mut client);
+    client.handle_server_message(missing(), now());
+    let outputs = drain(&mut client);
+    assert!(matches!(&outputs[..], [Output::Problem(p)] if p.code == "control_refused"), "{outputs:?}");
+
+    let device = world.me.key();
+    client.handle_server_message(ServerMessage::Presence { party: PARTY, device, online: true }, now());
+    client.handle_server_message(missing(), now());
+    assert_eq!(
+        (drain(&mut client), refused(&client, "not_found")),
+        (vec![], 2),
+        "a hello without a snapshot"
     );
 }
 
