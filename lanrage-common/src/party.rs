@@ -324,6 +324,9 @@ impl PartyClient {
     }
 
     fn handle_ticket(&mut self, relay: String, ticket: &str, session_key: &str, expires_in: u64) {
+        if !self.state.relays.iter().any(|known| known.name == relay) {
+            return self.count("ticket_unknown_relay");
+        }
         let ticket = STANDARD.decode(ticket).ok().filter(|ticket| ticket.len() == TICKET_LEN);
         let session_key = STANDARD.decode(session_key).ok().and_then(|key| key.try_into().ok());
         let (Some(ticket), Some(session_key)) = (ticket, session_key) else {

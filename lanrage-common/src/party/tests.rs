@@ -331,6 +331,12 @@ fn signals_and_tickets_pass_only_when_well_formed() {
         session_key: STANDARD.encode(key),
         expires_in: 600,
     };
+    client.handle_server_message(ticket(&[0; TICKET_LEN], &[0; 32]), now());
+    assert_eq!((drain(&mut client), refused(&client, "ticket_unknown_relay")), (vec![], 1));
+    let addresses = vec!["192.0.2.1:3478".parse().unwrap()];
+    let home = RelayInfo { name: "home".into(), addresses, region: String::new() };
+    client.handle_server_message(ServerMessage::Relays { relays: vec![home] }, now());
+    drain(&mut client);
     client.handle_server_message(ticket(&[0; TICKET_LEN], &[0; 31]), now());
     client.handle_server_message(ticket(&[0; TICKET_LEN - 1], &[0; 32]), now());
     client.handle_server_message(ticket(&[0; TICKET_LEN], &[0; 32]), now());
