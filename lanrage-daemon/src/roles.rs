@@ -7,10 +7,12 @@ mod privileges;
 use crate::api::{self, Daemon, Listeners, Token};
 use crate::config::{Config, Role};
 use crate::control::{self, ControlHandle};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{self, Shutdown, ShutdownTrigger};
 use crate::{peer, relay};
+use anyhow::anyhow;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// How long roles may take to clean up when the daemon stops.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -22,25 +24,55 @@ struct Started {
     control: Option<ControlHandle>,
 }
 
-/// Runs `config.role` until `shutdown`. Errors are meant to be shown to a person as they are.
+impl Started {
+    /// Waits for the first role that ends, and names it. Cancel safe.
+    async fn ended(&mut self) -> &'static str {
+        let Self { daemon: Daemon { peer, relay, .. }, control } = self;
+        tokio::select! {
+            () = or_never(control.as_mut().map(ControlHandle::ended)) => "control server",
+            () = or_never(relay.as_mut().map(closed)) => "relay",
+            () = or_never(peer.as_mut().map(|peer| closed(&mut peer.status))) => "peer",
+        }
+    }
+}
+
+/// Runs `config.role` until `shutdown`, or until a part of it ends by itself, which is an error. Errors are meant to be shown to a person as they are.
 pub async fn run(mut config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     privileges::prepare_state_dir(&config.state_dir)?;
     let listeners = Listeners::bind(&config).await?;
     privileges::check(config.role, &config)?;
     let token = Token::load_or_create(&config.state_dir)?;
-    let started = start(&mut config, &shutdown).await?;
+    let (trigger, stop) = shutdown::channel();
+    let mut started = start(&mut config, &stop).await?;
     let ui = listeners.ui_address();
     let roles = started.daemon.roles.join(" ");
-    let serving = api::serve(listeners, started.daemon.clone(), token, shutdown);
+    let serving = api::serve(listeners, started.daemon.clone(), token, stop);
     notify::ready();
     tracing::info!(roles, socket = %config.socket.display(), %ui, "ready; `lanrage ui` prints the link");
 
-    let result = serving.await?;
+    let result = until_stop(&mut started, serving, trigger, &shutdown).await;
     notify::stopping();
     if tokio::time::timeout(GOODBYE, stopped(started)).await.is_err() {
         tracing::warn!("a role did not stop within {} s; ending anyway", GOODBYE.as_secs());
     }
     result
+}
+
+/// Waits for `shutdown`, or for a role or the local API to end by itself. Then everything is asked to stop, by `trigger`.
+async fn until_stop(
+    started: &mut Started,
+    mut serving: JoinHandle<anyhow::Result<()>>,
+    trigger: ShutdownTrigger,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let result = tokio::select! {
+        () = shutdown.requested() => Ok(()),
+        role = started.ended() => Err(anyhow!("the {role} stopped unexpectedly: see the log above")),
+        served = &mut serving => return served?,
+    };
+    trigger.request();
+    let served = serving.await?;
+    result.and(served)
 }
 
 /// Starts what the role consists of, in the order in which they need each other.
@@ -98,4 +130,53 @@ async fn stopped(started: Started) {
 
 async fn closed<T>(watched: &mut watch::Receiver<T>) {
     while watched.changed().await.is_ok() {}
+}
+
+/// Waits for a role's end; for ever, when the role does not run here.
+async fn or_never(end: Option<impl Future<Output = ()>>) {
+    match end {
+        Some(end) => end.await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::fixture::relay_status;
+    use lanrage_common::api::RelayStatus;
+
+    /// A relay, and a local API that serves until it is asked to stop.
+    fn parts() -> (Started, watch::Sender<RelayStatus>, JoinHandle<anyhow::Result<()>>, ShutdownTrigger) {
+        let (role, relay) = watch::channel(relay_status());
+        let daemon =
+            Daemon { roles: Vec::new(), problems: Vec::new(), peer: None, relay: Some(relay), control: None };
+        let (trigger, stop) = shutdown::channel();
+        let serving = tokio::spawn(async move {
+            stop.requested().await;
+            Ok(())
+        });
+        (Started { daemon, control: None }, role, serving, trigger)
+    }
+
+    #[tokio::test]
+    async fn a_role_that_ends_by_itself_ends_the_daemon_with_an_error() {
+        let (mut started, role, serving, trigger) = parts();
+        let (_asker, shutdown) = shutdown::channel();
+        role.send_replace(relay_status());
+        drop(role);
+        let error = until_stop(&mut started, serving, trigger, &shutdown).await.unwrap_err();
+        assert_eq!(error.to_string(), "the relay stopped unexpectedly: see the log above");
+        stopped(started).await;
+    }
+
+    #[tokio::test]
+    async fn a_request_to_stop_is_no_error() {
+        let (mut started, role, serving, trigger) = parts();
+        let (asker, shutdown) = shutdown::channel();
+        asker.request();
+        until_stop(&mut started, serving, trigger, &shutdown).await.unwrap();
+        drop(role);
+        stopped(started).await;
+    }
 }

@@ -36,7 +36,7 @@ pub struct ControlHandle {
     /// What relays must present.
     pub relay_token: String,
     app: Weak<App>,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
 }
 
 /// Looks at a running server without keeping it running.
@@ -72,10 +72,17 @@ impl ControlHandle {
     }
 
     /// Waits until the server has stopped and its database is closed.
-    pub async fn stopped(self) {
-        if let Err(error) = self.task.await {
+    pub async fn stopped(mut self) {
+        self.ended().await;
+    }
+
+    /// Waits until the server has ended, asked to or not. Cancel safe; returns at once when it already had.
+    pub(crate) async fn ended(&mut self) {
+        let Some(task) = &mut self.task else { return };
+        if let Err(error) = task.await {
             tracing::error!(%error, "the control server failed");
         }
+        self.task = None;
     }
 }
 
@@ -111,7 +118,7 @@ pub async fn start(
     let weak = Arc::downgrade(&app);
     let task = tokio::spawn(run(listener, app, writer, lock, shutdown));
     tracing::info!(%listen, public_url, "control server ready");
-    Ok(ControlHandle { public_url, listen, relay_token, app: weak, task })
+    Ok(ControlHandle { public_url, listen, relay_token, app: weak, task: Some(task) })
 }
 
 async fn run(listener: TcpListener, app: Arc<App>, writer: JoinHandle<()>, lock: File, shutdown: Shutdown) {
