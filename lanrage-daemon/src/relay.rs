@@ -49,6 +49,8 @@ pub async fn start(
     let public = config.public_address.unwrap_or_else(|| {
         addresses::outside_address(SocketAddr::V4(bound), addresses::default_route_source())
     });
+    let guessed = config.public_address.is_none() && listen.ip().is_unspecified();
+    let address_problem = guessed.then(|| addresses::private_relay_address(public)).flatten();
     let info = RelayInfo { name: name(config), addresses: vec![public], region: config.region.clone() };
     let registration = Registration::open(config, state_dir, info, &ticket_key)?;
     let datapath = Datapath::open(config, bound).await;
@@ -56,7 +58,7 @@ pub async fn start(
     let own = vec![SocketAddr::V4(bound), public];
     let server = RelayServer::new(ticket_key, own, limits, OsRng, run::now());
     announce(bound, public, &datapath);
-    Ok(run::spawn(run::Parts { socket, server, datapath, registration, public, shutdown }))
+    Ok(run::spawn(run::Parts { socket, server, datapath, registration, public, address_problem, shutdown }))
 }
 
 fn ipv4_only(listen: SocketAddr) -> anyhow::Result<SocketAddrV4> {

@@ -5,7 +5,7 @@ use super::registration::{HEARTBEAT, Registration};
 use super::status::{self, Counts, narrow};
 use crate::datapath::{Datapath, InstallError};
 use crate::shutdown::Shutdown;
-use lanrage_common::api::RelayStatus;
+use lanrage_common::api::{Problem, RelayStatus};
 use lanrage_common::relay::{Flow, Output, RelayServer, Target};
 use lanrage_common::time::Now;
 use std::io::{self, ErrorKind};
@@ -36,12 +36,17 @@ pub(super) struct Parts {
     pub(super) datapath: Datapath,
     pub(super) registration: Registration,
     pub(super) public: SocketAddr,
+    /// What is wrong with a guessed `public`.
+    pub(super) address_problem: Option<Problem>,
     pub(super) shutdown: Shutdown,
 }
 
 impl Parts {
     fn describe(&self, counts: Counts) -> RelayStatus {
-        status::describe(self.public, &self.server, &self.datapath, &self.registration, counts)
+        let Self { public, server, datapath, registration, .. } = self;
+        let mut status = status::describe(*public, server, datapath, registration, counts);
+        status.problems.extend(self.address_problem.clone());
+        status
     }
 }
 

@@ -13,12 +13,11 @@ pub(crate) fn default_route_source() -> Option<IpAddr> {
     (!source.is_unspecified()).then_some(source)
 }
 
-/// Fills in `control.public_url` and `relay.public_address`, and says what friends outside would stumble over.
+/// Fills in `control.public_url`, and says what friends outside would stumble over. The relay guesses for itself.
 pub(super) fn complete(config: &mut Config, source: Option<IpAddr>) -> Vec<Problem> {
     let guessed = config.control.public_url.is_none();
     let control = outside_address(config.control.listen, source);
     config.control.public_url.get_or_insert_with(|| format!("http://{control}"));
-    config.relay.public_address.get_or_insert_with(|| outside_address(config.relay.listen, source));
     if guessed { private_address(control, config).into_iter().collect() } else { Vec::new() }
 }
 
@@ -33,12 +32,7 @@ pub(crate) fn outside_address(listen: SocketAddr, source: Option<IpAddr>) -> Soc
 }
 
 fn private_address(control: SocketAddr, config: &Config) -> Option<Problem> {
-    let IpAddr::V4(ip) = control.ip() else { return None };
-    let reach = match ip {
-        ip if ip.is_loopback() => "this machine only",
-        ip if ip.is_private() || ip.is_link_local() || is_shared(ip) => "the local network only",
-        _ => return None,
-    };
+    let reach = limited_reach(control)?;
     let (tcp, udp) = (config.control.listen.port(), config.relay.listen.port());
     Some(Problem {
         code: "public_address_private".into(),
@@ -48,6 +42,26 @@ fn private_address(control: SocketAddr, config: &Config) -> Option<Problem> {
              \"http://PUBLIC-ADDRESS:{tcp}\" and relay.public_address = \"PUBLIC-ADDRESS:{udp}\""
         ),
     })
+}
+
+/// What members elsewhere would stumble over, when the relay's address is this guess.
+pub(crate) fn private_relay_address(public: SocketAddr) -> Option<Problem> {
+    let reach = limited_reach(public)?;
+    Some(Problem {
+        code: "relay_address_private".into(),
+        message: format!("members are told to reach the relay at {public}, which works in {reach}"),
+        fix: "set relay.public_address to the address your friends reach".into(),
+    })
+}
+
+/// From where an address can be reached, unless from everywhere.
+fn limited_reach(address: SocketAddr) -> Option<&'static str> {
+    let IpAddr::V4(ip) = address.ip() else { return None };
+    match ip {
+        ip if ip.is_loopback() => Some("this machine only"),
+        ip if ip.is_private() || ip.is_link_local() || is_shared(ip) => Some("the local network only"),
+        _ => None,
+    }
 }
 
 /// Carrier-grade NAT (RFC 6598).
@@ -69,8 +83,8 @@ mod tests {
     fn a_public_source_is_used_without_complaint() {
         let (config, problems) = completed(Some("203.0.113.7"));
         assert_eq!(config.control.public_url.as_deref(), Some("http://203.0.113.7:8667"));
-        assert_eq!(config.relay.public_address, Some("203.0.113.7:3478".parse().unwrap()));
         assert_eq!(problems, []);
+        assert_eq!(private_relay_address("203.0.113.7:3478".parse().unwrap()), None);
     }
 
     #[test]
@@ -82,6 +96,11 @@ mod tests {
         ] {
             let (_, problems) = completed(source);
             assert!(problems[0].message.contains(reach), "{problems:?}");
+            let relay = outside_address(Config::default().relay.listen, source.map(|ip| ip.parse().unwrap()));
+            let problem = private_relay_address(relay).unwrap();
+            assert_eq!(problem.code, "relay_address_private");
+            assert!(problem.message.contains(&relay.to_string()), "{}", problem.message);
+            assert!(problem.message.contains(reach), "{}", problem.message);
         }
     }
 

@@ -124,3 +124,25 @@ async fn a_wrong_token_is_a_problem_that_says_where_the_right_one_is() {
     assert!(problem.message.contains("token is wrong"), "{}", problem.message);
     assert!(problem.fix.contains("/var/lib/lanrage/relay-token"), "{}", problem.fix);
 }
+
+#[tokio::test]
+async fn only_a_guessed_address_is_a_problem() {
+    let state = TempDir::new().unwrap();
+    let guessed = RelayConfig {
+        listen: "0.0.0.0:0".parse().unwrap(),
+        control: Some("http://127.0.0.1:9".into()),
+        token: Some("token".into()),
+        mode: RelayModeChoice::Userspace,
+        ..RelayConfig::default()
+    };
+    let bound = RelayConfig { listen: "127.0.0.1:0".parse().unwrap(), ..guessed.clone() };
+    let told = RelayConfig { public_address: Some("127.0.0.1:3478".parse().unwrap()), ..guessed.clone() };
+    for (config, is_guessed) in [(guessed, true), (bound, false), (told, false)] {
+        let (_trigger, shutdown) = shutdown::channel();
+        let handle = start(&config, state.path(), shutdown).await.unwrap();
+        let status = handle.status.borrow().clone();
+        let shown = status.problems.into_iter().find(|problem| problem.code == "relay_address_private");
+        let wanted = is_guessed.then(|| addresses::private_relay_address(status.addresses[0])).flatten();
+        assert_eq!(shown, wanted);
+    }
+}
