@@ -23,7 +23,8 @@ const REFRESH_JITTER: Duration = Duration::from_secs(5);
 const REFUSED_RETRY: Duration = Duration::from_secs(5);
 /// Half of a ticket's life: time for the next one.
 const TICKET_HALF_LIFE: Duration = Duration::from_secs(MAX_TICKET_LIFE / 2);
-/// How often an unanswered [`Output::NeedTicket`] is repeated.
+/// How often an unanswered [`Output::NeedTicket`] is repeated, and the pause before one when the ticket it brought was
+/// refused too: with skewed clocks every ticket is.
 const TICKET_RETRY: Duration = Duration::from_secs(5);
 const RTT_SAMPLES: usize = 9;
 
@@ -98,6 +99,8 @@ pub struct BindingClient<R = OsRng> {
     /// When to transmit next: retransmission, refresh or retry after a refusal.
     next_send: Option<Instant>,
     next_ticket: Option<Instant>,
+    /// When a ticket was last asked for.
+    asked_ticket: Option<Instant>,
     rtts: VecDeque<Duration>,
     outputs: VecDeque<Output>,
 }
@@ -117,6 +120,7 @@ impl<R: CryptoRngCore> BindingClient<R> {
             expires: None,
             next_send: None,
             next_ticket: None,
+            asked_ticket: None,
             rtts: VecDeque::new(),
             outputs: VecDeque::from([Output::NeedTicket]),
         }
@@ -208,8 +212,7 @@ impl<R: CryptoRngCore> BindingClient<R> {
     pub fn handle_timeout(&mut self, now: Now) {
         let now = now.instant;
         if self.next_ticket.is_some_and(|at| at <= now) {
-            self.next_ticket = Some(now + TICKET_RETRY);
-            self.outputs.push_back(Output::NeedTicket);
+            self.ask_for_ticket(now);
         }
         if self.expires.is_some_and(|at| at <= now) {
             self.lose(UnboundReason::NoAnswer);
@@ -308,11 +311,19 @@ impl<R: CryptoRngCore> BindingClient<R> {
         if refusal.needs_ticket() {
             self.credentials = None;
             self.next_send = None;
-            self.next_ticket = Some(now + TICKET_RETRY);
-            self.outputs.push_back(Output::NeedTicket);
+            match self.asked_ticket {
+                Some(at) if now < at + TICKET_RETRY => self.next_ticket = Some(now + TICKET_RETRY),
+                _ => self.ask_for_ticket(now),
+            }
         } else {
             self.next_send = Some(now + REFUSED_RETRY);
         }
+    }
+
+    fn ask_for_ticket(&mut self, now: Instant) {
+        self.asked_ticket = Some(now);
+        self.next_ticket = Some(now + TICKET_RETRY);
+        self.outputs.push_back(Output::NeedTicket);
     }
 
     /// Reports a reason once until bound again.

@@ -239,6 +239,37 @@ fn a_refused_ticket_is_replaced() {
 }
 
 #[test]
+fn a_relay_that_refuses_every_ticket_is_not_asked_at_its_speed() {
+    let mut now = start();
+    let end = now.instant + Duration::from_secs(20);
+    let mut client = client(now);
+    let mut asked = vec![];
+    while now.instant < end {
+        while let Some(output) = client.poll_output() {
+            match output {
+                Output::NeedTicket => {
+                    asked.push(now.instant);
+                    client.set_ticket(vec![6; 141], KEY, now);
+                }
+                Output::Transmit { payload, .. } => {
+                    let Some(Request::Bind(request)) = parse_request(&payload) else { panic!("not a Bind") };
+                    now = now.after(Duration::from_millis(20));
+                    let refusal = refusal_answer(request.transaction, Refusal::TicketExpired, None);
+                    client.handle_datagram(relay(), &refusal, now);
+                }
+                _ => {}
+            }
+            assert!(asked.len() <= 5, "tickets are asked for without a pause");
+        }
+        let due = client.poll_timeout().expect("the client goes on trying");
+        now = now.after(due.saturating_duration_since(now.instant));
+        client.handle_timeout(now);
+    }
+    assert!(asked.len() >= 4, "the client goes on trying: {}", asked.len());
+    assert!(asked.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_secs(5)));
+}
+
+#[test]
 fn a_ticket_is_renewed_at_half_its_life() {
     let mut now = start();
     let mut client = client(now);
