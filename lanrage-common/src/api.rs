@@ -8,6 +8,7 @@
 //! | `POST /api/v1/party/join` | [`JoinRequest`] → [`Status`] |
 //! | `POST /api/v1/party/leave` | → [`Status`] |
 //! | `POST /api/v1/party/invite` | [`InviteRequest`] → [`InviteAnswer`] |
+//! | `POST /api/v1/party/revoke` | [`RevokeRequest`] → [`Status`] |
 //! | `POST /api/v1/up`, `POST /api/v1/down` | → [`Status`] |
 //! | `POST /api/v1/ping` | [`PingRequest`] → [`PingAnswer`] |
 //! | `POST /api/v1/ui` | → [`UiAnswer`]; on the Unix socket only, because the answer holds the token |
@@ -265,6 +266,14 @@ pub struct InviteRequest {
     /// See [`crate::protocol::CreateInvite`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses: Option<u32>,
+}
+
+/// Takes an invite back: nobody else can join by it; who has joined stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    /// The whole invite link.
+    pub invite: String,
 }
 
 /// A fresh invite.

@@ -16,7 +16,7 @@ use crate::config::PeerConfig;
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{
     ControlStatus, CreatePartyRequest, DeviceStatus, InviteAnswer, InviteRequest, JoinRequest, PartyStatus,
-    PingAnswer, PingRequest, Problem,
+    PingAnswer, PingRequest, Problem, RevokeRequest,
 };
 use lanrage_common::protocol::ErrorBody;
 use std::path::Path;
@@ -53,6 +53,8 @@ pub enum PeerCommand {
     Leave(Reply<()>),
     /// Makes an invite.
     Invite(InviteRequest, Reply<InviteAnswer>),
+    /// Takes an invite back.
+    Revoke(RevokeRequest, Reply<()>),
     /// Brings the tunnel up.
     Up(Reply<()>),
     /// Takes the tunnel down; the membership stays.

@@ -43,6 +43,11 @@ fn bad_invites_are_refused_with_a_reason() {
     assert!(text.contains("used"), "{text}");
     assert!(!is_in_party(&lab, 3));
 
+    let revoked = lab.invite(Role::Peer(1), &[]).unwrap();
+    lab.lanrage_output(Role::Peer(2), &["invite", "--revoke", &revoked]).unwrap();
+    let text = refusal(&lab, 3, &revoked);
+    assert!(text.contains("taken back") || text.contains("revoked"), "{text}");
+
     std::thread::sleep(Duration::from_secs(62).saturating_sub(made.elapsed()));
     let text = refusal(&lab, 3, &short);
     assert!(text.contains("expired") || text.contains("past"), "{text}");

@@ -91,6 +91,7 @@ async fn play_peer(
             }
             PeerCommand::CreateParty(_, reply) => reply.send(Ok(invite(None))).is_ok(),
             PeerCommand::Invite(request, reply) => reply.send(Ok(invite(request.uses))).is_ok(),
+            PeerCommand::Revoke(_, reply) => reply.send(Ok(())).is_ok(),
             PeerCommand::Ping(request, reply) => reply.send(pong(&request.member, request.count)).is_ok(),
         };
     }

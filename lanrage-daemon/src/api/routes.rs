@@ -13,7 +13,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use lanrage_common::api::{
-    CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingRequest, Status, UiAnswer,
+    CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingRequest, RevokeRequest,
+    Status, UiAnswer,
 };
 use lanrage_common::invite::Invite;
 use lanrage_common::protocol::{ErrorCode, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, is_valid_name};
@@ -54,6 +55,7 @@ fn common() -> Router<Arc<Shared>> {
         .route("/api/v1/party/join", post(join))
         .route("/api/v1/party/leave", post(leave))
         .route("/api/v1/party/invite", post(invite))
+        .route("/api/v1/party/revoke", post(revoke))
         .route("/api/v1/up", post(up))
         .route("/api/v1/down", post(down))
         .route("/api/v1/ping", post(ping))
@@ -135,6 +137,12 @@ async fn invite(State(shared): App, Body(request): Body<InviteRequest>) -> Answe
         return Err(Refusal::bad_request(format!("an invite has 1 to {MAX_MEMBERS} uses")));
     }
     shared.ask(COMMAND, |reply| PeerCommand::Invite(request, reply)).await.map(Json)
+}
+
+async fn revoke(State(shared): App, Body(request): Body<RevokeRequest>) -> Answer<Status> {
+    request.invite.parse::<Invite>().map_err(|error| Refusal::bad_request(error.to_string()))?;
+    shared.ask(COMMAND, |reply| PeerCommand::Revoke(request, reply)).await?;
+    Ok(Json(shared.daemon.status()))
 }
 
 async fn up(State(shared): App) -> Answer<Status> {

@@ -99,6 +99,9 @@ pub struct Invite {
     /// How many devices may use it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=254))]
     pub uses: Option<u32>,
+    /// Take this invite back instead of making one; who has joined by it stays.
+    #[arg(long, value_name = "LINK", conflicts_with_all = ["expires", "uses"])]
+    pub revoke: Option<String>,
 }
 
 /// Looking at the configuration.

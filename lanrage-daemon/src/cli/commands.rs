@@ -6,8 +6,8 @@ use super::failure::Failure;
 use super::screen::Screen;
 use super::{local, show};
 use lanrage_common::api::{
-    CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply, PingRequest, Status,
-    UiAnswer,
+    CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply, PingRequest,
+    RevokeRequest, Status, UiAnswer,
 };
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -104,9 +104,18 @@ impl Session<'_, '_> {
     }
 
     async fn invite(&mut self, invite: Invite) -> Result<u8, Failure> {
+        if let Some(link) = invite.revoke {
+            return self.revoke(link).await;
+        }
         let request = InviteRequest { expires_in: invite.expires, uses: invite.uses };
         let answer = self.client.send::<InviteAnswer>("/api/v1/party/invite", &request).await?;
         self.finish(&answer, |screen, invite| show::invite(screen, invite, unix_now()))
+    }
+
+    async fn revoke(&mut self, link: String) -> Result<u8, Failure> {
+        let request = RevokeRequest { invite: link.trim().into() };
+        let answer = self.client.send::<Status>("/api/v1/party/revoke", &request).await?;
+        self.finish(&answer, |screen, _| screen.line("The invite is taken back: nobody else can join by it."))
     }
 
     async fn ui(&mut self) -> Result<u8, Failure> {

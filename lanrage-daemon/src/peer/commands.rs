@@ -9,7 +9,7 @@ use crate::control::origin;
 use crate::platform;
 use ipnet::Ipv4Net;
 use lanrage_common::api::{
-    CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingRequest,
+    CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingRequest, RevokeRequest,
 };
 use lanrage_common::identity::{PartyId, PartySecret, RosterEntry};
 use lanrage_common::invite::Invite;
@@ -57,6 +57,7 @@ impl Peer {
             },
             PeerCommand::Leave(reply) => self.leave(reply).await,
             PeerCommand::Invite(request, reply) => self.make_invite(request, reply),
+            PeerCommand::Revoke(request, reply) => self.revoke(&request, reply),
             PeerCommand::Up(reply) => {
                 let result = self.up().await;
                 self.answer(reply, result);
@@ -199,10 +200,7 @@ impl Peer {
     }
 
     fn prepare_join(&self, request: &JoinRequest) -> Result<(ControlClient, Invite), ErrorBody> {
-        let invite: Invite = request
-            .invite
-            .parse()
-            .map_err(|error: lanrage_common::invite::InviteError| bad(error.to_string()))?;
+        let invite = parse_invite(&request.invite)?;
         self.check_free()?;
         Ok((self.client(&invite.control)?, invite))
     }
@@ -268,6 +266,27 @@ impl Peer {
             });
             let _ = reply.send(answer);
         });
+    }
+
+    fn revoke(&self, request: &RevokeRequest, reply: Reply<()>) {
+        match self.prepare_revoke(request) {
+            Ok((control, party, code)) => drop(tokio::spawn(async move {
+                let result = control.revoke_invite(&party, &code).await;
+                let _ = reply.send(result.map_err(|error| error.to_body()));
+            })),
+            Err(error) => refuse(reply, error),
+        }
+    }
+
+    fn prepare_revoke(&self, request: &RevokeRequest) -> Result<(ControlClient, PartyId, String), ErrorBody> {
+        let stored = self.stored.as_ref().ok_or_else(no_party)?;
+        let invite = parse_invite(&request.invite)?;
+        if invite.secret != stored.secret {
+            return Err(bad(
+                "this invite is not of the party that this device is in: nothing was taken back",
+            ));
+        }
+        Ok((self.client(&stored.control)?, stored.state.membership.party.id, invite.code))
     }
 
     /// Friends may reach the configured control server by another address than this machine does.
@@ -392,6 +411,10 @@ fn resolve<'a>(
         )),
         _ => Err(bad(format!("\"{wanted}\" fits several members, use the address: {}", names(&matches)))),
     }
+}
+
+fn parse_invite(link: &str) -> Result<Invite, ErrorBody> {
+    link.parse().map_err(|error: lanrage_common::invite::InviteError| bad(error.to_string()))
 }
 
 fn refuse<T>(reply: Reply<T>, error: ErrorBody) {
