@@ -33,7 +33,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 pub enum Change {
     /// The way to a destination is now this one, or not known.
     Way(Ipv4Addr, Option<Way>),
-    /// Links or addresses are not what they were.
+    /// Links and addresses as they are now; they may have changed.
     Interfaces(Box<Host>),
     /// Packets that the egress interfaces have sent in all; told only when all of them are veth.
     Sent(u64),
@@ -64,7 +64,7 @@ impl Ways {
             source,
             egress,
             known: BTreeMap::new(),
-            host_changed: false,
+            look_at_host: Instant::now() + REFRESH,
             neighbours: HashSet::new(),
             outbox,
         };
@@ -134,8 +134,8 @@ struct Task {
     egress: HashSet<u32>,
     /// Watched destinations with the way last told; `None` outside = nothing told yet.
     known: BTreeMap<Ipv4Addr, Option<Option<Way>>>,
-    /// Links or addresses changed since the last look.
-    host_changed: bool,
+    /// When links and addresses are looked at again; in the past once they changed, until a look succeeds.
+    look_at_host: Instant,
     /// Neighbours on the way to them.
     neighbours: HashSet<Ipv4Addr>,
     outbox: mpsc::UnboundedSender<Change>,
@@ -189,7 +189,7 @@ impl Task {
                 netlink::neighbour_address(message).is_some_and(|address| self.neighbours.contains(&address))
             }
             M::NewLink(_) | M::DelLink(_) | M::NewAddress(_) | M::DelAddress(_) => {
-                self.host_changed = true;
+                self.look_at_host = Instant::now();
                 true
             }
             _ => true,
@@ -209,8 +209,9 @@ impl Task {
     }
 
     async fn try_refresh(&mut self) -> Result<bool, rtnetlink::Error> {
-        if std::mem::take(&mut self.host_changed) {
+        if self.look_at_host <= Instant::now() {
             let host = Host::look(&self.handle).await?;
+            self.look_at_host = Instant::now() + REFRESH;
             let _ = self.outbox.send(Change::Interfaces(Box::new(host)));
         }
         if self.known.is_empty() {
