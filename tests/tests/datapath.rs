@@ -263,6 +263,11 @@ fn an_interface_that_comes_back_is_used_again() -> Result<()> {
     one_way.works().context("after the interface came back")?;
     let report = one_way.relay.ask(|datapath| datapath.report().clone());
     ensure!(report.reason.is_none() && report.mode == RelayMode::XdpNative, "{report:?}");
+    one_way.row.relay.ip("link del ra")?;
+    one_way.row.relay.ip("link del rb")?;
+    std::thread::sleep(Duration::from_millis(300));
+    let report = one_way.relay.ask(|datapath| datapath.report().clone());
+    ensure!(report.mode == RelayMode::Userspace && report.fix.is_some(), "nothing is attached: {report:?}");
     Ok(())
 }
 
@@ -284,22 +289,47 @@ fn a_full_table_refuses_cleanly_and_keeps_what_it_has() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_veth_that_swallows_what_native_xdp_sends_makes_it_step_down_to_generic() -> Result<()> {
-    let row = Row::create("dps")?;
-    let relay = Relay::open(&row, config(RelayModeChoice::Auto, &["ra", "rb"]));
+/// A relay between veths whose far ends swallow what native XDP sends, after it noticed that.
+fn swallowed(row: &Row, mode: RelayModeChoice) -> Result<(Relay, UdpSocket)> {
+    let relay = Relay::open(row, config(mode, &["ra", "rb"]));
     ensure!(relay.mode() == RelayMode::XdpNative);
-    let peer = SocketAddrV4::new(PEER, WIREGUARD);
-    relay.install(SENDER, INDEX, peer);
-    let (client_socket, peer_socket) = (socket(&row.client, SENDER)?, socket(&row.peer, peer)?);
+    relay.install(SENDER, INDEX, SocketAddrV4::new(PEER, WIREGUARD));
+    let client = socket(&row.client, SENDER)?;
     let start = std::time::Instant::now();
     while relay.mode() == RelayMode::XdpNative {
         ensure!(start.elapsed() < Duration::from_secs(30), "it goes on sending into the void");
-        client_socket.send_to(&data(INDEX, 0), SocketAddrV4::new(RELAY_A, PORT))?;
+        client.send_to(&data(INDEX, 0), SocketAddrV4::new(RELAY_A, PORT))?;
         std::thread::sleep(Duration::from_millis(50));
     }
-    forwards(&relay, &client_socket, RELAY_A, &peer_socket, INDEX, 100)?;
+    Ok((relay, client))
+}
+
+#[test]
+fn a_veth_that_swallows_what_native_xdp_sends_makes_it_step_down_to_generic() -> Result<()> {
+    let row = Row::create("dps")?;
+    let peer = socket(&row.peer, SocketAddrV4::new(PEER, WIREGUARD))?;
+    let (relay, client) = swallowed(&row, RelayModeChoice::Auto)?;
+    forwards(&relay, &client, RELAY_A, &peer, INDEX, 100)?;
     let report = relay.ask(|datapath| datapath.report().clone());
     ensure!(report.mode == RelayMode::XdpGeneric && report.reason.is_some(), "{report:?}");
+    row.relay.ip("link del rb")?;
+    row.link_peer()?;
+    forwards(&relay, &client, RELAY_A, &peer, INDEX, 20).context("after the interface came back")?;
+    let after = relay.ask(|datapath| datapath.report().clone());
+    ensure!(after == report, "the reason for generic XDP was forgotten: {after:?}");
+    Ok(())
+}
+
+#[test]
+fn a_veth_that_swallows_what_only_native_xdp_may_send_leaves_it_to_the_daemon() -> Result<()> {
+    let row = Row::create("dpx")?;
+    let daemon = socket(&row.relay, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT))?;
+    let (relay, client) = swallowed(&row, RelayModeChoice::XdpNative)?;
+    let stays = relay.ask(|datapath| datapath.report().clone());
+    ensure!(stays.mode == RelayMode::Userspace && stays.reason.is_some() && stays.fix.is_some(), "{stays:?}");
+    std::thread::sleep(Duration::from_secs(6));
+    client.send_to(&data(INDEX, 1), SocketAddrV4::new(RELAY_A, PORT))?;
+    daemon.recv_from(&mut [0; 2048]).context("the packet did not reach the daemon")?;
+    ensure!(relay.ask(|datapath| datapath.report().clone()) == stays, "it attached again");
     Ok(())
 }

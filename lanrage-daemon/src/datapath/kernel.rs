@@ -1,6 +1,7 @@
 //! The kernel side of an open data path: program, table and the ways that fill it.
 
 use super::interfaces::{self, Host};
+use super::netlink::Link;
 use super::table::{Maps as _, Table};
 use super::ways::{self, Change, Ways};
 use super::xdp::{Hook, LoadError, Program};
@@ -18,7 +19,10 @@ pub struct Kernel {
     program: Program,
     table: Table,
     ways: Ways,
-    hook: Hook,
+    /// Where to attach; `None` once nothing that the configuration allows works here.
+    hook: Option<Hook>,
+    /// Why not a better hook.
+    compromise: Option<Fallback>,
     listen: SocketAddrV4,
     names: Vec<String>,
     mode: RelayModeChoice,
@@ -48,11 +52,11 @@ impl Kernel {
             flows = config.max_flows,
             "kernel program attached"
         );
-        let (reason, fix) = why.map(|why| (why.reason, why.fix)).unzip();
-        let report = Report { mode: mode(hook), reason, fix };
+        let report = report(mode(hook), why.clone());
         let table = Table::new(listen);
         let (names, mode) = (config.interfaces.clone(), config.mode);
-        Ok((Self { program, table, ways, hook, listen, names, mode, watch: SendWatch::default() }, report))
+        let (hook, compromise, watch) = (Some(hook), why, SendWatch::default());
+        Ok((Self { program, table, ways, hook, compromise, listen, names, mode, watch }, report))
     }
 
     /// Makes the kernel forward a flow, or moves it to a new target.
@@ -82,71 +86,94 @@ impl Kernel {
             }
             Change::Interfaces(host) => self.adapt(&host, report),
             Change::Sent(sent) => {
-                if self.hook == Hook::Native && self.watch.is_losing(self.program.forwarded(), sent) {
+                if self.hook == Some(Hook::Native) && self.watch.is_losing(self.program.forwarded(), sent) {
                     self.step_down(report);
                 }
             }
         }
     }
 
-    /// What the program sends does not leave: the network stack can send it instead.
+    /// What the program sends does not leave: the network stack can send it instead, or the daemon.
     fn step_down(&mut self, report: &mut Report) {
-        let fallback = Fallback::new(
+        let before: Vec<u32> = self.program.attached().collect();
+        before.iter().for_each(|index| self.program.detach(*index));
+        let (hook, otherwise) = match self.mode {
+            RelayModeChoice::Auto => (Some(Hook::Generic), "stay with generic XDP"),
+            _ => (None, "set `relay.mode = \"auto\"`"),
+        };
+        self.hook = hook;
+        self.compromise = Some(Fallback::new(
             "packets sent by native XDP do not arrive: the other end of this veth has no XDP program",
-            "attach one there (`ip link set dev PEER xdp obj xdp-pass sec xdp`), or stay with generic XDP",
-        );
-        self.lost(fallback, report);
-        if self.mode != RelayModeChoice::Auto {
-            return;
-        }
-        let indexes: Vec<u32> = self.program.attached().collect();
-        for index in &indexes {
-            self.program.detach(*index);
-        }
-        for index in indexes {
-            if let Err(error) = self.program.attach(index, Hook::Generic) {
-                tracing::warn!(index, %error, "cannot attach in generic mode: the daemon forwards");
+            format!(
+                "attach one there (`ip link set dev PEER xdp obj xdp-pass sec xdp`) and restart, or {otherwise}"
+            ),
+        ));
+        let mut problem = None;
+        for (index, hook) in before.into_iter().zip(hook.into_iter().cycle()) {
+            if let Err(error) = self.program.attach(index, hook) {
+                problem = Some(Fallback::new(
+                    format!("interface number {index} refused generic XDP: {error}"),
+                    "see the kernel log (`dmesg`); the daemon forwards and tries again",
+                ));
             }
         }
-        self.hook = Hook::Generic;
-        report.mode = mode(Hook::Generic);
-        self.ways.set_egress(self.program.attached().collect());
+        self.egress_changed();
+        self.tell(problem, report);
     }
 
     /// Follows changed addresses, and attaches again to an interface that went away and came back.
     fn adapt(&mut self, host: &Host, report: &mut Report) {
-        let links = match host.choose(&self.names, *self.listen.ip()) {
-            Ok(links) => links,
-            Err(fallback) => return self.lost(fallback, report),
+        let before: Vec<u32> = self.program.attached().collect();
+        for index in before.iter().filter(|index| !host.exists(**index)) {
+            self.program.detach(*index);
+        }
+        let problem = match host.choose(&self.names, *self.listen.ip()) {
+            Ok(links) => self.attach_missing(host, &links),
+            Err(fallback) => Some(fallback),
         };
+        if !self.program.attached().eq(before) {
+            self.egress_changed();
+        }
+        self.tell(problem, report);
+    }
+
+    fn attach_missing(&mut self, host: &Host, links: &[&Link]) -> Option<Fallback> {
         let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
         if let Err(error) = self.program.set_local(host.local(self.listen, &indexes)) {
             tracing::warn!(%error, "cannot tell the kernel program its addresses");
         }
-        let gone: Vec<u32> = self.program.attached().filter(|index| !host.exists(*index)).collect();
-        gone.into_iter().for_each(|index| self.program.detach(index));
+        let hook = self.hook?;
         let attached: HashSet<u32> = self.program.attached().collect();
+        let mut problem = None;
         for link in links.iter().filter(|link| !attached.contains(&link.index)) {
-            match self.program.attach(link.index, self.hook) {
-                Ok(()) => {
-                    tracing::info!(interface = link.name, "kernel program attached again");
-                    *report = Report { mode: mode(self.hook), reason: None, fix: None };
-                }
-                Err(error) => self.lost(interfaces::refusal(link, self.hook, &error), report),
+            match self.program.attach(link.index, hook) {
+                Ok(()) => tracing::info!(interface = link.name, ?hook, "kernel program attached again"),
+                Err(error) => problem = Some(interfaces::refusal(link, hook, &error)),
             }
         }
+        problem
+    }
+
+    fn egress_changed(&mut self) {
+        self.watch = SendWatch::default();
         self.ways.set_egress(self.program.attached().collect());
     }
 
-    fn lost(&self, fallback: Fallback, report: &mut Report) {
-        if report.reason.as_ref() != Some(&fallback.reason) {
-            tracing::warn!(
-                reason = fallback.reason,
-                fix = fallback.fix,
-                "an interface is lost to the kernel program"
-            );
+    /// Reports what is attached now, with what is wrong or else why it is not better.
+    fn tell(&self, problem: Option<Fallback>, told: &mut Report) {
+        let attached = self.program.attached().next().and(self.hook);
+        let now =
+            report(attached.map_or(RelayMode::Userspace, mode), problem.or_else(|| self.compromise.clone()));
+        if now == *told {
+            return;
         }
-        *report = Report { reason: Some(fallback.reason), fix: Some(fallback.fix), ..report.clone() };
+        match (&now.reason, &now.fix) {
+            (Some(reason), Some(fix)) => {
+                tracing::warn!(mode = ?now.mode, reason, fix, "the relay does not forward as well as it could");
+            }
+            _ => tracing::info!(mode = ?now.mode, "the relay forwards as well as it can"),
+        }
+        *told = now;
     }
 
     /// Packets by reason.
@@ -164,8 +191,8 @@ impl Kernel {
 /// Compares what the program sent with what the interfaces sent.
 #[derive(Debug, Default)]
 struct SendWatch {
-    forwarded: u64,
-    sent: u64,
+    /// Sent by the program and by the interfaces, at the last look at the same interfaces.
+    last: Option<(u64, u64)>,
     suspicions: u32,
 }
 
@@ -174,15 +201,22 @@ impl SendWatch {
     const ENOUGH: u64 = 20;
 
     /// Whether the interfaces sent less than half of what the program did, twice in a row: the two counts are not taken
-    /// at the same moment.
+    /// at the same moment. A count of the program that went back could not be read, and says nothing.
     fn is_losing(&mut self, forwarded: u64, sent: u64) -> bool {
-        let (by_program, by_interfaces) = (forwarded - self.forwarded, sent.saturating_sub(self.sent));
-        (self.forwarded, self.sent) = (forwarded, sent);
+        let last = self.last.unwrap_or((forwarded, sent));
+        let Some(by_program) = forwarded.checked_sub(last.0) else { return false };
+        let by_interfaces = sent.saturating_sub(last.1);
+        self.last = Some((forwarded, sent));
         if by_program >= Self::ENOUGH {
             self.suspicions = if by_interfaces < by_program / 2 { self.suspicions + 1 } else { 0 };
         }
         self.suspicions >= 2
     }
+}
+
+fn report(mode: RelayMode, why: Option<Fallback>) -> Report {
+    let (reason, fix) = why.map(|why| (why.reason, why.fix)).unzip();
+    Report { mode, reason, fix }
 }
 
 fn mode(hook: Hook) -> RelayMode {
@@ -212,4 +246,20 @@ fn netlink_fallback(error: impl std::fmt::Display) -> Fallback {
         format!("cannot read routes and neighbours: {error}"),
         "allow AF_NETLINK sockets (systemd: RestrictAddressFamilies), then restart",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_believed_the_second_time_and_an_unreadable_count_is_not() {
+        let mut watch = SendWatch::default();
+        assert!(!watch.is_losing(1000, 10), "only a baseline");
+        assert!(!watch.is_losing(1100, 110));
+        assert!(!watch.is_losing(0, 120), "the map could not be read");
+        assert!(!watch.is_losing(1200, 210));
+        assert!(!watch.is_losing(1300, 215), "the first time");
+        assert!(watch.is_losing(1400, 220));
+    }
 }
