@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod datapath;
+mod files;
 pub mod peer;
 pub mod platform;
 pub mod relay;

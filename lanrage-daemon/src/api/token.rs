@@ -1,11 +1,11 @@
 //! The per-install bearer token of the loopback API.
 
+use crate::files;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand_core::{OsRng, RngCore as _};
 use std::fmt;
-use std::io::Write as _;
 use std::path::Path;
 use subtle::ConstantTimeEq as _;
 
@@ -36,7 +36,7 @@ impl Token {
             return Ok(token);
         }
         let token = Self::generate();
-        token.store(&path).with_context(|| {
+        files::replace_private(&path, token.0.as_bytes()).with_context(|| {
             format!("cannot write {}; check that the directory exists and is writable", path.display())
         })?;
         Ok(token)
@@ -45,15 +45,6 @@ impl Token {
     fn parse(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         (bytes.len() == 32).then(|| Self(text.into()))
-    }
-
-    fn store(&self, path: &Path) -> std::io::Result<()> {
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let _ = std::fs::remove_file(path);
-        options.open(path)?.write_all(self.0.as_bytes())
     }
 
     /// For the link that opens the UI.

@@ -9,6 +9,7 @@ use super::relays::Relays;
 use super::store::Store;
 use super::{http, origin};
 use crate::config::ControlConfig;
+use crate::files;
 use crate::shutdown::Shutdown;
 use anyhow::{Context as _, anyhow, bail};
 use base64::Engine as _;
@@ -16,7 +17,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lanrage_common::api::ServerStatus;
 use lanrage_common::ipam::{SubnetError, is_party_subnet};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -187,21 +188,9 @@ fn relay_token(config: &ControlConfig, state_dir: &Path) -> anyhow::Result<Strin
         Err(error) => return Err(error).context(format!("cannot read {}", path.display())),
     }
     let token = URL_SAFE_NO_PAD.encode(random_bytes::<32>());
-    write_secret(&path, &token).with_context(|| format!("cannot write {}", path.display()))?;
+    files::replace_private(&path, token.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(token)
-}
-
-/// Writes a file that only its owner can read; whole or not at all.
-fn write_secret(path: &Path, secret: &str) -> std::io::Result<()> {
-    let unfinished = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(true).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&unfinished)?;
-    file.write_all(secret.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(unfinished, path)
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -1,9 +1,10 @@
 //! The key that seals tickets for this relay: made once, told only to the control server.
 
+use crate::files;
 use anyhow::Context as _;
 use rand_core::{OsRng, RngCore as _};
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 const FILE: &str = "relay-ticket-key";
@@ -30,13 +31,7 @@ fn create(state_dir: &Path, path: &Path) -> io::Result<[u8; 32]> {
     fs::create_dir_all(state_dir)?;
     let mut key = [0; 32];
     OsRng.fill_bytes(&mut key);
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(&key)?;
-    file.sync_all()?;
+    files::replace_private(path, &key)?;
     Ok(key)
 }
 
