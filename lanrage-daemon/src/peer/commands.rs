@@ -367,9 +367,11 @@ impl Peer {
         }
     }
 
-    fn save(&self) -> Result<(), ErrorBody> {
+    fn save(&mut self) -> Result<(), ErrorBody> {
         let Some(stored) = &self.stored else { return Ok(()) };
-        self.store.save_party(stored).map_err(|found| error(ErrorCode::Internal, format!("{found:#}")))
+        self.store.save_party(stored).map_err(|found| error(ErrorCode::Internal, format!("{found:#}")))?;
+        self.store_problem = None; // a damaged party is replaced by this one
+        Ok(())
     }
 
     /// Answers when the status already shows what was done.

@@ -92,7 +92,7 @@ impl Peer {
             Ok(stored) => (stored, None),
             Err(error) => {
                 tracing::error!("{error:#}");
-                let fix = "delete the file, or restore it, and restart lanrage-daemon";
+                let fix = "join again by the invite link, or stop the daemon, restore the file and start it";
                 (None, Some(status::problem("party_file_damaged", format!("{error:#}"), fix)))
             }
         };

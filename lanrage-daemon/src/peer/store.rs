@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 const DEVICE_KEY: &str = "device.key";
 const PORT: &str = "tunnel-port";
 const PARTY: &str = "party.json";
+const DAMAGED_PARTY: &str = "party.json.damaged";
 
 /// The party as it survives a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,16 +133,32 @@ impl Store {
         self.write(PORT, format!("{port}\n").as_bytes())
     }
 
-    /// The party of the last run.
+    /// The party of the last run. A damaged file is an error, and moved away, so that a new party does not overwrite it.
     pub fn party(&self) -> anyhow::Result<Option<StoredParty>> {
         let path = self.directory.join(PARTY);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| {
-                format!("{} is damaged: delete it and join again by a new invite link", path.display())
-            }),
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(party) => Ok(Some(party)),
+                Err(error) => {
+                    let kept = self.set_aside(&path)?;
+                    Err(error).context(format!(
+                        "{} was damaged: it is {} now",
+                        path.display(),
+                        kept.display()
+                    ))
+                }
+            },
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
+    }
+
+    fn set_aside(&self, path: &Path) -> anyhow::Result<PathBuf> {
+        let kept = self.directory.join(DAMAGED_PARTY);
+        fs::rename(path, &kept).with_context(|| {
+            format!("{} is damaged, and cannot be renamed to {}", path.display(), kept.display())
+        })?;
+        Ok(kept)
     }
 
     /// Keeps the party.
@@ -273,7 +290,10 @@ mod tests {
         assert!(store.device().unwrap_err().to_string().contains("5 bytes instead of 64"));
         assert_eq!(fs::read(store.directory.join(DEVICE_KEY)).unwrap(), b"short");
         fs::write(store.directory.join(PARTY), b"{").unwrap();
-        assert!(store.party().unwrap_err().to_string().contains("damaged"));
+        assert!(store.party().unwrap_err().to_string().contains("party.json.damaged now"));
+        store.save_party(&party(&Device::generate(&mut OsRng))).unwrap();
+        assert!(store.party().unwrap().is_some());
+        assert_eq!(fs::read(store.directory.join(DAMAGED_PARTY)).unwrap(), b"{");
         fs::write(store.directory.join(PORT), b"x").unwrap();
         assert_eq!(store.port(), None);
     }
