@@ -122,8 +122,11 @@ async fn serve(config: config::Config) -> anyhow::Result<()> {
     }
 }
 
+/// Libraries that warn of what is no operator's business: a session that ended, news that nobody waits for any more.
+const QUIET: &str = "boringtun=off,netlink_proto=error";
+
 fn start_logging(arguments: &Arguments) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&arguments.log)
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", arguments.log))
         .with_context(|| format!("--log {}: write a level such as info or debug", arguments.log))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match arguments.log_format {
