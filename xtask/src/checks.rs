@@ -1,7 +1,7 @@
 //! Everything CI checks.
 
 use crate::process::{cargo, check, find, search_path, step};
-use crate::{build, ebpf, links, setup, suite};
+use crate::{build, ebpf, links, setup, suite, vm};
 use anyhow::Result;
 use std::path::Path;
 use std::process::Command;
@@ -21,6 +21,9 @@ pub fn run(root: &Path) -> Result<()> {
     step("documentation", || documentation(root))?;
     step("web UI: types and tests", || web(root))?;
     suite::run(root)?;
+    if machine.ebpf {
+        step("kernel program on Debian's kernel, emulated", || vm::check_program(root))?;
+    }
     println!("\nCI: all checks passed");
     Ok(())
 }

@@ -9,6 +9,7 @@ mod process;
 mod setup;
 mod suite;
 mod up;
+mod vm;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -63,6 +64,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Run the kernel tests on Debian's own kernel, in an emulated machine.
+    VmTest(vm::Vm),
     /// Run all tests, those across real NATs included.
     Test,
     /// Run all tests and checks, as CI does.
@@ -96,6 +99,7 @@ fn run(task: Task) -> Result<()> {
             suite::lab(&root, &arguments)?;
         }
         Task::Bench { arguments } => bench::run(&root, &arguments)?,
+        Task::VmTest(vm) => vm::run(&root, &vm)?,
         Task::Test => suite::run(&root)?,
         Task::Ci => checks::run(&root)?,
     }
