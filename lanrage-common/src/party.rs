@@ -308,7 +308,11 @@ impl PartyClient {
         }
     }
 
+    /// The list comes after every hello that was taken, also when nothing else does because nothing has changed.
     fn handle_relays(&mut self, relays: Vec<RelayInfo>) {
+        if !std::mem::replace(&mut self.hello_taken, true) {
+            self.outputs.extend(["control_refused", "removed_from_party"].map(Output::Solved));
+        }
         let usable = |relay: &RelayInfo| is_valid_name(&relay.name) && !relay.addresses.is_empty();
         self.state.relays = relays.into_iter().filter(usable).take(MAX_RELAYS).collect();
         self.outputs.push_back(Output::Relays(self.state.relays.clone()));

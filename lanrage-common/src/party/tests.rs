@@ -418,6 +418,23 @@ fn what_is_not_found_is_a_problem_only_as_the_answer_to_a_hello() {
     );
 }
 
+#[test]
+fn a_hello_that_brings_only_the_relay_list_was_taken_too() {
+    let world = World::new();
+    let mut client = world.joined();
+    client.handle_disconnected();
+    client.handle_connected(now());
+    drain(&mut client);
+    client.handle_server_message(ServerMessage::Relays { relays: vec![] }, now());
+    let outputs = drain(&mut client);
+    for code in ["control_refused", "removed_from_party"] {
+        assert!(outputs.contains(&Output::Solved(code)), "{code}: {outputs:?}");
+    }
+    let error = ErrorBody { code: ErrorCode::NotFound, message: "not found".into() };
+    client.handle_server_message(ServerMessage::Error { party: Some(PARTY), error }, now());
+    assert_eq!((drain(&mut client), refused(&client, "not_found")), (vec![], 1));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -34,9 +34,6 @@ impl Daemon {
             (status.up, status.device, status.party, status.control) = (up, Some(device), party, control);
             status.problems.extend(problems);
         }
-        if let Some(relay) = &mut status.relay {
-            status.problems.append(&mut relay.problems);
-        }
         status.problems.extend(self.problems.iter().cloned());
         status
     }

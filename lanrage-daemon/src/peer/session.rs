@@ -278,6 +278,7 @@ impl Session {
                 for name in self.relays.set(&list) {
                     self.lose_relay(&name, sender, now);
                 }
+                self.tickets.retain(|name, _| list.iter().any(|relay| relay.name == *name));
                 self.use_old_tickets(now);
             }
             PartyOutput::Ticket { relay, ticket, session_key, expires_in } => {
