@@ -26,16 +26,38 @@ mod tests;
 mod wireguard;
 
 pub use reason::Reason;
-pub use server::{Limits, Output, RelayServer, Unbound};
+pub use server::{Limits, Output, RECORD_LEN, RelayServer, Unbound};
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// Both ends of a member's way to the relay. Answers and forwarded packets leave from `local`, or NATs drop them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Leg {
+    /// The relay's own address that the member talks to.
+    pub local: SocketAddr,
+    /// The member's proven address, or the sender of a request.
+    pub remote: SocketAddr,
+}
+
+impl Leg {
+    /// One spelling for each address: IPv4-mapped IPv6 becomes IPv4, and IPv6 keeps neither scope nor flow label.
+    pub fn canonical(self) -> Self {
+        Self { local: canonical(self.local), remote: canonical(self.remote) }
+    }
+}
+
+/// One spelling for each address: IPv4-mapped IPv6 becomes IPv4, and IPv6 keeps neither scope nor flow label.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
 
 /// One direction of a relayed pair as the data path knows it: what arrives from `source` with this WireGuard receiver
 /// index goes to the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Flow {
     /// The sending member's bound address.
-    pub source: SocketAddrV4,
+    pub source: SocketAddr,
     /// WireGuard receiver index, read little-endian from the packet (bytes 4..8 of a type 4 message).
     pub index: u32,
 }
@@ -43,8 +65,19 @@ pub struct Flow {
 /// Where a flow's packets go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
-    /// The receiving member's bound address.
-    pub destination: SocketAddrV4,
-    /// Slot of the sending member: index of its counters and, later, its token bucket.
+    /// How the receiving member is reached.
+    pub leg: Leg,
+    /// Slot of the sending member: index of its counters and token buckets.
     pub member: u32,
+    /// When the flow ends if the relay server does not speak again: a hard limit for whoever forwards on its own.
+    pub expires: Instant,
+}
+
+/// What a member may send through the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemberLimits {
+    /// Data packets a second; 0 = unlimited.
+    pub packets_per_s: u32,
+    /// Data in kbit a second; 0 = unlimited.
+    pub kbit_per_s: u32,
 }

@@ -58,7 +58,10 @@ pub async fn start(
     let own = vec![SocketAddr::V4(bound), public];
     let server = RelayServer::new(ticket_key, own, limits, OsRng, run::now());
     announce(bound, public, &datapath);
-    Ok(run::spawn(run::Parts { socket, server, datapath, registration, public, address_problem, shutdown }))
+    let bound = SocketAddr::V4(bound);
+    let parts =
+        run::Parts { socket, server, datapath, registration, bound, public, address_problem, shutdown };
+    Ok(run::spawn(parts))
 }
 
 fn ipv4_only(listen: SocketAddr) -> anyhow::Result<SocketAddrV4> {

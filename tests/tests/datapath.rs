@@ -3,13 +3,13 @@
 
 use anyhow::{Context, Result, ensure};
 use lanrage_common::api::RelayMode;
-use lanrage_common::relay::{Flow, Target};
+use lanrage_common::relay::{Flow, Leg, Target};
 use lanrage_daemon::config::{RelayConfig, RelayModeChoice};
 use lanrage_daemon::datapath::Datapath;
 use lanrage_tests::veth::{CLIENT, CLIENT_TWO, PEER, RELAY_A, RELAY_B, Row};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PORT: u16 = 3478;
 const WIREGUARD: u16 = 51820;
@@ -53,8 +53,8 @@ impl Relay {
     }
 
     fn install(&self, source: SocketAddrV4, index: u32, destination: SocketAddrV4) {
-        let flow = Flow { source, index };
-        self.ask(move |datapath| datapath.install(flow, Target { destination, member: 1 })).unwrap();
+        let flow = Flow { source: source.into(), index };
+        self.ask(move |datapath| datapath.install(flow, target(destination))).unwrap();
     }
 
     fn counter(&self, name: &'static str) -> u64 {
@@ -64,6 +64,12 @@ impl Relay {
     fn mode(&self) -> RelayMode {
         self.ask(|datapath| datapath.report().mode)
     }
+}
+
+fn target(destination: SocketAddrV4) -> Target {
+    let local = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT).into();
+    let leg = Leg { local, remote: destination.into() };
+    Target { leg, member: 1, expires: Instant::now() + Duration::from_secs(190) }
 }
 
 fn data(index: u32, counter: u64) -> Vec<u8> {
@@ -131,7 +137,7 @@ fn both_ways(name: &str, mode: RelayModeChoice, expected: RelayMode) -> Result<(
     ensure!(forwards(&relay, &client_socket, RELAY_A, &second_socket, 7, 100)? == 100);
     ensure!(relay.counter("forwarded") >= 101, "the kernel did not send it back the way it came");
 
-    relay.ask(move |datapath| datapath.remove(Flow { source: client, index: 7 }));
+    relay.ask(move |datapath| datapath.remove(Flow { source: client.into(), index: 7 }));
     client_socket.send_to(&data(7, 0), SocketAddrV4::new(RELAY_A, PORT))?;
     ensure!(second_socket.recv_from(&mut [0; 64]).is_err(), "a removed flow is still forwarded");
     ensure!(relay.counter("no_flow") == 1);
@@ -276,15 +282,16 @@ fn a_full_table_refuses_cleanly_and_keeps_what_it_has() -> Result<()> {
     let one_way = OneWay::open("dpf")?;
     let peer = SocketAddrV4::new(PEER, WIREGUARD);
     let fill = move |datapath: &mut Datapath| -> Vec<bool> {
-        let target = Target { destination: peer, member: 1 };
-        (0..70).map(|index| datapath.install(Flow { source: SENDER, index }, target).is_ok()).collect()
+        (0..70)
+            .map(|index| datapath.install(Flow { source: SENDER.into(), index }, target(peer)).is_ok())
+            .collect()
     };
     let installed = one_way.relay.ask(fill);
     let room = installed.iter().take_while(|ok| **ok).count();
     ensure!(room == 63, "64 flows fit with the one that was there, not {}", room + 1);
     ensure!(installed[room..].iter().all(|ok| !ok), "a full table took another flow");
     one_way.works().context("the first flow")?;
-    one_way.relay.ask(|datapath| datapath.remove(Flow { source: SENDER, index: 0 }));
+    one_way.relay.ask(|datapath| datapath.remove(Flow { source: SENDER.into(), index: 0 }));
     one_way.relay.install(SENDER, 1000, peer);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! How the relay server answers Bind.
 
+use super::Leg;
 use super::member::Member;
 use super::reason::Reason;
 use super::server::{Output, RelayServer, Unbound};
@@ -9,7 +10,7 @@ use crate::binding::{
 use crate::ticket::{Ticket, TicketError};
 use crate::time::Now;
 use rand_core::CryptoRngCore;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long after its expiry a ticket still refreshes the live binding that it made: members outlive their control
@@ -25,48 +26,41 @@ impl<R: CryptoRngCore> RelayServer<R> {
     /// Nonce first, then ticket, then integrity: nothing is kept and little is computed for an unproven address.
     pub(super) fn handle_bind(
         &mut self,
-        from: SocketAddr,
+        leg: Leg,
         datagram: &[u8],
         request: BindRequest,
         now: Now,
     ) -> Result<Reason, Reason> {
         let Some(nonce) = &request.nonce else {
-            return self.challenge(from, datagram, &request, Reason::BindChallenged, now);
+            return self.challenge(leg, datagram, &request, Reason::BindChallenged, now);
         };
-        let Some(proven_at) = self.nonces.verify(nonce, from) else {
-            return self.challenge(from, datagram, &request, Reason::BindStaleNonce, now);
+        let Some(proven_at) = self.nonces.verify(nonce, leg.remote) else {
+            return self.challenge(leg, datagram, &request, Reason::BindStaleNonce, now);
         };
-        let (address, ticket) = match self.check(from, datagram, &request, now) {
+        let ticket = match self.check(datagram, &request, now) {
             Ok(checked) => checked,
-            Err(refused) => return self.refuse(from, datagram, &request, refused),
+            Err(refused) => return self.refuse(leg, datagram, &request, refused),
         };
         let known = self.members.by_key(ticket.party, ticket.member);
-        if known.and_then(|slot| self.members.at(slot)).is_some_and(|m| is_replay(m, address, proven_at)) {
-            return self.challenge(from, datagram, &request, Reason::BindReplayed, now);
+        if known.and_then(|slot| self.members.at(slot)).is_some_and(|m| is_replay(m, leg, proven_at)) {
+            return self.challenge(leg, datagram, &request, Reason::BindReplayed, now);
         }
         if request.release {
-            return self.release(address, datagram, &request, &ticket, now);
+            return self.release(leg, datagram, &request, &ticket, now);
         }
-        if known.is_none() && self.is_full(address) {
+        if known.is_none() && self.is_full(leg.remote) {
             let refused = (Refusal::RelayFull, Some(ticket.session_key));
-            return self.refuse(from, datagram, &request, refused);
+            return self.refuse(leg, datagram, &request, refused);
         }
         let session_key = ticket.session_key;
-        self.bind(address, ticket, request.ticket, proven_at, now);
-        let next = self.nonces.issue(from, now.instant);
-        let answer = bound_answer(request.transaction, from, LIFETIME, &next, &session_key);
-        self.answer(from, datagram, answer, Reason::BindAccepted)
+        self.bind(leg, ticket, request.ticket, proven_at, now);
+        let next = self.nonces.issue(leg.remote, now.instant);
+        let answer = bound_answer(request.transaction, leg.remote, LIFETIME, &next, &session_key);
+        self.answer(leg, datagram, answer, Reason::BindAccepted)
     }
 
-    /// Whether this address may bind with this ticket.
-    fn check(
-        &self,
-        from: SocketAddr,
-        datagram: &[u8],
-        request: &BindRequest,
-        now: Now,
-    ) -> Result<(SocketAddrV4, Ticket), Refused> {
-        let SocketAddr::V4(address) = from else { return Err((Refusal::AddressFamily, None)) };
+    /// The ticket, if its holder may bind with it.
+    fn check(&self, datagram: &[u8], request: &BindRequest, now: Now) -> Result<Ticket, Refused> {
         let ticket = self.open(&request.ticket, now.unix).map_err(|error| match error {
             TicketError::Expired => (Refusal::TicketExpired, None),
             TicketError::Forged | TicketError::Malformed => (Refusal::WrongRelay, None),
@@ -77,7 +71,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
         if ticket.epoch < self.members.epoch(ticket.party) {
             return Err((Refusal::OldEpoch, Some(ticket.session_key)));
         }
-        Ok((address, ticket))
+        Ok(ticket)
     }
 
     /// Opens a ticket that is valid, or that made a binding which still lives and is not long past its time.
@@ -91,83 +85,80 @@ impl<R: CryptoRngCore> RelayServer<R> {
         ticket.in_its_time(unix)
     }
 
-    fn is_full(&self, address: SocketAddrV4) -> bool {
+    fn is_full(&self, address: SocketAddr) -> bool {
         self.members.len() >= self.limits.members && self.members.by_address(address).is_none()
     }
 
-    fn bind(&mut self, address: SocketAddrV4, ticket: Ticket, sealed: Vec<u8>, proven_at: u64, now: Now) {
+    fn bind(&mut self, leg: Leg, ticket: Ticket, sealed: Vec<u8>, proven_at: u64, now: Now) {
         let (party, key, epoch) = (ticket.party, ticket.member, ticket.epoch);
         let known = self.members.by_key(party, key);
-        let occupant = self.members.by_address(address).filter(|slot| Some(*slot) != known);
+        let occupant = self.members.by_address(leg.remote).filter(|slot| Some(*slot) != known);
         if let Some(slot) = occupant {
             self.unbind(slot, Unbound::Replaced);
         }
         let expires = now.instant + LIFETIME;
         match known {
             Some(slot) => {
-                self.refresh(slot, address, ticket, sealed, proven_at, now);
+                self.refresh(slot, leg, ticket, sealed, proven_at, now);
                 self.members.set_expiry(slot, expires);
             }
             None => {
-                let member = Member::new(ticket, sealed, address, proven_at, expires, now.instant);
-                self.members.insert(member);
-                self.emit(Output::Bound { party, member: key, address });
+                let member = Member::new(ticket, sealed, leg, proven_at, expires, now.instant);
+                let slot = self.members.insert(member);
+                self.emit(Output::Bound { party, member: key, leg });
+                self.admit(slot);
             }
         }
         self.members.advance_epoch(party, epoch, now.instant + EPOCH_GRACE);
     }
 
-    fn refresh(
-        &mut self,
-        slot: u32,
-        address: SocketAddrV4,
-        ticket: Ticket,
-        sealed: Vec<u8>,
-        proven_at: u64,
-        now: Now,
-    ) {
+    fn refresh(&mut self, slot: u32, leg: Leg, ticket: Ticket, sealed: Vec<u8>, proven_at: u64, now: Now) {
         let Some(member) = self.members.at_mut(slot) else { return };
         member.proven_at = member.proven_at.max(proven_at);
+        let limits = member.limits();
         member.set_ticket(ticket, sealed, now.instant);
-        if member.address != address {
-            self.move_member(slot, address);
+        let is_changed = member.limits() != limits;
+        if member.leg != leg {
+            self.move_member(slot, leg);
+        } else if is_changed {
+            self.admit(slot);
         }
     }
 
     fn release(
         &mut self,
-        address: SocketAddrV4,
+        leg: Leg,
         datagram: &[u8],
         request: &BindRequest,
         ticket: &Ticket,
         now: Now,
     ) -> Result<Reason, Reason> {
         let slot = self.members.by_key(ticket.party, ticket.member);
-        if let Some(slot) = slot.filter(|slot| self.members.by_address(address) == Some(*slot)) {
+        if let Some(slot) = slot.filter(|slot| self.members.by_address(leg.remote) == Some(*slot)) {
             self.unbind(slot, Unbound::Released);
         }
-        let next = self.nonces.issue(address.into(), now.instant);
+        let next = self.nonces.issue(leg.remote, now.instant);
         let answer =
-            bound_answer(request.transaction, address.into(), Duration::ZERO, &next, &ticket.session_key);
-        self.answer(address.into(), datagram, answer, Reason::BindReleased)
+            bound_answer(request.transaction, leg.remote, Duration::ZERO, &next, &ticket.session_key);
+        self.answer(leg, datagram, answer, Reason::BindReleased)
     }
 
     fn challenge(
         &mut self,
-        from: SocketAddr,
+        leg: Leg,
         datagram: &[u8],
         request: &BindRequest,
         reason: Reason,
         now: Now,
     ) -> Result<Reason, Reason> {
-        let nonce = self.nonces.issue(from, now.instant);
+        let nonce = self.nonces.issue(leg.remote, now.instant);
         let answer = challenge_answer(request.transaction, request.nonce.is_some(), &nonce);
-        self.answer(from, datagram, answer, reason)
+        self.answer(leg, datagram, answer, reason)
     }
 
     fn refuse(
         &mut self,
-        from: SocketAddr,
+        leg: Leg,
         datagram: &[u8],
         request: &BindRequest,
         (refusal, session_key): Refused,
@@ -178,14 +169,13 @@ impl<R: CryptoRngCore> RelayServer<R> {
             Refusal::OldEpoch => Reason::BindOldEpoch,
             Refusal::RelayFull => Reason::BindRelayFull,
             Refusal::BadIntegrity => Reason::BindBadIntegrity,
-            Refusal::AddressFamily => Reason::BindAddressFamily,
-            Refusal::WrongRelay | Refusal::Unknown => Reason::BindWrongRelay,
+            Refusal::WrongRelay | Refusal::AddressFamily | Refusal::Unknown => Reason::BindWrongRelay,
         };
-        self.answer(from, datagram, answer, reason)
+        self.answer(leg, datagram, answer, reason)
     }
 }
 
 /// An address is left only for one that was proven later, so that a recorded Bind cannot call a member back.
-fn is_replay(member: &Member, address: SocketAddrV4, proven_at: u64) -> bool {
-    member.address != address && proven_at <= member.proven_at
+fn is_replay(member: &Member, leg: Leg, proven_at: u64) -> bool {
+    member.leg != leg && proven_at <= member.proven_at
 }

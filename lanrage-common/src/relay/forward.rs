@@ -1,12 +1,13 @@
 //! How the relay server forwards what members send: WireGuard messages and path probes.
 
+use super::Leg;
 use super::reason::Reason;
 use super::route::State;
 use super::server::{Output, RelayServer};
 use super::wireguard::{self, Mac1, Message};
 use crate::path::probe;
 use rand_core::CryptoRngCore;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 impl<R: CryptoRngCore> RelayServer<R> {
@@ -16,7 +17,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
         datagram: &[u8],
         now: Instant,
     ) -> Result<Reason, Reason> {
-        let (to, reason) = match wireguard::parse(datagram).ok_or(Reason::Malformed)? {
+        let (leg, reason) = match wireguard::parse(datagram).ok_or(Reason::Malformed)? {
             Message::Initiation { sender, mac } => {
                 (self.route_initiation(from, sender, mac, now)?, Reason::HandshakeForwarded)
             }
@@ -28,7 +29,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
             }
             Message::Data { .. } => (self.route_data(from, datagram, now)?, Reason::Forwarded),
         };
-        self.emit(Output::Transmit { to: to.into(), payload: datagram.to_vec() });
+        self.emit(Output::Transmit { leg, payload: datagram.to_vec() });
         Ok(reason)
     }
 
@@ -38,7 +39,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
         index: u32,
         mac: Mac1<'_>,
         now: Instant,
-    ) -> Result<SocketAddrV4, Reason> {
+    ) -> Result<Leg, Reason> {
         let sender = self.sender(from)?;
         let member = self.members.at_mut(sender).ok_or(Reason::Unbound)?;
         if !member.handshakes_out.take(1, now) {
@@ -53,7 +54,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
         if !destination.handshakes_in.take(1, now) {
             return Err(Reason::BudgetDestination);
         }
-        Ok(destination.address)
+        Ok(destination.leg)
     }
 
     fn route_response(
@@ -63,7 +64,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
         receiver_index: u32,
         mac: Mac1<'_>,
         now: Instant,
-    ) -> Result<SocketAddrV4, Reason> {
+    ) -> Result<Leg, Reason> {
         let sender = self.sender(from)?;
         let offered = (sender, receiver_index);
         let initiator = self.routes.find(offered).ok_or(Reason::IndexUnknown)?.owner;
@@ -71,28 +72,23 @@ impl<R: CryptoRngCore> RelayServer<R> {
         if !mac.is_for(&member.mac1) {
             return Err(Reason::HandshakeWrongMac);
         }
-        let address = member.address;
+        let leg = member.leg;
         for key in self.routes.confirm(offered, (initiator, index), sender, now)? {
             while let Some(old) = self.routes.surplus(key) {
                 self.remove_route(old);
             }
             self.install_route(key);
         }
-        Ok(address)
+        Ok(leg)
     }
 
-    fn route_cookie(
-        &mut self,
-        from: SocketAddr,
-        receiver_index: u32,
-        now: Instant,
-    ) -> Result<SocketAddrV4, Reason> {
+    fn route_cookie(&mut self, from: SocketAddr, receiver_index: u32, now: Instant) -> Result<Leg, Reason> {
         let sender = self.sender(from)?;
         let route = self.routes.find((sender, receiver_index)).ok_or(Reason::IndexUnknown)?;
         if !self.members.at_mut(sender).ok_or(Reason::Unbound)?.handshakes_out.take(1, now) {
             return Err(Reason::BudgetSource);
         }
-        Ok(self.members.at(route.owner).ok_or(Reason::IndexUnknown)?.address)
+        Ok(self.members.at(route.owner).ok_or(Reason::IndexUnknown)?.leg)
     }
 
     pub(super) fn route_data(
@@ -100,7 +96,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
         from: SocketAddr,
         datagram: &[u8],
         now: Instant,
-    ) -> Result<SocketAddrV4, Reason> {
+    ) -> Result<Leg, Reason> {
         let message = wireguard::is_wireguard(datagram).then(|| wireguard::parse(datagram)).flatten();
         let Some(Message::Data { receiver }) = message else { return Err(Reason::Malformed) };
         let sender = self.sender(from)?;
@@ -111,7 +107,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
         if !self.members.at_mut(sender).ok_or(Reason::Unbound)?.may_send(datagram.len(), now) {
             return Err(Reason::RateMember);
         }
-        Ok(self.members.at(route.owner).ok_or(Reason::IndexUnknown)?.address)
+        Ok(self.members.at(route.owner).ok_or(Reason::IndexUnknown)?.leg)
     }
 
     pub(super) fn handle_probe(
@@ -132,13 +128,12 @@ impl<R: CryptoRngCore> RelayServer<R> {
         if !receiver.probes_in.take(1, now) {
             return Err(Reason::BudgetProbe);
         }
-        let to = receiver.address.into();
-        self.emit(Output::Transmit { to, payload: datagram.to_vec() });
+        let leg = receiver.leg;
+        self.emit(Output::Transmit { leg, payload: datagram.to_vec() });
         Ok(Reason::ProbeForwarded)
     }
 
     fn sender(&self, from: SocketAddr) -> Result<u32, Reason> {
-        let SocketAddr::V4(from) = from else { return Err(Reason::Unbound) };
         self.members.by_address(from).ok_or(Reason::Unbound)
     }
 }

@@ -2,11 +2,12 @@
 
 use super::bucket::{Bucket, Rate};
 use super::wireguard::Mac1Key;
+use super::{Leg, MemberLimits};
 use crate::identity::{PartyId, WgKey};
 use crate::path::probe;
 use crate::ticket::Ticket;
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 /// Handshakes a member may start, and may be offered: a party of 254 joins in one burst and repeats every 5 s.
@@ -20,7 +21,7 @@ pub(super) struct Member {
     pub(super) party: PartyId,
     pub(super) key: WgKey,
     pub(super) mac1: Mac1Key,
-    pub(super) address: SocketAddrV4,
+    pub(super) leg: Leg,
     /// The ticket as it came, to know it again after its time.
     pub(super) sealed: Vec<u8>,
     pub(super) ticket: Ticket,
@@ -39,7 +40,7 @@ impl Member {
     pub(super) fn new(
         ticket: Ticket,
         sealed: Vec<u8>,
-        address: SocketAddrV4,
+        leg: Leg,
         proven_at: u64,
         expires: Instant,
         now: Instant,
@@ -48,7 +49,7 @@ impl Member {
             party: ticket.party,
             key: ticket.member,
             mac1: Mac1Key::new(&ticket.member),
-            address,
+            leg,
             sealed: Vec::new(),
             ticket: ticket.clone(),
             proven_at,
@@ -62,6 +63,11 @@ impl Member {
         };
         member.set_ticket(ticket, sealed, now);
         member
+    }
+
+    /// What the ticket allows.
+    pub(super) fn limits(&self) -> MemberLimits {
+        MemberLimits { packets_per_s: self.ticket.packets_per_s, kbit_per_s: self.ticket.kbit_per_s }
     }
 
     /// Takes a newer ticket of the same member; a changed allowance starts with full buckets.
@@ -106,7 +112,7 @@ struct Party {
 pub(super) struct Members {
     slots: Vec<Option<Member>>,
     free: VecDeque<u32>,
-    by_address: HashMap<SocketAddrV4, u32>,
+    by_address: HashMap<SocketAddr, u32>,
     by_key: HashMap<(PartyId, WgKey), u32>,
     by_tag: HashMap<(PartyId, [u8; 8]), u32>,
     parties: HashMap<PartyId, Party>,
@@ -126,7 +132,7 @@ impl Members {
         self.slots.get_mut(slot as usize)?.as_mut()
     }
 
-    pub(super) fn by_address(&self, address: SocketAddrV4) -> Option<u32> {
+    pub(super) fn by_address(&self, address: SocketAddr) -> Option<u32> {
         self.by_address.get(&address).copied()
     }
 
@@ -161,7 +167,7 @@ impl Members {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         });
-        self.by_address.insert(member.address, slot);
+        self.by_address.insert(member.leg.remote, slot);
         self.by_key.insert((member.party, member.key), slot);
         self.by_tag.insert((member.party, probe::tag(&member.key)), slot);
         self.expiry.insert((member.expires, slot));
@@ -173,7 +179,7 @@ impl Members {
     pub(super) fn remove(&mut self, slot: u32) -> Option<Member> {
         let member = self.slots.get_mut(slot as usize)?.take()?;
         self.free.push_back(slot);
-        self.by_address.remove(&member.address);
+        self.by_address.remove(&member.leg.remote);
         self.by_key.remove(&(member.party, member.key));
         self.by_tag.remove(&(member.party, probe::tag(&member.key)));
         self.expiry.remove(&(member.expires, slot));
@@ -186,11 +192,11 @@ impl Members {
         Some(member)
     }
 
-    pub(super) fn set_address(&mut self, slot: u32, address: SocketAddrV4) {
+    pub(super) fn set_leg(&mut self, slot: u32, leg: Leg) {
         let Some(member) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
-        self.by_address.remove(&member.address);
-        self.by_address.insert(address, slot);
-        member.address = address;
+        self.by_address.remove(&member.leg.remote);
+        self.by_address.insert(leg.remote, slot);
+        member.leg = leg;
     }
 
     pub(super) fn set_expiry(&mut self, slot: u32, expires: Instant) {

@@ -47,8 +47,6 @@ reasons! {
     BindOldEpoch = "bind_old_epoch",
     /// No room for another member.
     BindRelayFull = "bind_relay_full",
-    /// Bind from an address family that flows do not support.
-    BindAddressFamily = "bind_address_family",
     /// STUN request shorter than its answer: not answered.
     StunShort = "stun_short",
     /// STUN Binding answered.

@@ -27,7 +27,7 @@ pub(super) struct Route {
     /// Slot of the member that made the index, and receives.
     pub(super) owner: u32,
     pub(super) state: State,
-    expires: Instant,
+    pub(super) expires: Instant,
     /// When the owner last offered the index in a type 1.
     offered: Instant,
     /// Whether that offer waits for its type 2.
@@ -116,8 +116,8 @@ impl Routes {
     }
 
     /// Turns both directions of a completed handshake into flows: `offered` was claimed by the type 1, `answered`
-    /// carries the type 2's sender index and is `answerer`'s. Returns those that were not flows before. Only the first
-    /// type 2 of an offer lengthens lives.
+    /// carries the type 2's sender index and is `answerer`'s. Returns those that are flows only now, or for longer. Only
+    /// the first type 2 of an offer lengthens lives.
     pub(super) fn confirm(
         &mut self,
         offered: RouteKey,
@@ -134,8 +134,9 @@ impl Routes {
             }
         }
         let is_first = self.find(offered).is_some_and(|route| route.is_open);
-        let fresh = [offered, answered].into_iter().filter(|key| self.promote(*key, is_first, now)).collect();
-        Ok(fresh)
+        let changed =
+            [offered, answered].into_iter().filter(|key| self.promote(*key, is_first, now)).collect();
+        Ok(changed)
     }
 
     /// The oldest flow from the same sender to the same owner as `fresh`, when there are more than WireGuard can use.
@@ -184,8 +185,8 @@ impl Routes {
         self.ends(owner).owns.insert(key);
     }
 
-    /// Confirms a tentative route; a confirmed one gets another life when its handshake is new. Whether it is a flow
-    /// only now.
+    /// Confirms a tentative route; a confirmed one gets another life when its handshake is new. Whether
+    /// anything of it is new.
     fn promote(&mut self, key: RouteKey, is_first: bool, now: Instant) -> bool {
         let Some(route) = self.table.get_mut(&key) else { return false };
         let is_fresh = route.state == State::Tentative;
@@ -194,7 +195,7 @@ impl Routes {
         if is_fresh || is_first {
             self.set_expiry(key, now + CONFIRMED_LIFE);
         }
-        is_fresh
+        is_fresh || is_first
     }
 
     fn set_expiry(&mut self, key: RouteKey, expires: Instant) {

@@ -4,14 +4,14 @@ use super::member::Members;
 use super::reason::{Counters, Reason};
 use super::route::{Route, RouteKey, Routes, State};
 use super::wireguard;
-use super::{Flow, Target};
+use super::{Flow, Leg, MemberLimits, Target, canonical};
 use crate::binding::{NonceKeys, Request, binding_answer, is_stun, parse_request};
 use crate::identity::{PartyId, WgKey};
 use crate::path::probe;
 use crate::time::Now;
 use rand_core::{CryptoRngCore, OsRng};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 /// How much a relay takes on.
@@ -28,8 +28,8 @@ pub struct Limits {
 pub enum Output {
     /// Send this datagram.
     Transmit {
-        /// A proven address of a member, or the sender of a STUN request.
-        to: SocketAddr,
+        /// From which own address, and to whom: a member's proven address, or the sender of a STUN request.
+        leg: Leg,
         /// Unchanged, or STUN.
         payload: Vec<u8>,
     },
@@ -52,16 +52,16 @@ pub enum Output {
         /// Who.
         member: WgKey,
         /// Where.
-        address: SocketAddrV4,
+        leg: Leg,
     },
     /// A member's NAT has moved it; its flows moved along.
     Moved {
         /// Who.
         member: WgKey,
         /// Where it was.
-        from: SocketAddrV4,
+        from: Leg,
         /// Where it is.
-        to: SocketAddrV4,
+        to: Leg,
     },
     /// A member is bound no more, its flows are gone.
     Unbound {
@@ -72,7 +72,39 @@ pub enum Output {
         /// Why.
         why: Unbound,
     },
+    /// From now on this address is a member's, to be policed by these limits: it was bound, has moved here (after the
+    /// [`Output::Dismiss`] of its old address), or has another allowance.
+    Admit {
+        /// The member's slot.
+        slot: u32,
+        /// Its address.
+        address: SocketAddr,
+        /// What it may send.
+        limits: MemberLimits,
+    },
+    /// This address is no member's any more.
+    Dismiss {
+        /// The slot that the member had, or goes on having at another address.
+        slot: u32,
+        /// Its address until now.
+        address: SocketAddr,
+    },
+    /// Keep this record of a binding where a restarted relay finds it.
+    Persist {
+        /// The member's slot; replaces what was kept for it.
+        slot: u32,
+        /// At most [`RECORD_LEN`] bytes.
+        record: Vec<u8>,
+    },
+    /// Drop the record of a binding that is over.
+    Forget {
+        /// The slot that the member had.
+        slot: u32,
+    },
 }
+
+/// Longest record of [`Output::Persist`] in bytes.
+pub const RECORD_LEN: usize = 256;
 
 /// Why a binding ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,21 +169,22 @@ impl<R: CryptoRngCore> RelayServer<R> {
     }
 
     /// Where a type 4 message goes, without a copy of it: send the same bytes there. `None` = drop; counted either way.
-    pub fn forward_data(&mut self, from: SocketAddr, datagram: &[u8], now: Now) -> Option<SocketAddr> {
+    pub fn forward_data(&mut self, from: SocketAddr, datagram: &[u8], now: Now) -> Option<Leg> {
         let routed = self.route_data(canonical(from), datagram, now.instant);
         self.counters.count(routed.err().unwrap_or(Reason::Forwarded));
-        routed.ok().map(SocketAddr::V4)
+        routed.ok()
     }
 
-    /// Takes any datagram.
-    pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Now) {
-        let from = canonical(from);
+    /// Takes any datagram, with both addresses as it carried them.
+    pub fn handle_datagram(&mut self, leg: Leg, datagram: &[u8], now: Now) {
+        let leg = leg.canonical();
+        let from = leg.remote;
         let handled = if !self.is_possible_source(from) {
             Err(Reason::BadSource)
         } else if wireguard::is_wireguard(datagram) {
             self.handle_wireguard(from, datagram, now.instant)
         } else if is_stun(datagram) {
-            self.handle_stun(from, datagram, now)
+            self.handle_stun(leg, datagram, now)
         } else if probe::is_probe(datagram) {
             self.handle_probe(from, datagram, now.instant)
         } else {
@@ -191,12 +224,12 @@ impl<R: CryptoRngCore> RelayServer<R> {
         is_unicast && from.port() != 0 && !self.own.contains(&from)
     }
 
-    fn handle_stun(&mut self, from: SocketAddr, datagram: &[u8], now: Now) -> Result<Reason, Reason> {
+    fn handle_stun(&mut self, leg: Leg, datagram: &[u8], now: Now) -> Result<Reason, Reason> {
         match parse_request(datagram) {
-            Some(Request::Bind(request)) => self.handle_bind(from, datagram, request, now),
+            Some(Request::Bind(request)) => self.handle_bind(leg, datagram, request, now),
             Some(Request::Binding { transaction }) => {
-                let answer = binding_answer(transaction, from);
-                self.answer(from, datagram, answer, Reason::StunAnswered)
+                let answer = binding_answer(transaction, leg.remote);
+                self.answer(leg, datagram, answer, Reason::StunAnswered)
             }
             None => Err(Reason::StunUnexpected),
         }
@@ -205,7 +238,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
     /// Answers a STUN request unless the answer is the longer one.
     pub(super) fn answer(
         &mut self,
-        to: SocketAddr,
+        leg: Leg,
         request: &[u8],
         payload: Vec<u8>,
         reason: Reason,
@@ -213,7 +246,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
         if payload.len() > request.len() {
             return Err(Reason::StunShort);
         }
-        self.outputs.push_back(Output::Transmit { to, payload });
+        self.outputs.push_back(Output::Transmit { leg, payload });
         Ok(reason)
     }
 
@@ -227,27 +260,39 @@ impl<R: CryptoRngCore> RelayServer<R> {
             self.remove_route(key);
         }
         if let Some(member) = self.members.remove(slot) {
+            self.emit(Output::Dismiss { slot, address: member.leg.remote });
             self.emit(Output::Unbound { party: member.party, member: member.key, why });
         }
     }
 
     /// Moves a member and all flows that begin or end at it.
-    pub(super) fn move_member(&mut self, slot: u32, to: SocketAddrV4) {
+    pub(super) fn move_member(&mut self, slot: u32, to: Leg) {
         let Some(member) = self.members.at(slot) else { return };
-        let (key, from) = (member.key, member.address);
+        let (key, from) = (member.key, member.leg);
         let routes = self.routes.of_member(slot);
-        for route in routes.iter().filter(|(sender, _)| *sender == slot) {
-            if self.routes.find(*route).is_some_and(|r| r.state == State::Confirmed) {
-                self.emit(Output::Remove { flow: Flow { source: from, index: route.1 } });
+        if from.remote != to.remote {
+            for route in routes.iter().filter(|(sender, _)| *sender == slot) {
+                if self.routes.find(*route).is_some_and(|r| r.state == State::Confirmed) {
+                    self.emit(Output::Remove { flow: Flow { source: from.remote, index: route.1 } });
+                }
             }
+            self.emit(Output::Dismiss { slot, address: from.remote });
         }
-        self.members.set_address(slot, to);
+        self.members.set_leg(slot, to);
+        self.admit(slot);
         for route in routes {
             if self.routes.find(route).is_some_and(|r| r.state == State::Confirmed) {
                 self.install_route(route);
             }
         }
         self.emit(Output::Moved { member: key, from, to });
+    }
+
+    /// Says who is at a member's address, and what it may do.
+    pub(super) fn admit(&mut self, slot: u32) {
+        let Some(member) = self.members.at(slot) else { return };
+        let (address, limits) = (member.leg.remote, member.limits());
+        self.emit(Output::Admit { slot, address, limits });
     }
 
     pub(super) fn install_route(&mut self, key: RouteKey) {
@@ -265,13 +310,8 @@ impl<R: CryptoRngCore> RelayServer<R> {
     }
 
     fn flow_of(&self, (sender, index): RouteKey, route: Route) -> Option<(Flow, Target)> {
-        let source = self.members.at(sender)?.address;
-        let destination = self.members.at(route.owner)?.address;
-        Some((Flow { source, index }, Target { destination, member: sender }))
+        let source = self.members.at(sender)?.leg.remote;
+        let leg = self.members.at(route.owner)?.leg;
+        Some((Flow { source, index }, Target { leg, member: sender, expires: route.expires }))
     }
-}
-
-/// One spelling for each address: IPv4-mapped IPv6 becomes IPv4.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

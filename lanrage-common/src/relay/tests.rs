@@ -28,8 +28,23 @@ fn relay_address() -> SocketAddr {
     "192.0.2.1:3478".parse().unwrap()
 }
 
-fn address(host: u8) -> SocketAddrV4 {
-    SocketAddrV4::new([198, 51, 100, host].into(), 40_000 + u16::from(host))
+fn relay_address_v6() -> SocketAddr {
+    "[2001:db8::1]:3478".parse().unwrap()
+}
+
+fn address(host: u8) -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, host], 40_000 + u16::from(host)))
+}
+
+fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
+}
+
+/// The same family's address of the relay.
+fn leg(remote: SocketAddr) -> Leg {
+    let is_v4 = remote.ip().to_canonical().is_ipv4();
+    Leg { local: if is_v4 { relay_address() } else { relay_address_v6() }, remote }
 }
 
 fn key(member: u8) -> WgKey {
@@ -57,7 +72,8 @@ impl Bench {
     fn with_limits(limits: Limits) -> Self {
         let now = Now { instant: Instant::now(), unix: 1_000_000 };
         let rng = StdRng::seed_from_u64(1);
-        let server = RelayServer::new(TICKET_KEY, vec![relay_address()], limits, rng, now);
+        let server =
+            RelayServer::new(TICKET_KEY, vec![relay_address(), relay_address_v6()], limits, rng, now);
         Self { server, now, installed: BTreeMap::new(), sent: Vec::new(), log: Vec::new() }
     }
 
@@ -70,7 +86,10 @@ impl Bench {
     fn drain(&mut self) {
         while let Some(output) = self.server.poll_output() {
             match &output {
-                Output::Transmit { to, payload } => self.sent.push((*to, payload.clone())),
+                Output::Transmit { leg: out, payload } => {
+                    assert_eq!(*out, leg(out.remote), "leaves from where the receiver is bound");
+                    self.sent.push((out.remote, payload.clone()));
+                }
                 Output::Install { flow, target } => {
                     self.installed.insert(*flow, *target);
                 }
@@ -82,9 +101,9 @@ impl Bench {
     }
 
     /// Hands in a datagram; gives what was sent because of it.
-    fn receive(&mut self, from: impl Into<SocketAddr>, datagram: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
+    fn receive(&mut self, from: SocketAddr, datagram: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
         self.sent.clear();
-        self.server.handle_datagram(from.into(), datagram, self.now);
+        self.server.handle_datagram(leg(from), datagram, self.now);
         self.drain();
         std::mem::take(&mut self.sent)
     }
@@ -113,8 +132,7 @@ impl Bench {
     }
 
     /// Both legs of Bind; time moves by a millisecond, as nonces are ordered by it.
-    fn try_bind(&mut self, from: impl Into<SocketAddr>, ticket: &[u8]) -> Option<BindAnswer> {
-        let from = from.into();
+    fn try_bind(&mut self, from: SocketAddr, ticket: &[u8]) -> Option<BindAnswer> {
         self.pass(Duration::from_millis(1));
         let mut request =
             BindRequest { transaction: TRANSACTION, ticket: ticket.to_vec(), nonce: None, release: false };
@@ -123,7 +141,7 @@ impl Bench {
         self.ask(from, &request)
     }
 
-    fn bind_with(&mut self, from: SocketAddrV4, ticket: &Ticket) -> Option<BindAnswer> {
+    fn bind_with(&mut self, from: SocketAddr, ticket: &Ticket) -> Option<BindAnswer> {
         let sealed = ticket.seal(&TICKET_KEY, &mut StdRng::seed_from_u64(3));
         self.try_bind(from, &sealed)
     }
@@ -138,9 +156,9 @@ impl Bench {
     /// Type 1 and 2 between two bound members.
     fn handshake(&mut self, a: u8, a_index: u32, b: u8, b_index: u32) {
         let initiation = initiation(a_index, b);
-        assert_eq!(self.receive(address(a), &initiation), [(address(b).into(), initiation.clone())]);
+        assert_eq!(self.receive(address(a), &initiation), [(address(b), initiation.clone())]);
         let response = response(b_index, a_index, a);
-        assert_eq!(self.receive(address(b), &response), [(address(a).into(), response.clone())]);
+        assert_eq!(self.receive(address(b), &response), [(address(a), response.clone())]);
     }
 
     fn count(&self, reason: Reason) -> u64 {
@@ -151,8 +169,8 @@ impl Bench {
     fn assert_same_as_data_path(&mut self) {
         assert_eq!(self.installed.len(), self.server.flows());
         for (flow, target) in self.installed.clone() {
-            let to = self.server.forward_data(flow.source.into(), &data(flow.index), self.now);
-            assert_eq!(to, Some(target.destination.into()), "{flow:?}");
+            let to = self.server.forward_data(flow.source, &data(flow.index), self.now);
+            assert_eq!(to, Some(target.leg), "{flow:?}");
         }
     }
 }

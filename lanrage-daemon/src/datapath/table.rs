@@ -5,10 +5,10 @@
 
 use super::InstallError;
 use lanrage_common::maps::{FlowKey, FlowValue, NextHop};
-use lanrage_common::relay::{Flow, Target};
+use lanrage_common::relay;
 use lanrage_common::wire::{Be16, Be32};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 /// The kernel maps as the table writes them.
 pub trait Maps {
@@ -38,6 +38,33 @@ pub enum Watch {
     Begin(Ipv4Addr),
     /// The last flow to this destination went.
     End(Ipv4Addr),
+}
+
+/// A flow between IPv4 members: the only ones that the kernel program forwards so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Flow {
+    source: SocketAddrV4,
+    index: u32,
+}
+
+impl Flow {
+    fn new(flow: relay::Flow) -> Option<Self> {
+        let SocketAddr::V4(source) = flow.source else { return None };
+        Some(Self { source, index: flow.index })
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    destination: SocketAddrV4,
+    member: u32,
+}
+
+impl Target {
+    fn new(target: relay::Target) -> Option<Self> {
+        let SocketAddr::V4(destination) = target.leg.remote else { return None };
+        Some(Self { destination, member: target.member })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -82,13 +109,27 @@ impl Table {
         std::mem::take(&mut self.watches)
     }
 
-    /// Adds a flow or moves it to a new target. After an error the flow is not in the kernel.
-    pub fn install(&mut self, maps: &mut impl Maps, flow: Flow, target: Target) -> Result<(), InstallError> {
+    /// Adds a flow or moves it to a new target. After an error the flow is not in the kernel; nor is one with IPv6,
+    /// whose packets the kernel passes up.
+    pub fn install(
+        &mut self,
+        maps: &mut impl Maps,
+        flow: relay::Flow,
+        target: relay::Target,
+    ) -> Result<(), InstallError> {
+        let (Some(ours), Some(target)) = (Flow::new(flow), Target::new(target)) else {
+            self.remove(maps, flow);
+            return Ok(());
+        };
+        self.install_v4(maps, ours, target)
+    }
+
+    fn install_v4(&mut self, maps: &mut impl Maps, flow: Flow, target: Target) -> Result<(), InstallError> {
         if self.flows.get(&flow).is_some_and(|old| old.destination.ip() != target.destination.ip()) {
             self.unlink(maps, flow);
         }
         if let Err(error) = maps.put_flow(key(flow), self.value(target)) {
-            self.remove(maps, flow);
+            self.remove_v4(maps, flow);
             return Err(error);
         }
         self.flows.insert(flow, target);
@@ -101,7 +142,13 @@ impl Table {
     }
 
     /// Removes a flow.
-    pub fn remove(&mut self, maps: &mut impl Maps, flow: Flow) {
+    pub fn remove(&mut self, maps: &mut impl Maps, flow: relay::Flow) {
+        if let Some(flow) = Flow::new(flow) {
+            self.remove_v4(maps, flow);
+        }
+    }
+
+    fn remove_v4(&mut self, maps: &mut impl Maps, flow: Flow) {
         maps.remove_flow(key(flow));
         self.unlink(maps, flow);
         self.flows.remove(&flow);

@@ -6,7 +6,7 @@ use super::status::{self, Counts, narrow};
 use crate::datapath::{Datapath, InstallError};
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{Problem, RelayStatus};
-use lanrage_common::relay::{Flow, Output, RelayServer, Target};
+use lanrage_common::relay::{Flow, Leg, Output, RelayServer, Target};
 use lanrage_common::time::Now;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -35,6 +35,8 @@ pub(super) struct Parts {
     pub(super) server: RelayServer,
     pub(super) datapath: Datapath,
     pub(super) registration: Registration,
+    /// Where the socket is bound: the local end of every leg.
+    pub(super) bound: SocketAddr,
     pub(super) public: SocketAddr,
     /// What is wrong with a guessed `public`.
     pub(super) address_problem: Option<Problem>,
@@ -106,7 +108,10 @@ impl Relay {
         let now = now();
         for _ in 0..BUDGET {
             match self.parts.socket.try_recv_from(buffer) {
-                Ok((length, from)) => self.handle(from, &buffer[..length], now),
+                Ok((length, remote)) => {
+                    let leg = Leg { local: self.parts.bound, remote };
+                    self.handle(leg, &buffer[..length], now);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(_) => {
                     self.counts.receive_failed += 1;
@@ -117,15 +122,15 @@ impl Relay {
     }
 
     /// Data goes straight from buffer to socket; everything else through the server's outputs.
-    fn handle(&mut self, from: SocketAddr, datagram: &[u8], now: Now) {
+    fn handle(&mut self, leg: Leg, datagram: &[u8], now: Now) {
         if datagram.first() == Some(&DATA) {
-            if let Some(to) = self.parts.server.forward_data(from, datagram, now) {
+            if let Some(to) = self.parts.server.forward_data(leg.remote, datagram, now) {
                 self.send(to, datagram);
             }
             return;
         }
         let bindings = self.parts.server.bindings();
-        self.parts.server.handle_datagram(from, datagram, now);
+        self.parts.server.handle_datagram(leg, datagram, now);
         self.drain();
         if self.parts.server.bindings() != bindings {
             self.publish();
@@ -135,18 +140,23 @@ impl Relay {
     fn drain(&mut self) {
         while let Some(output) = self.parts.server.poll_output() {
             match output {
-                Output::Transmit { to, payload } => self.send(to, &payload),
+                Output::Transmit { leg, payload } => self.send(leg, &payload),
                 Output::Install { flow, target } => self.install(flow, target),
                 Output::Remove { flow } => self.parts.datapath.remove(flow),
-                Output::Bound { party, member, address } => {
-                    tracing::info!(%party, %member, %address, "member bound");
+                Output::Bound { party, member, leg } => {
+                    tracing::info!(%party, %member, address = %leg.remote, "member bound");
                 }
                 Output::Moved { member, from, to } => {
-                    tracing::info!(%member, %from, %to, "member moved");
+                    tracing::info!(%member, from = %from.remote, to = %to.remote, "member moved");
                 }
                 Output::Unbound { party, member, why } => {
                     tracing::info!(%party, %member, ?why, "member unbound");
                 }
+                // the kernel program neither polices members nor outlives the daemon yet
+                Output::Admit { .. }
+                | Output::Dismiss { .. }
+                | Output::Persist { .. }
+                | Output::Forget { .. } => {}
             }
         }
     }
@@ -163,12 +173,12 @@ impl Relay {
         }
     }
 
-    fn send(&mut self, to: SocketAddr, payload: &[u8]) {
-        match self.parts.socket.try_send_to(payload, to) {
+    fn send(&mut self, leg: Leg, payload: &[u8]) {
+        match self.parts.socket.try_send_to(payload, leg.remote) {
             Ok(_) => {}
             Err(error) if is_full(&error) => self.counts.send_full += 1,
             Err(error) => {
-                tracing::trace!(%to, %error, "datagram not sent");
+                tracing::trace!(to = %leg.remote, %error, "datagram not sent");
                 self.counts.send_failed += 1;
             }
         }

@@ -18,9 +18,10 @@ fn both_flows_are_installed_before_the_response_leaves() {
     bench.receive(address(2), &response(20, 10, 1));
     let kinds: Vec<_> = bench.log.iter().map(|output| matches!(output, Output::Install { .. })).collect();
     assert_eq!(kinds, [true, true, false]);
+    let expires = bench.now.instant + Duration::from_secs(190);
     let expected = BTreeMap::from([
-        (Flow { source: address(1), index: 20 }, Target { destination: address(2), member: 0 }),
-        (Flow { source: address(2), index: 10 }, Target { destination: address(1), member: 1 }),
+        (Flow { source: address(1), index: 20 }, Target { leg: leg(address(2)), member: 0, expires }),
+        (Flow { source: address(2), index: 10 }, Target { leg: leg(address(1)), member: 1, expires }),
     ]);
     assert_eq!(bench.installed, expected);
     bench.assert_same_as_data_path();
@@ -33,7 +34,7 @@ fn data_needs_a_confirmed_index_of_the_right_sender() {
     assert!(bench.receive(address(2), &data(10)).is_empty());
     assert_eq!(bench.count(Reason::IndexTentative), 1);
     bench.receive(address(2), &response(20, 10, 1));
-    assert_eq!(bench.receive(address(2), &data(10)), [(address(1).into(), data(10))]);
+    assert_eq!(bench.receive(address(2), &data(10)), [(address(1), data(10))]);
     assert!(bench.receive(address(1), &data(10)).is_empty(), "10 is what 2 writes, not 1");
     assert!(bench.receive(address(3), &data(10)).is_empty());
     assert_eq!((bench.count(Reason::IndexUnknown), bench.count(Reason::Unbound)), (1, 1));
@@ -43,7 +44,7 @@ fn data_needs_a_confirmed_index_of_the_right_sender() {
 fn type_1_goes_to_the_one_member_that_mac1_names() {
     let mut bench = pair();
     bench.bind(3);
-    assert_eq!(bench.receive(address(1), &initiation(10, 3))[0].0, address(3).into());
+    assert_eq!(bench.receive(address(1), &initiation(10, 3))[0].0, address(3));
     assert!(bench.receive(address(1), &initiation(11, 4)).is_empty(), "not bound");
     assert!(bench.receive(address(1), &initiation(12, 1)).is_empty(), "never back to the sender");
     assert_eq!(bench.count(Reason::HandshakeNoReceiver), 2);
@@ -79,9 +80,9 @@ fn type_2_must_match_an_offer_and_its_maker() {
 fn type_3_is_routed_both_ways() {
     let mut bench = pair();
     bench.receive(address(1), &initiation(10, 2));
-    assert_eq!(bench.receive(address(2), &cookie(10)), [(address(1).into(), cookie(10))]);
+    assert_eq!(bench.receive(address(2), &cookie(10)), [(address(1), cookie(10))]);
     bench.receive(address(2), &response(20, 10, 1));
-    assert_eq!(bench.receive(address(1), &cookie(20)), [(address(2).into(), cookie(20))]);
+    assert_eq!(bench.receive(address(1), &cookie(20)), [(address(2), cookie(20))]);
     assert!(bench.receive(address(1), &cookie(21)).is_empty());
 }
 
@@ -239,7 +240,7 @@ fn a_ticket_limits_the_rate() {
 #[test]
 fn probes_reach_bound_members_of_the_party() {
     let mut bench = pair();
-    assert_eq!(bench.receive(address(1), &probe_to(2)), [(address(2).into(), probe_to(2))]);
+    assert_eq!(bench.receive(address(1), &probe_to(2)), [(address(2), probe_to(2))]);
     assert!(bench.receive(address(1), &probe_to(3)).is_empty());
     assert!(bench.receive(address(1), &probe_to(1)).is_empty(), "never back to the sender");
     assert!(bench.receive(address(5), &probe_to(2)).is_empty());

@@ -8,7 +8,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 /// A member with a WireGuard session to the other one.
 struct Side {
-    address: SocketAddrV4,
+    address: SocketAddr,
     ticket: Ticket,
     tunnel: Tunn,
     received: Vec<Vec<u8>>,
@@ -69,7 +69,7 @@ impl World {
         let mut underway = vec![(from, datagram)];
         while let Some((from, datagram)) = underway.pop() {
             for (to, payload) in self.bench.receive(self.sides[from].address, &datagram) {
-                let to = self.sides.iter().position(|side| SocketAddr::V4(side.address) == to).unwrap();
+                let to = self.sides.iter().position(|side| side.address == to).unwrap();
                 assert_ne!(to, from);
                 let answers = self.sides[to].take(&payload);
                 underway.extend(answers.into_iter().map(|answer| (to, answer)));
@@ -77,7 +77,7 @@ impl World {
         }
     }
 
-    fn rebind(&mut self, side: usize, to: SocketAddrV4) {
+    fn rebind(&mut self, side: usize, to: SocketAddr) {
         let ticket = Ticket { expires: self.bench.now.unix + 600, ..self.sides[side].ticket.clone() };
         self.sides[side].address = to;
         assert!(matches!(self.bench.bind_with(to, &ticket), Some(BindAnswer::Bound { .. })));
@@ -177,7 +177,7 @@ fn nat_rebinding_of_either_side_needs_no_handshake() {
     world.send(0, &packet());
     world.assert_connected();
     for (side, port) in [(0, 50_001), (1, 50_002), (0, 50_003)] {
-        let to = SocketAddrV4::new(*world.sides[side].address.ip(), port);
+        let to = with_port(world.sides[side].address, port);
         world.rebind(side, to);
         world.assert_connected();
     }
@@ -194,7 +194,7 @@ fn a_rebinding_while_the_handshake_is_open_is_survived() {
     };
     let initiation = initiation.to_vec();
     let sent = world.bench.receive(world.sides[0].address, &initiation);
-    let moved = SocketAddrV4::new(*world.sides[0].address.ip(), 50_000);
+    let moved = with_port(world.sides[0].address, 50_000);
     world.rebind(0, moved);
     for response in world.sides[1].take(&sent[0].1) {
         world.carry(1, response);
