@@ -92,6 +92,18 @@ text_bytes!(
     Fingerprint, 16, URL_SAFE_NO_PAD, "base64url"
 );
 
+text_bytes!(
+    /// SHA-256 of an X.509 certificate (DER), base64url: how members know a relay over TLS.
+    CertificateFingerprint, 32, URL_SAFE_NO_PAD, "base64url"
+);
+
+impl CertificateFingerprint {
+    /// Of this certificate (DER).
+    pub fn of(certificate: &[u8]) -> Self {
+        Self(Sha256::digest(certificate).into())
+    }
+}
+
 impl DeviceKey {
     /// The short form that invites carry.
     pub fn fingerprint(&self) -> Fingerprint {

@@ -23,6 +23,8 @@ pub mod binding;
 #[cfg(feature = "std")]
 pub mod bucket;
 #[cfg(feature = "std")]
+pub mod carrier;
+#[cfg(feature = "std")]
 pub mod control;
 #[cfg(feature = "std")]
 pub mod identity;

@@ -108,6 +108,9 @@ pub struct Status {
     pub why: String,
 }
 
+/// What TLS costs beside its round trip, because one lost packet holds up all after it: a relay over UDP that is this
+/// much farther away is preferred.
+const TLS_COST: Duration = Duration::from_millis(40);
 /// Own addresses that are looked at.
 const MAX_LOCAL: usize = 32;
 /// Members of one party, and so the pairs of one agent.
@@ -171,6 +174,23 @@ impl PathAgent {
         name: &str,
         relay: SocketAddr,
         mapped: SocketAddr,
+        rtt: Option<Duration>,
+        now: Now,
+    ) {
+        self.bind(name, relay, Some(mapped), rtt, now);
+    }
+
+    /// The same, over TLS: datagrams for the relay go to `carrier`, an address of this machine, and the relay sees one
+    /// of its own. So there is nothing to announce but the relay itself.
+    pub fn handle_carried(&mut self, name: &str, carrier: SocketAddr, rtt: Option<Duration>, now: Now) {
+        self.bind(name, carrier, None, rtt.map(|rtt| rtt + TLS_COST), now);
+    }
+
+    fn bind(
+        &mut self,
+        name: &str,
+        relay: SocketAddr,
+        mapped: Option<SocketAddr>,
         rtt: Option<Duration>,
         now: Now,
     ) {

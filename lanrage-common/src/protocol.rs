@@ -16,7 +16,7 @@
 //! A logged-in request carries `Authorization: Bearer <token>`. Every refusal is an [`ErrorBody`] with a matching HTTP
 //! status. Members are addressed by WireGuard key, devices by device key.
 
-use crate::identity::{DeviceKey, PartyId, RosterEntry, RosterMac, Signature, WgKey};
+use crate::identity::{CertificateFingerprint, DeviceKey, PartyId, RosterEntry, RosterMac, Signature, WgKey};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -211,6 +211,18 @@ pub struct RelayInfo {
     /// Free text such as `eu-west`, may be empty.
     #[serde(default)]
     pub region: String,
+    /// Where it takes members whose network lets no UDP out; absent = nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RelayTls>,
+}
+
+/// How a relay is reached over TLS; see [`crate::carrier`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayTls {
+    /// TCP.
+    pub address: SocketAddr,
+    /// The only certificate that members accept there; its name, issuer and dates do not count.
+    pub certificate: CertificateFingerprint,
 }
 
 /// From a member's daemon to the control server.

@@ -51,7 +51,8 @@ pub async fn start(
     });
     let guessed = config.public_address.is_none() && listen.ip().is_unspecified();
     let address_problem = guessed.then(|| addresses::private_relay_address(public)).flatten();
-    let info = RelayInfo { name: name(config), addresses: vec![public], region: config.region.clone() };
+    let info =
+        RelayInfo { name: name(config), addresses: vec![public], region: config.region.clone(), tls: None };
     let registration = Registration::open(config, state_dir, info, &ticket_key)?;
     let datapath = Datapath::open(config, bound).await;
     let limits = Limits { members: MAX_MEMBERS, flows: config.max_flows as usize };

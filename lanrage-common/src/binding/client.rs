@@ -141,6 +141,11 @@ impl<R: CryptoRngCore> BindingClient<R> {
         self.mapped.is_some()
     }
 
+    /// Since when the relay owes an answer.
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        self.ask.map(|ask| ask.sent)
+    }
+
     /// Round trip of the last exchange that needed no retransmission.
     pub fn last_rtt(&self) -> Option<Duration> {
         self.rtts.back().copied()

@@ -14,6 +14,12 @@ impl Pair {
     pub fn explain(&self, shared: &Shared) -> String {
         match &self.active {
             Some(Active::Direct(to)) => self.explain_direct(&Active::Direct(*to)),
+            Some(way @ Active::Relay(name)) if self.route(way).is_some_and(|route| route.is_carried) => {
+                format!(
+                    "relayed by {name} over TLS, because UDP to it gets no answer here; let UDP out in this network's \
+                     firewall, and it is used within seconds"
+                )
+            }
             Some(Active::Relay(name)) => {
                 format!("relayed by {name}: {}", self.explain_not_direct(shared, self.decided))
             }
@@ -66,7 +72,11 @@ impl Pair {
 
     /// Nobody answered: what the addresses tell of the routers in between.
     fn explain_silence(&self, shared: &Shared) -> String {
-        let own_nat = shared.bindings.values().any(|binding| !shared.local.contains(&binding.mapped));
+        let own_nat = shared
+            .bindings
+            .values()
+            .filter_map(|binding| binding.mapped)
+            .any(|mapped| !shared.local.contains(&mapped));
         let text = match (own_nat, self.remote.is_behind_nat) {
             _ if self.directs.iter().any(Route::was_answered) => {
                 "direct probes are answered too rarely; it is tried again every minute"

@@ -270,9 +270,10 @@ impl Pair {
                 && shared.bindings.get(name).is_some_and(|binding| binding.relay == route.to)
         });
         for name in common {
-            let to = shared.bindings[&name].relay;
+            let Some(binding) = shared.bindings.get(&name) else { continue };
             self.relays.entry(name).or_insert_with(|| {
-                let mut route = Route::new(to, CandidateKind::Mapped, now);
+                let mut route = Route::new(binding.relay, CandidateKind::Mapped, now);
+                route.is_carried = binding.mapped.is_none();
                 route.next_ping = Some(now);
                 route
             });

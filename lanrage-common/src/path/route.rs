@@ -46,6 +46,8 @@ pub(super) struct Route {
     pub to: SocketAddr,
     /// Of a direct route.
     pub kind: CandidateKind,
+    /// Of a relay: datagrams to it go over TLS.
+    pub is_carried: bool,
     /// What its probes told.
     pub quality: Quality,
     /// Answers since it last was silent for [`LAPSE`].
@@ -63,6 +65,7 @@ impl Route {
         Self {
             to,
             kind,
+            is_carried: false,
             quality: Quality::default(),
             good: 0,
             next_ping: None,

@@ -146,11 +146,13 @@ impl Pair {
 
     /// The caller's form of a way.
     pub fn describe(&self, way: &Active) -> Option<Path> {
-        let endpoint = self.route(way)?.to;
-        Some(match way {
-            Active::Direct(_) => Path { kind: PathKind::Direct, endpoint, relay: None },
-            Active::Relay(name) => Path { kind: PathKind::Relay, endpoint, relay: Some(name.clone()) },
-        })
+        let route = self.route(way)?;
+        let (kind, relay) = match way {
+            Active::Direct(_) => (PathKind::Direct, None),
+            Active::Relay(name) if route.is_carried => (PathKind::Tls, Some(name.clone())),
+            Active::Relay(name) => (PathKind::Relay, Some(name.clone())),
+        };
+        Some(Path { kind, endpoint: route.to, relay })
     }
 }
 

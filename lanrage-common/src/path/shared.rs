@@ -20,7 +20,8 @@ const DOUBT_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Binding {
     pub relay: SocketAddr,
-    pub mapped: SocketAddr,
+    /// Absent when the binding is carried by TLS: the relay then sees an address of its own.
+    pub mapped: Option<SocketAddr>,
     pub rtt: Option<Duration>,
     pub doubt: Doubt,
 }
@@ -97,7 +98,7 @@ impl Shared {
 
     /// Collects the own candidates anew; true when they have changed and must be announced.
     pub fn refresh_candidates(&mut self) -> bool {
-        let mapped: Vec<SocketAddr> = self.bindings.values().map(|binding| binding.mapped).collect();
+        let mapped: Vec<SocketAddr> = self.bindings.values().filter_map(|binding| binding.mapped).collect();
         let new = candidate::collect(&self.local, &mapped, self.config.subnet, MAX_CANDIDATES);
         let has_changed = new != self.candidates;
         self.candidates = new;
@@ -112,7 +113,8 @@ impl Shared {
     /// Whether probes to an address can make sense: ordinary, not a relay's, not this device's own.
     pub fn is_probeable(&self, address: SocketAddr) -> bool {
         let is_own = || {
-            self.local.contains(&address) || self.bindings.values().any(|binding| binding.mapped == address)
+            self.local.contains(&address)
+                || self.bindings.values().any(|binding| binding.mapped == Some(address))
         };
         // without an own IPv6 address the socket cannot send there
         let has_family = address.is_ipv4() || self.local.iter().any(SocketAddr::is_ipv6);

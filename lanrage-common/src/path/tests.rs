@@ -1,5 +1,6 @@
 //! What the agents promise, in a simulated internet; what they must withstand is in [`hostile`].
 
+mod carried;
 mod hostile;
 
 use super::simulation::{Nat, RELAY, World};
@@ -254,7 +255,7 @@ fn a_round_trip_that_varies_is_announced_but_causes_no_probes() {
     let probes = |world: &World| world.hosts.iter().map(|host| host.sent_to.len()).sum::<usize>();
     let (before, told) = (probes(&world), world.hosts[0].agent.counters()["signal_sent"]);
     for n in 0..10 {
-        let (now, mapped) = (world.now(), world.hosts[0].agent.shared.bindings[RELAY].mapped);
+        let (now, mapped) = (world.now(), world.hosts[0].agent.shared.bindings[RELAY].mapped.unwrap());
         let rtt = Some(Duration::from_millis(200 + 100 * (n % 2)));
         world.hosts[0].agent.handle_bound(RELAY, world.relays[RELAY], mapped, rtt, now);
         world.drain(0);

@@ -205,6 +205,11 @@ fn check_info(info: &RelayInfo) -> Result<(), ErrorBody> {
     }
     let usable = |address: &std::net::SocketAddr| !address.ip().is_unspecified() && address.port() != 0;
     let count_fits = (1..=MAX_ADDRESSES).contains(&info.addresses.len());
+    if info.tls.is_some_and(|tls| !usable(&tls.address)) {
+        return Err(bad(
+            "a relay's TLS address is one that members can connect to: set relay.tls_public_address",
+        ));
+    }
     match count_fits && info.addresses.iter().all(usable) {
         true => Ok(()),
         false => {
@@ -228,7 +233,12 @@ mod tests {
     use lanrage_common::identity::{DeviceKey, WgKey};
 
     fn info(name: &str, port: u16) -> RelayInfo {
-        RelayInfo { name: name.into(), addresses: vec![([192, 0, 2, 1], port).into()], region: String::new() }
+        RelayInfo {
+            name: name.into(),
+            addresses: vec![([192, 0, 2, 1], port).into()],
+            region: String::new(),
+            tls: None,
+        }
     }
 
     fn key() -> String {

@@ -19,6 +19,7 @@ fn register(name: &str) -> RelayMessage {
         name: name.into(),
         addresses: vec!["192.0.2.7:3478".parse().unwrap()],
         region: "test".into(),
+        tls: None,
     };
     RelayMessage::Register { relay, ticket_key: STANDARD.encode(KEY) }
 }
