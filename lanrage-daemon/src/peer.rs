@@ -7,6 +7,7 @@ mod network;
 mod ping;
 mod relays;
 mod session;
+mod socket;
 mod status;
 mod store;
 pub mod tunnel;

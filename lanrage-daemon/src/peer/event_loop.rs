@@ -7,6 +7,7 @@
 
 use super::commands::{Event, Joining};
 use super::session::{Notice, Session};
+use super::socket::Socket;
 use super::status;
 use super::store::{Store, StoredParty, StoredTicket};
 use super::wire::Io;
@@ -23,7 +24,7 @@ use lanrage_common::protocol::{MAX_NAME, is_valid_name};
 use lanrage_common::time::Now;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -34,7 +35,6 @@ const BUDGET: usize = 64;
 /// The status changes at most this often.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 /// Both ways; bursts of a whole party fit.
-const SOCKET_BUFFER: usize = 4 << 20;
 /// Any datagram.
 const BUFFER: usize = 65_536;
 
@@ -47,7 +47,7 @@ pub(super) struct Peer {
     /// The tunnel's socket, to wait and receive.
     socket: tokio::net::UdpSocket,
     /// The same socket, to send without waiting.
-    pub(super) sends: UdpSocket,
+    pub(super) sends: Socket,
     pub(super) port: u16,
     /// The party this device is in.
     pub(super) stored: Option<StoredParty>,
@@ -96,12 +96,12 @@ impl Peer {
                 (None, Some(status::problem("party_file_damaged", format!("{error:#}"), fix)))
             }
         };
-        let sends = open_socket(config.port, store.port())?;
-        let port = sends.local_addr()?.port();
+        let sends = Socket::open(config.port, store.port())?;
+        let port = sends.port()?;
         if config.port == 0 && store.port() != Some(port) {
             store.save_port(port)?;
         }
-        let socket = tokio::net::UdpSocket::from_std(sends.try_clone()?)?;
+        let socket = sends.watched()?;
         let (status, status_receiver) = watch::channel(status::empty(&device, &name));
         let (events, event_receiver) = mpsc::unbounded_channel();
         let now = Instant::now();
@@ -200,6 +200,7 @@ impl Peer {
         for _ in 0..BUDGET {
             match self.socket.try_recv_from(&mut self.buffer) {
                 Ok((length, from)) => {
+                    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
                     if let Some(session) = &mut self.session {
                         session.handle_datagram(from, &self.buffer[..length], io, now);
                     }
@@ -363,44 +364,9 @@ fn device_name(config: &PeerConfig, device: &Device) -> anyhow::Result<String> {
     Ok(host.filter(|name| is_valid_name(name) && name != "localhost").unwrap_or_else(fallback))
 }
 
-/// The tunnel's socket: at the configured port, or at the last one, so that NAT mappings and port forwardings live on.
-fn open_socket(configured: u16, last: Option<u16>) -> anyhow::Result<UdpSocket> {
-    if configured != 0 {
-        return bind(configured).with_context(|| {
-            format!("UDP port {configured} is taken: stop the program that uses it, or set another `peer.port` (0 picks a free one)")
-        });
-    }
-    let result = last.map_or_else(|| bind(0), |port| bind(port).or_else(|_| bind(0)));
-    result.context("cannot open a UDP socket")
-}
-
-fn bind(port: u16) -> io::Result<UdpSocket> {
-    let socket =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
-    platform::prepare_socket(&socket)?;
-    // the kernel's limit caps these; a smaller buffer only loses bursts
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-    socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port).into())?;
-    Ok(socket.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_taken_port_is_named_unless_any_will_do() {
-        let first = bind(0).unwrap();
-        let taken = first.local_addr().unwrap().port();
-        let error = open_socket(taken, None).unwrap_err().to_string();
-        assert!(error.contains(&taken.to_string()) && error.contains("peer.port"), "{error}");
-        let other = open_socket(0, Some(taken)).unwrap();
-        assert_ne!(other.local_addr().unwrap().port(), taken);
-        drop(first);
-        assert_eq!(open_socket(0, Some(taken)).unwrap().local_addr().unwrap().port(), taken);
-    }
 
     #[test]
     fn names_that_cannot_be_shown_are_refused() {

@@ -95,7 +95,8 @@ impl Relays {
         let wanted: Vec<(&str, SocketAddr)> = list
             .iter()
             .filter_map(|relay| {
-                Some((relay.name.as_str(), *relay.addresses.iter().find(|address| address.is_ipv4())?))
+                let ipv4 = relay.addresses.iter().find(|address| address.is_ipv4());
+                Some((relay.name.as_str(), *ipv4.or(relay.addresses.first())?))
             })
             .collect();
         let (kept, gone) = std::mem::take(&mut self.relays)

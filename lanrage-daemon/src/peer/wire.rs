@@ -2,6 +2,7 @@
 //! not fit is dropped, as on any network.
 
 use super::ping::Pings;
+use super::socket::Socket;
 use super::tunnel::{TunnelSink, destination};
 use crate::platform::Interface;
 use lanrage_common::identity::WgKey;
@@ -9,27 +10,27 @@ use lanrage_common::lane::{Inbound, Lane};
 use lanrage_common::path::PathAgent;
 use lanrage_common::time::Now;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// Both ways out.
 #[derive(Debug, Clone, Copy)]
 pub struct Io<'a> {
-    /// The tunnel's socket, non-blocking.
-    pub socket: &'a UdpSocket,
+    /// The tunnel's socket, which never blocks.
+    pub socket: &'a Socket,
     /// The party's interface, while there is one.
     pub interface: Option<&'a Interface>,
 }
 
 /// Sends datagrams, and remembers where that failed at once.
 pub struct Sender<'a> {
-    socket: &'a UdpSocket,
+    socket: &'a Socket,
     /// The last address that the system refused.
     pub failed: Option<SocketAddr>,
 }
 
 impl<'a> Sender<'a> {
     /// Sends from `socket`.
-    pub fn new(socket: &'a UdpSocket) -> Self {
+    pub fn new(socket: &'a Socket) -> Self {
         Self { socket, failed: None }
     }
 

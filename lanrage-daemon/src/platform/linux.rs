@@ -206,13 +206,25 @@ pub fn host_name() -> Option<String> {
 
 /// Lets routers and this machine fragment the tunnel's datagrams: a group packet of full size needs two.
 pub fn prepare_socket(socket: &socket2::Socket) -> io::Result<()> {
-    let value: libc::c_int = libc::IP_PMTUDISC_DONT;
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
+    if socket.domain()? == socket2::Domain::IPV6 {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?;
+    }
+    Ok(())
+}
+
+fn set_option(
+    socket: &socket2::Socket,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the descriptor is open as long as `socket` is borrowed, and the kernel reads `size_of(value)` bytes of `value`.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
+            level,
+            name,
             (&raw const value).cast(),
             size_of_val(&value) as libc::socklen_t,
         )

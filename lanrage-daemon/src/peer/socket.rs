@@ -1,0 +1,106 @@
+//! The tunnel's one UDP socket: IPv6 and IPv4 through the same port, so that members and relays of both are reached.
+
+use crate::platform;
+use anyhow::Context as _;
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+const BUFFER: usize = 4 << 20;
+
+/// See the module. Never blocks.
+#[derive(Debug)]
+pub struct Socket {
+    socket: UdpSocket,
+    /// Whether IPv4 addresses must be written as IPv4-mapped IPv6.
+    is_dual: bool,
+}
+
+impl Socket {
+    /// At the configured port, or at the last one, so that NAT mappings and port forwardings live on.
+    pub fn open(configured: u16, last: Option<u16>) -> anyhow::Result<Self> {
+        if configured != 0 {
+            return Self::bind(configured).with_context(|| {
+                format!("UDP port {configured} is taken: stop the program that uses it, or set another `peer.port` (0 picks a free one)")
+            });
+        }
+        let result = last.map_or_else(|| Self::bind(0), |port| Self::bind(port).or_else(|_| Self::bind(0)));
+        result.context("cannot open a UDP socket")
+    }
+
+    /// The port.
+    pub fn port(&self) -> io::Result<u16> {
+        Ok(self.socket.local_addr()?.port())
+    }
+
+    /// The same socket as tokio watches it. Addresses that it gives may be IPv4-mapped.
+    pub fn watched(&self) -> io::Result<tokio::net::UdpSocket> {
+        tokio::net::UdpSocket::from_std(self.socket.try_clone()?)
+    }
+
+    /// Sends to an address of either family.
+    pub fn send_to(&self, datagram: &[u8], to: SocketAddr) -> io::Result<usize> {
+        let to = match to.ip() {
+            IpAddr::V4(ip) if self.is_dual => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),
+            _ => to,
+        };
+        self.socket.send_to(datagram, to)
+    }
+
+    fn bind(port: u16) -> io::Result<Self> {
+        match bind(Domain::IPV6, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
+            Ok(socket) => Ok(Self { socket, is_dual: true }),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+            // a system without IPv6
+            Err(_) => {
+                let socket = bind(Domain::IPV4, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))?;
+                Ok(Self { socket, is_dual: false })
+            }
+        }
+    }
+}
+
+fn bind(domain: Domain, address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = RawSocket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(false)?;
+    }
+    platform::prepare_socket(&socket)?;
+    // the kernel's limit caps these; a smaller buffer only loses bursts
+    let _ = socket.set_recv_buffer_size(BUFFER);
+    let _ = socket.set_send_buffer_size(BUFFER);
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_named_unless_any_will_do() {
+        let first = Socket::bind(0).unwrap();
+        let taken = first.port().unwrap();
+        let error = Socket::open(taken, None).unwrap_err().to_string();
+        assert!(error.contains(&taken.to_string()) && error.contains("peer.port"), "{error}");
+        let other = Socket::open(0, Some(taken)).unwrap();
+        assert_ne!(other.port().unwrap(), taken);
+        drop(first);
+        assert_eq!(Socket::open(0, Some(taken)).unwrap().port().unwrap(), taken);
+    }
+
+    #[test]
+    fn one_socket_reaches_both_families() {
+        let socket = Socket::bind(0).unwrap();
+        assert!(socket.is_dual, "this machine has IPv6");
+        for loopback in ["127.0.0.1:0", "[::1]:0"] {
+            let other = UdpSocket::bind(loopback).unwrap();
+            other.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+            let to = other.local_addr().unwrap();
+            assert_eq!(socket.send_to(b"hello", to).unwrap(), 5);
+            let (_, from) = other.recv_from(&mut [0; 8]).unwrap();
+            assert_eq!(from, SocketAddr::new(to.ip(), socket.port().unwrap()));
+        }
+    }
+}
