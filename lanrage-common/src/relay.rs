@@ -15,7 +15,6 @@
 //! flows without a handshake. The first owner of an index keeps it. Clients never name an address to send to.
 
 mod bind;
-mod bucket;
 mod forward;
 mod member;
 mod reason;

@@ -1,7 +1,7 @@
 //! How much the lane carries: a rate per source and port, and no copy twice.
 
 use super::packet::Ipv4;
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Rate};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::Ipv4Addr;
@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Packets at once, and packets a second, of one source to one port. Games search in bursts: Civilization VI tries 100
 /// ports, Quake sends each probe twice, Source games try six ports.
-const BURST: u32 = 200;
-const PER_SECOND: u32 = 200;
+const RATE: Rate = Rate::per_second(200, 200);
 /// Ports per source that are told apart; more is a scan, not a game.
 const MAX_PORTS: usize = 512;
 /// An idle port is forgotten after this long: its bucket is full again.
@@ -29,7 +28,7 @@ impl Rates {
         if !self.buckets.contains_key(&key) && !self.make_room(source, now) {
             return false;
         }
-        let (bucket, used) = self.buckets.entry(key).or_insert_with(|| (Bucket::new(BURST, PER_SECOND), now));
+        let (bucket, used) = self.buckets.entry(key).or_insert_with(|| (Bucket::new(RATE), now));
         *used = now;
         bucket.take(1, now)
     }

@@ -332,7 +332,7 @@ fn exact_copies_are_dropped_for_a_second_but_repeated_probes_pass() {
     assert_eq!(verdict(&packet(6), 900), None, "the same probe sent again");
     assert_eq!(verdict(&packet(5), 1100), None, "a second later");
     assert_eq!(
-        (verdict(&packet(0), 0), verdict(&packet(0), 0)),
+        (verdict(&packet(0), 1200), verdict(&packet(0), 1200)),
         (None, None),
         "atomic: cannot be told apart"
     );

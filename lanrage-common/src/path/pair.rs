@@ -8,7 +8,7 @@ use super::schedule::Schedule;
 use super::shared::Shared;
 use super::window::Window;
 use super::{Output, Path};
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Rate};
 use crate::identity::WgKey;
 use crate::time::Now;
 use std::collections::BTreeMap;
@@ -111,8 +111,8 @@ impl Pair {
             hold: None,
             lapsed: None,
             schedule: Schedule::new(now.instant),
-            pongs: Bucket::new(64, 50),
-            hints: Bucket::new(2, 1),
+            pongs: Bucket::new(Rate::per_second(50, 64)),
+            hints: Bucket::new(Rate::per_second(1, 2)),
             told: None,
             telling: Telling { due: None, sent: None, pause: ANNOUNCE_AGAIN, heard: 0 },
             sequence: 0,
@@ -333,7 +333,7 @@ impl Pair {
         }
         let idle = self.directs.iter().filter(|route| route.next_ping.is_none());
         let ways: Vec<_> = idle.map(|route| Active::Direct(route.to)).collect();
-        if !shared.budget.take(ways.len() as u32, now) {
+        if !shared.budget.take(ways.len() as u64, now) {
             shared.count("probe_budget");
             return self.schedule.postpone(now);
         }

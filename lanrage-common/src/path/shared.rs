@@ -3,7 +3,7 @@
 use super::announce::MAX_CANDIDATES;
 use super::candidate::{self, Candidate};
 use super::{Config, Output};
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Rate};
 use crate::time::Now;
 use rand_core::CryptoRngCore;
 use std::collections::{BTreeMap, VecDeque};
@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Probes to candidates that one agent may send: bounds what a member's false candidates can cause.
-const PROBE_BURST: u32 = 256;
-const PROBES_PER_SECOND: u32 = 500;
+const PROBE_BURST: u64 = 256;
+const PROBES_PER_SECOND: u64 = 500;
 /// Between the first two tellings of a doubt; later ones take twice as long each, up to 80 s.
 const DOUBT_AGAIN: Duration = Duration::from_secs(5);
 
@@ -71,7 +71,7 @@ impl Shared {
             bindings: BTreeMap::new(),
             candidates: Vec::new(),
             number: 0,
-            budget: Bucket::new(PROBE_BURST, PROBES_PER_SECOND),
+            budget: Bucket::new(Rate::per_second(PROBES_PER_SECOND, PROBE_BURST)),
             outputs: VecDeque::new(),
             counters: BTreeMap::new(),
             last_session: 0,

@@ -99,11 +99,11 @@ impl<R: CryptoRngCore> RelayServer<R> {
         let expires = now.instant + LIFETIME;
         match known {
             Some(slot) => {
-                self.refresh(slot, leg, ticket, sealed, proven_at, now);
+                self.refresh(slot, leg, ticket, sealed, proven_at);
                 self.members.set_expiry(slot, expires);
             }
             None => {
-                let member = Member::new(ticket, sealed, leg, proven_at, expires, now.instant);
+                let member = Member::new(ticket, sealed, leg, proven_at, expires);
                 let slot = self.members.insert(member);
                 self.emit(Output::Bound { party, member: key, leg });
                 self.admit(slot);
@@ -112,11 +112,11 @@ impl<R: CryptoRngCore> RelayServer<R> {
         self.members.advance_epoch(party, epoch, now.instant + EPOCH_GRACE);
     }
 
-    fn refresh(&mut self, slot: u32, leg: Leg, ticket: Ticket, sealed: Vec<u8>, proven_at: u64, now: Now) {
+    fn refresh(&mut self, slot: u32, leg: Leg, ticket: Ticket, sealed: Vec<u8>, proven_at: u64) {
         let Some(member) = self.members.at_mut(slot) else { return };
         member.proven_at = member.proven_at.max(proven_at);
         let limits = member.limits();
-        member.set_ticket(ticket, sealed, now.instant);
+        member.set_ticket(ticket, sealed);
         let is_changed = member.limits() != limits;
         if member.leg != leg {
             self.move_member(slot, leg);

@@ -41,11 +41,8 @@ impl<R: CryptoRngCore> RelayServer<R> {
         now: Instant,
     ) -> Result<Leg, Reason> {
         let sender = self.sender(from)?;
-        let member = self.members.at_mut(sender).ok_or(Reason::Unbound)?;
-        if !member.handshakes_out.take(1, now) {
-            return Err(Reason::BudgetSource);
-        }
-        let party = member.party;
+        self.spend_handshake(sender, now)?;
+        let party = self.members.at(sender).ok_or(Reason::Unbound)?.party;
         let receiver = self.members.of_party(party).find(|(slot, m)| *slot != sender && mac.is_for(&m.mac1));
         let (receiver, _) = receiver.ok_or(Reason::HandshakeNoReceiver)?;
         // first, so that what one member may not offer costs the others nothing of the receiver's budget
@@ -68,6 +65,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
         let sender = self.sender(from)?;
         let offered = (sender, receiver_index);
         let initiator = self.routes.find(offered).ok_or(Reason::IndexUnknown)?.owner;
+        self.spend_handshake(sender, now)?;
         let member = self.members.at(initiator).ok_or(Reason::IndexUnknown)?;
         if !mac.is_for(&member.mac1) {
             return Err(Reason::HandshakeWrongMac);
@@ -85,9 +83,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
     fn route_cookie(&mut self, from: SocketAddr, receiver_index: u32, now: Instant) -> Result<Leg, Reason> {
         let sender = self.sender(from)?;
         let route = self.routes.find((sender, receiver_index)).ok_or(Reason::IndexUnknown)?;
-        if !self.members.at_mut(sender).ok_or(Reason::Unbound)?.handshakes_out.take(1, now) {
-            return Err(Reason::BudgetSource);
-        }
+        self.spend_handshake(sender, now)?;
         Ok(self.members.at(route.owner).ok_or(Reason::IndexUnknown)?.leg)
     }
 
@@ -131,6 +127,12 @@ impl<R: CryptoRngCore> RelayServer<R> {
         let leg = receiver.leg;
         self.emit(Output::Transmit { leg, payload: datagram.to_vec() });
         Ok(Reason::ProbeForwarded)
+    }
+
+    /// Handshakes cost the relay hashes and the receiver curve operations.
+    fn spend_handshake(&mut self, sender: u32, now: Instant) -> Result<(), Reason> {
+        let member = self.members.at_mut(sender).ok_or(Reason::Unbound)?;
+        if member.handshakes_out.take(1, now) { Ok(()) } else { Err(Reason::BudgetSource) }
     }
 
     fn sender(&self, from: SocketAddr) -> Result<u32, Reason> {

@@ -1,8 +1,8 @@
 //! Bound members: by slot, address, key and probe tag.
 
-use super::bucket::{Bucket, Rate};
 use super::wireguard::Mac1Key;
 use super::{Leg, MemberLimits};
+use crate::bucket::{Bucket, Rate};
 use crate::identity::{PartyId, WgKey};
 use crate::path::probe;
 use crate::ticket::Ticket;
@@ -10,10 +10,12 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// Handshakes a member may start, and may be offered: a party of 254 joins in one burst and repeats every 5 s.
-const HANDSHAKES: Rate = Rate::new(50, 300);
+/// Handshakes a member may be offered: a party of 254 joins in one burst and repeats every 5 s.
+const HANDSHAKES_IN: Rate = Rate::per_second(50, 300);
+/// Handshake messages a member may send: it starts handshakes and answers them.
+const HANDSHAKES_OUT: Rate = Rate::per_second(100, 600);
 /// Probes a member may send, and may be sent.
-const PROBES: Rate = Rate::new(300, 600);
+const PROBES: Rate = Rate::per_second(300, 600);
 
 /// A bound member.
 #[derive(Debug)]
@@ -37,14 +39,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(
-        ticket: Ticket,
-        sealed: Vec<u8>,
-        leg: Leg,
-        proven_at: u64,
-        expires: Instant,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(ticket: Ticket, sealed: Vec<u8>, leg: Leg, proven_at: u64, expires: Instant) -> Self {
         let mut member = Self {
             party: ticket.party,
             key: ticket.member,
@@ -54,14 +49,14 @@ impl Member {
             ticket: ticket.clone(),
             proven_at,
             expires,
-            handshakes_out: Bucket::new(HANDSHAKES, now),
-            handshakes_in: Bucket::new(HANDSHAKES, now),
-            probes_out: Bucket::new(PROBES, now),
-            probes_in: Bucket::new(PROBES, now),
+            handshakes_out: Bucket::new(HANDSHAKES_OUT),
+            handshakes_in: Bucket::new(HANDSHAKES_IN),
+            probes_out: Bucket::new(PROBES),
+            probes_in: Bucket::new(PROBES),
             packets: None,
             bytes: None,
         };
-        member.set_ticket(ticket, sealed, now);
+        member.set_ticket(ticket, sealed);
         member
     }
 
@@ -71,11 +66,11 @@ impl Member {
     }
 
     /// Takes a newer ticket of the same member; a changed allowance starts with full buckets.
-    pub(super) fn set_ticket(&mut self, ticket: Ticket, sealed: Vec<u8>, now: Instant) {
+    pub(super) fn set_ticket(&mut self, ticket: Ticket, sealed: Vec<u8>) {
         let allowance = |ticket: &Ticket| (ticket.packets_per_s, ticket.kbit_per_s);
         if self.sealed.is_empty() || allowance(&self.ticket) != allowance(&ticket) {
-            self.packets = packets_rate(ticket.packets_per_s).map(|rate| Bucket::new(rate, now));
-            self.bytes = bytes_rate(ticket.kbit_per_s).map(|rate| Bucket::new(rate, now));
+            self.packets = packets_rate(ticket.packets_per_s).map(Bucket::new);
+            self.bytes = bytes_rate(ticket.kbit_per_s).map(Bucket::new);
         }
         (self.ticket, self.sealed) = (ticket, sealed);
     }
@@ -91,13 +86,13 @@ impl Member {
 /// A quarter second's packets at once, at least 64.
 fn packets_rate(per_second: u32) -> Option<Rate> {
     let per_second = u64::from(per_second);
-    (per_second > 0).then(|| Rate::new(per_second, (per_second / 4).max(64)))
+    (per_second > 0).then(|| Rate::per_second(per_second, (per_second / 4).max(64)))
 }
 
 /// A quarter second's bytes at once, at least 64 KiB.
 fn bytes_rate(kbit_per_second: u32) -> Option<Rate> {
     let per_second = u64::from(kbit_per_second) * 125;
-    (per_second > 0).then(|| Rate::new(per_second, (per_second / 4).max(65_536)))
+    (per_second > 0).then(|| Rate::per_second(per_second, (per_second / 4).max(65_536)))
 }
 
 /// A party with bound members.

@@ -73,11 +73,13 @@ reasons! {
     IndexTentative = "index_tentative",
     /// Type 1 with an index that was offered a moment ago: WireGuard takes a new one for each try.
     HandshakeRepeated = "handshake_repeated",
+    /// Type 2 with another index for an offer that was answered: WireGuard answers each once.
+    HandshakeAnswered = "handshake_answered",
     /// The sender has too many handshakes open with this receiver.
     TentativeFull = "tentative_full",
     /// The relay has no room for another flow.
     TableFull = "table_full",
-    /// The sender starts handshakes too fast.
+    /// The sender starts and answers handshakes too fast.
     BudgetSource = "budget_source",
     /// The receiver is offered handshakes too fast.
     BudgetDestination = "budget_destination",

@@ -125,15 +125,16 @@ impl Routes {
         answerer: u32,
         now: Instant,
     ) -> Result<Vec<RouteKey>, Reason> {
+        let is_first = self.find(offered).is_some_and(|route| route.is_open);
         match self.find(answered) {
             Some(route) if route.owner != answerer => return Err(Reason::IndexTaken),
-            Some(_) => {}
-            None => {
+            Some(route) if is_first || route.state == State::Confirmed => {}
+            _ if !is_first => return Err(Reason::HandshakeAnswered),
+            _ => {
                 self.check_room()?;
                 self.insert(answered, answerer, now);
             }
         }
-        let is_first = self.find(offered).is_some_and(|route| route.is_open);
         let changed =
             [offered, answered].into_iter().filter(|key| self.promote(*key, is_first, now)).collect();
         Ok(changed)

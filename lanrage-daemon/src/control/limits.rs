@@ -1,9 +1,10 @@
 //! Rate limits: token buckets by source address, in bounded memory.
 
+use lanrage_common::bucket::{Bucket, Rate};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Sources that have buckets of their own; all beyond that share one set.
 const MAX_SOURCES: usize = 65_536;
@@ -25,70 +26,35 @@ pub(super) enum Kind {
 
 const KINDS: usize = 5;
 
-/// How much a source may do.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Quota {
-    /// At once.
-    pub(super) burst: f64,
-    /// For ever.
-    pub(super) per_second: f64,
-}
-
 /// A household of 254 members comes back after an outage without meeting these.
-const QUOTAS: [Quota; KINDS] = [
-    Quota { burst: 1000.0, per_second: 100.0 },
-    Quota { burst: 600.0, per_second: 10.0 },
-    Quota { burst: 20.0, per_second: 20.0 / 60.0 },
-    Quota { burst: 10.0, per_second: 10.0 / 60.0 },
-    Quota { burst: 30.0, per_second: 6.0 / 60.0 },
+const QUOTAS: [Rate; KINDS] = [
+    Rate::per_second(100, 1000),
+    Rate::per_second(10, 600),
+    Rate::new(20, MINUTE, 20),
+    Rate::new(10, MINUTE, 10),
+    Rate::new(6, MINUTE, 30),
 ];
-
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn refill(&mut self, quota: Quota, now: Instant) {
-        let gained = now.saturating_duration_since(self.at).as_secs_f64() * quota.per_second;
-        self.tokens = (self.tokens + gained).min(quota.burst);
-        self.at = now;
-    }
-}
+const MINUTE: Duration = Duration::from_secs(60);
 
 type Buckets = [Bucket; KINDS];
 
 /// The buckets of all sources.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Limits {
-    quotas: [Quota; KINDS],
     sources: Mutex<HashMap<IpAddr, Buckets>>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { quotas: QUOTAS, sources: Mutex::default() }
-    }
 }
 
 impl Limits {
     /// Takes a token; without one, the answer is the number of seconds to wait.
     pub(super) fn take(&self, kind: Kind, source: IpAddr, now: Instant) -> Result<(), u64> {
-        self.with_bucket(kind, source, now, |bucket, quota| {
-            if bucket.tokens < 1.0 {
-                return Err(((1.0 - bucket.tokens) / quota.per_second).ceil() as u64);
-            }
-            bucket.tokens -= 1.0;
-            Ok(())
+        self.with_bucket(kind, source, now, |bucket| {
+            if bucket.take(1, now) { Ok(()) } else { Err(whole_seconds(bucket.wait(1, now))) }
         })
     }
 
     /// Gives back a token that was taken for something that proved honest.
     pub(super) fn refund(&self, kind: Kind, source: IpAddr, now: Instant) {
-        self.with_bucket(kind, source, now, |bucket, quota| {
-            bucket.tokens = (bucket.tokens + 1.0).min(quota.burst)
-        });
+        self.with_bucket(kind, source, now, |bucket| bucket.refund(1));
     }
 
     fn with_bucket<T>(
@@ -96,32 +62,27 @@ impl Limits {
         kind: Kind,
         source: IpAddr,
         now: Instant,
-        act: impl FnOnce(&mut Bucket, Quota) -> T,
+        act: impl FnOnce(&mut Bucket) -> T,
     ) -> T {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key = source_key(source);
         if !sources.contains_key(&key) && sources.len() >= MAX_SOURCES {
-            self.drop_idle(&mut sources, now);
+            drop_idle(&mut sources, now);
             if sources.len() >= MAX_SOURCES {
                 key = IpAddr::from([0, 0, 0, 0]);
             }
         }
-        let fresh = || self.quotas.map(|quota| Bucket { tokens: quota.burst, at: now });
-        let bucket = &mut sources.entry(key).or_insert_with(fresh)[kind as usize];
-        let quota = self.quotas[kind as usize];
-        bucket.refill(quota, now);
-        act(bucket, quota)
+        act(&mut sources.entry(key).or_insert_with(|| QUOTAS.map(Bucket::new))[kind as usize])
     }
+}
 
-    /// Forgets sources whose buckets are all full: they are as good as new.
-    fn drop_idle(&self, sources: &mut HashMap<IpAddr, Buckets>, now: Instant) {
-        sources.retain(|_, buckets| {
-            buckets.iter_mut().zip(self.quotas).any(|(bucket, quota)| {
-                bucket.refill(quota, now);
-                bucket.tokens < quota.burst
-            })
-        });
-    }
+/// Forgets sources whose buckets are all full: they are as good as new.
+fn drop_idle(sources: &mut HashMap<IpAddr, Buckets>, now: Instant) {
+    sources.retain(|_, buckets| !buckets.iter().all(|bucket| bucket.is_full(now)));
+}
+
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 /// One household is one source: an IPv4 address, or an IPv6 /64.
@@ -139,7 +100,6 @@ fn source_key(source: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::response::{IntoResponse as _, Response};
+use lanrage_common::bucket::{Bucket, Rate};
 use lanrage_common::control::{Caller, ConnId, refusal};
 use lanrage_common::identity::PartyId;
 use lanrage_common::protocol::{
@@ -30,8 +31,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// Parties one connection may be in.
 const MAX_PARTIES: usize = 64;
 /// Messages a client may send at once, enough for signals to a full party, and for ever.
-const BURST: f64 = 600.0;
-const PER_SECOND: f64 = 50.0;
+const BURST: u64 = 600;
+const PER_SECOND: u64 = 50;
 /// Messages over the limit that are answered before the connection ends.
 const PATIENCE: u32 = 50;
 
@@ -229,22 +230,18 @@ fn end_reason(end: &watch::Receiver<End>) -> &'static str {
 /// How many messages a client may send.
 #[derive(Debug)]
 struct Budget {
-    tokens: f64,
-    at: Instant,
+    messages: Bucket,
     refused: u32,
 }
 
 impl Budget {
     fn new() -> Self {
-        Self { tokens: BURST, at: Instant::now(), refused: 0 }
+        Self { messages: Bucket::new(Rate::per_second(PER_SECOND, BURST)), refused: 0 }
     }
 
     /// Whether the next message is within the limit; an error when the client ignores it for too long.
     fn spend(&mut self, now: Instant) -> Result<bool, &'static str> {
-        let gained = now.saturating_duration_since(self.at).as_secs_f64() * PER_SECOND;
-        (self.tokens, self.at) = ((self.tokens + gained).min(BURST), now);
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
+        if self.messages.take(1, now.into_std()) {
             self.refused = 0;
             return Ok(true);
         }
@@ -263,7 +260,7 @@ mod tests {
     #[tokio::test]
     async fn a_flood_is_refused_and_then_ended() {
         let (mut budget, start) = (Budget::new(), Instant::now());
-        for _ in 0..BURST as u32 {
+        for _ in 0..BURST {
             assert_eq!(budget.spend(start), Ok(true));
         }
         for _ in 0..PATIENCE {

@@ -229,3 +229,101 @@ fn client_and_server_understand_each_other() {
     assert!(client.is_bound() && bench.server.bindings() == 1);
     assert!(requests < 30, "{requests} requests");
 }
+
+fn address_v6(host: u8) -> SocketAddr {
+    SocketAddr::from(([0x2001, 0xdb8, 0, 1, 0, 0, 0, u16::from(host)], 40_000 + u16::from(host)))
+}
+
+fn bind_at(bench: &mut Bench, member: u8, at: SocketAddr) {
+    let ticket = bench.ticket(member);
+    let Some(BindAnswer::Bound { mapped, .. }) = bench.bind_with(at, &ticket) else { panic!("not bound") };
+    assert_eq!(mapped, at);
+}
+
+#[test]
+fn members_of_both_families_talk_and_move_between_them() {
+    let mut bench = Bench::new();
+    bind_at(&mut bench, 1, address(1));
+    bind_at(&mut bench, 2, address_v6(2));
+    let offer = initiation(10, 2);
+    assert_eq!(bench.receive(address(1), &offer), [(address_v6(2), offer.clone())]);
+    let answer = response(20, 10, 1);
+    assert_eq!(bench.receive(address_v6(2), &answer), [(address(1), answer.clone())]);
+    assert_eq!(bench.receive(address_v6(2), &probe_to(1)), [(address(1), probe_to(1))]);
+    assert_eq!(bench.receive(address(1), &data(20)), [(address_v6(2), data(20))]);
+    bench.assert_same_as_data_path();
+    bind_at(&mut bench, 1, address_v6(1));
+    bind_at(&mut bench, 2, address(2));
+    assert_eq!(bench.receive(address_v6(1), &data(20)), [(address(2), data(20))]);
+    assert_eq!(bench.receive(address(2), &data(10)), [(address_v6(1), data(10))]);
+    bench.assert_same_as_data_path();
+    assert!(
+        bench.receive(address(1), &data(20)).is_empty() && bench.receive(address_v6(2), &data(10)).is_empty()
+    );
+}
+
+#[test]
+fn a_member_is_answered_from_the_address_that_it_talks_to() {
+    let mut bench = Bench::new();
+    bench.bind(1);
+    bench.bind(2);
+    bench.handshake(1, 10, 2, 20);
+    let other = Leg { local: "192.0.2.1:443".parse().unwrap(), remote: address(2) };
+    bench.pass(Duration::from_millis(1));
+    let sealed = bench.ticket(2).seal(&TICKET_KEY, &mut StdRng::seed_from_u64(3));
+    let mut request = BindRequest { transaction: TRANSACTION, ticket: sealed, nonce: None, release: false };
+    let ask = |bench: &mut Bench, request: &BindRequest| {
+        bench.server.handle_datagram(other, &request.encode(&SESSION_KEY), bench.now);
+        let answer = std::iter::from_fn(|| bench.server.poll_output()).find_map(|output| match output {
+            Output::Transmit { leg, payload } => Some((leg, parse_answer(&payload).unwrap().1)),
+            Output::Install { flow, target } => {
+                bench.installed.insert(flow, target);
+                None
+            }
+            _ => None,
+        });
+        answer.unwrap()
+    };
+    let (leg, BindAnswer::Challenge { nonce }) = ask(&mut bench, &request) else { panic!() };
+    assert_eq!(leg, other);
+    request.nonce = Some(nonce);
+    let (leg, answer) = ask(&mut bench, &request);
+    assert!(leg == other && matches!(answer, BindAnswer::Bound { .. }));
+    assert_eq!(bench.server.forward_data(address(1), &data(20), bench.now), Some(other));
+    bench.assert_same_as_data_path();
+}
+
+#[test]
+fn the_data_path_hears_who_is_where_and_may_send_what() {
+    let mut bench = Bench::new();
+    let limits = |packets_per_s| MemberLimits { packets_per_s, kbit_per_s: 0 };
+    let police = |bench: &mut Bench| -> Vec<Output> {
+        let log = std::mem::take(&mut bench.log).into_iter();
+        log.filter(|output| matches!(output, Output::Admit { .. } | Output::Dismiss { .. })).collect()
+    };
+    bench.bind(1);
+    bench.bind(2);
+    assert_eq!(
+        police(&mut bench),
+        [
+            Output::Admit { slot: 0, address: address(1), limits: limits(0) },
+            Output::Admit { slot: 1, address: address(2), limits: limits(0) },
+        ]
+    );
+    bench.bind(1);
+    assert_eq!(police(&mut bench), [], "a refresh changes nothing");
+    let slower = Ticket { packets_per_s: 100, ..bench.ticket(1) };
+    bench.bind_with(address(1), &slower);
+    bench.bind_with(address(3), &slower);
+    bench.pass(Duration::from_secs(60));
+    assert_eq!(
+        police(&mut bench),
+        [
+            Output::Admit { slot: 0, address: address(1), limits: limits(100) },
+            Output::Dismiss { slot: 0, address: address(1) },
+            Output::Admit { slot: 0, address: address(3), limits: limits(100) },
+            Output::Dismiss { slot: 1, address: address(2) },
+            Output::Dismiss { slot: 0, address: address(3) },
+        ]
+    );
+}

@@ -170,10 +170,10 @@ fn restarted_members_may_use_their_indexes_again() {
 #[test]
 fn a_source_has_a_budget() {
     let mut bench = pair();
-    for n in 0..1000 {
+    for n in 0..2000 {
         bench.receive(address(1), &initiation(n, 77)); // nobody, but each costs a search
     }
-    assert_eq!((bench.count(Reason::HandshakeNoReceiver), bench.count(Reason::BudgetSource)), (300, 700));
+    assert_eq!((bench.count(Reason::HandshakeNoReceiver), bench.count(Reason::BudgetSource)), (600, 1400));
     bench.pass(Duration::from_secs(1));
     assert_eq!((0..100).filter(|n| !bench.receive(address(1), &initiation(*n, 2)).is_empty()).count(), 4);
 }
@@ -247,4 +247,36 @@ fn probes_reach_bound_members_of_the_party() {
     assert_eq!((bench.count(Reason::ProbeNoReceiver), bench.count(Reason::Unbound)), (2, 1));
     let passed = (0..2000).filter(|_| !bench.receive(address(1), &probe_to(2)).is_empty()).count();
     assert_eq!(passed, 597);
+}
+
+#[test]
+fn an_offer_is_answered_once() {
+    let mut bench = pair();
+    bench.handshake(1, 10, 2, 20);
+    let before = bench.installed.clone();
+    for index in 21..60 {
+        assert!(bench.receive(address(2), &response(index, 10, 1)).is_empty());
+    }
+    assert_eq!((bench.count(Reason::HandshakeAnswered), &bench.installed), (39, &before));
+    assert_eq!(bench.receive(address(2), &response(20, 10, 1)).len(), 1, "a copy on the way harms nobody");
+    bench.receive(address(2), &initiation(30, 1));
+    assert!(
+        bench.receive(address(2), &response(30, 10, 1)).is_empty(),
+        "nor with an index that it offers itself"
+    );
+    assert_eq!(bench.installed, before);
+    assert_eq!(bench.server.routes.len(), 3);
+}
+
+#[test]
+fn responses_have_a_budget() {
+    let mut bench = pair();
+    bench.receive(address(1), &initiation(10, 2));
+    let answered = |bench: &mut Bench| {
+        (0..1000).filter(|_| !bench.receive(address(2), &response(20, 10, 1)).is_empty()).count()
+    };
+    assert_eq!(answered(&mut bench), 600);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(answered(&mut bench), 100);
+    assert_eq!(bench.count(Reason::BudgetSource), 1300);
 }
