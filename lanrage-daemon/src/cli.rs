@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod failure;
 mod local;
+mod relay;
 mod screen;
 mod show;
 mod table;

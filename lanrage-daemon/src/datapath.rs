@@ -15,6 +15,8 @@
 //! 4. drops it to detach.
 
 #[cfg(target_os = "linux")]
+pub mod host;
+#[cfg(target_os = "linux")]
 mod interfaces;
 #[cfg_attr(not(target_os = "linux"), path = "datapath/no_kernel.rs")]
 mod kernel;

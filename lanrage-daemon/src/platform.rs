@@ -8,6 +8,7 @@ mod imp;
 #[path = "platform/other.rs"]
 mod imp;
 
+pub mod holder;
 #[cfg(all(test, target_os = "linux"))]
 mod linux_tests;
 

@@ -57,11 +57,52 @@ pub enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// For the operator of a relay.
+    #[command(subcommand)]
+    Relay(Relay),
     /// Print shell completions.
     Completions {
         /// For which shell.
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages, one for each command.
+    Man {
+        /// Where to: man1 in it is made.
+        #[arg(value_name = "DIR", default_value = "/usr/local/share/man")]
+        dir: PathBuf,
+    },
+}
+
+/// What a relay's operator asks.
+#[derive(Debug, Subcommand)]
+pub enum Relay {
+    /// Explain how a relay would forward on this host, and what would better it. Needs no daemon.
+    Check(Check),
+    /// Show traffic, members and reasons as they change. Quits on q.
+    Top {
+        /// Show one second and end.
+        #[arg(long)]
+        once: bool,
+        /// Members to show.
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 15)]
+        members: usize,
+    },
+    /// Show the relay of the running daemon.
+    Status,
+}
+
+/// Looking at a host.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// This interface alone; otherwise every one that is up and has an address.
+    #[arg(short, long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// Attach the program for a moment, to know instead of to suppose. Some drivers interrupt the link for a moment then.
+    #[arg(long = "try")]
+    pub try_attach: bool,
+    /// The relay's configuration file; the daemon's default when absent.
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// What can be done with a party; the last three also exist without `party` in front.

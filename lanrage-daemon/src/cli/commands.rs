@@ -1,10 +1,10 @@
 //! Each command: what it asks, and what it prints.
 
-use super::arguments::{Arguments, Command, ConfigCommand, Invite, Party};
+use super::arguments::{Arguments, Command, ConfigCommand, Invite, Party, Relay};
 use super::client::{Answer, Client};
 use super::failure::Failure;
 use super::screen::Screen;
-use super::{local, show};
+use super::{local, relay, show};
 use lanrage_common::api::{
     CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply, PingRequest,
     RevokeRequest, Status, UiAnswer,
@@ -38,6 +38,9 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Ping { name, count } => session.ping(name, count).await,
         Command::Ui => session.ui().await,
         Command::Config(ConfigCommand::Check { config }) => local::check_config(session.screen, config, json),
+        Command::Relay(Relay::Check(check)) => relay::check(session.screen, &check, json).await,
+        Command::Relay(Relay::Top { .. } | Relay::Status) => session.status().await,
+        Command::Man { dir } => local::manual(session.screen, &dir, json),
         Command::Completions { shell } => {
             local::completions(session.screen, shell);
             Ok(0)

@@ -7,7 +7,7 @@ use super::table::Table;
 use crate::config::{self, Loaded, Sources};
 use clap::CommandFactory as _;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(super) fn check_config(
     screen: &mut Screen<'_>,
@@ -48,4 +48,24 @@ pub(super) fn completions(screen: &mut Screen<'_>, shell: clap_complete::Shell) 
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "lanrage", &mut script);
     screen.line(String::from_utf8_lossy(&script).trim_end());
+}
+
+/// One page for each command, as `man lanrage-relay-check` finds them.
+pub(super) fn manual(screen: &mut Screen<'_>, dir: &Path, json: bool) -> Result<u8, Failure> {
+    let pages = dir.join("man1");
+    let written = std::fs::create_dir_all(&pages)
+        .and_then(|()| clap_mangen::generate_to(Arguments::command(), &pages))
+        .and_then(|()| Ok(std::fs::read_dir(&pages)?.count()));
+    let count = written.map_err(|error| {
+        Failure::Local(
+            format!("cannot write to {}: {error}", pages.display()),
+            "use sudo, or name a directory".into(),
+        )
+    })?;
+    if json {
+        screen.line(json!({ "directory": pages, "pages": count }));
+    } else {
+        screen.line(format!("{count} pages in {}: `man lanrage` shows the first", pages.display()));
+    }
+    Ok(0)
 }

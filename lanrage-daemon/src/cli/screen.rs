@@ -53,6 +53,11 @@ impl<'a> Screen<'a> {
         self.terminal
     }
 
+    /// Columns that text is wrapped at.
+    pub(super) fn width(&self) -> usize {
+        80
+    }
+
     /// Prints a line. A closed pipe is the reader's wish to hear no more.
     pub(super) fn line(&mut self, text: impl Display) {
         let _ = writeln!(self.out, "{text}");

@@ -1,6 +1,7 @@
 //! Which interfaces the relay's packets come in by, and how the program attaches to them.
 
 use super::Fallback;
+use super::host;
 use super::netlink::{self, Link};
 use super::xdp::{Hook, Program};
 use crate::config::RelayModeChoice;
@@ -159,38 +160,11 @@ fn attach_all(program: &mut Program, links: &[&Link], hook: Hook) -> Result<(), 
 /// Why an interface refused, and what helps.
 pub fn refusal(link: &Link, hook: Hook, error: &io::Error) -> Fallback {
     let name = &link.name;
+    let driver = if link.veth { Some("veth".to_owned()) } else { host::interface::card_driver(name) };
+    let fix = host::refusal::fix(name, link.mtu, driver.as_deref(), hook, error.raw_os_error());
     let hook = match hook {
         Hook::Native => "native XDP",
         Hook::Generic => "generic XDP",
     };
-    let fix = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            "run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, then restart".to_owned()
-        }
-        Some(libc::EBUSY | libc::EEXIST) => {
-            format!("another XDP program holds {name}: `ip link set dev {name} xdp off`, then restart")
-        }
-        Some(libc::EOPNOTSUPP) => driver_fix(name),
-        Some(libc::ERANGE | libc::EINVAL | libc::E2BIG) => format!(
-            "the MTU of {name} ({}) or its number of queues is too large for XDP: `ip link set dev {name} mtu 1500` or \
-             `ethtool -L {name} combined N` with half of the maximum, then restart",
-            link.mtu
-        ),
-        Some(libc::ENOMEM | libc::ENOSPC) => {
-            format!("not enough queues or memory for XDP: see `ethtool -l {name}`")
-        }
-        _ => "see the kernel log (`dmesg`)".to_owned(),
-    };
     Fallback::new(format!("{name} refused {hook}: {error}"), fix)
-}
-
-fn driver_fix(name: &str) -> String {
-    let driver = std::fs::read_link(format!("/sys/class/net/{name}/device/driver"));
-    match driver.ok().as_deref().and_then(|path| path.file_name()).and_then(|name| name.to_str()) {
-        Some("virtio_net") => {
-            format!("turn off receive offloads: `ethtool -K {name} lro off rx-gro-hw off`, then restart")
-        }
-        Some(driver) => format!("the driver {driver} has no native XDP; a network card that has is faster"),
-        None => format!("the driver of {name} has no native XDP; a network card that has is faster"),
-    }
 }

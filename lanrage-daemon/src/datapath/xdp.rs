@@ -16,7 +16,7 @@ use std::io;
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lanrage-ebpf"));
 
 /// Name of the program in the object.
-const PROGRAM: &str = "relay";
+pub const PROGRAM: &str = "relay";
 
 /// Where a program is attached in the receive path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The relay's one UDP socket.
 
+use crate::platform::holder;
 use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::ErrorKind;
@@ -64,47 +65,6 @@ fn taken(listen: SocketAddrV4) -> anyhow::Error {
         listen.ip(),
         if port == 3478 { 3479 } else { 3478 },
     )
-}
-
-/// Who holds a port, as far as procfs tells this user.
-mod holder {
-    use std::fs;
-    use std::path::{Path, PathBuf};
-
-    pub(super) fn of_udp_port(port: u16) -> Option<String> {
-        let inode = ["/proc/net/udp", "/proc/net/udp6"].into_iter().find_map(|table| inode(table, port))?;
-        let link = format!("socket:[{inode}]");
-        let mut processes =
-            fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path()).filter(is_process);
-        processes.find(|path| holds(path, &link)).map(|path| describe(&path))
-    }
-
-    /// Columns of /proc/net/udp: slot, local address, remote address, state, …, inode (the tenth).
-    fn inode(table: &str, port: u16) -> Option<u64> {
-        let suffix = format!(":{port:04X}");
-        let text = fs::read_to_string(table).ok()?;
-        text.lines().skip(1).find_map(|line| {
-            let columns: Vec<_> = line.split_whitespace().collect();
-            let is_it = columns.get(1)?.ends_with(&suffix);
-            is_it.then(|| columns.get(9)?.parse().ok()).flatten()
-        })
-    }
-
-    #[expect(clippy::ptr_arg, reason = "a filter over paths")]
-    fn is_process(path: &PathBuf) -> bool {
-        path.file_name().is_some_and(|name| name.to_string_lossy().bytes().all(|b| b.is_ascii_digit()))
-    }
-
-    fn holds(process: &Path, link: &str) -> bool {
-        let Ok(descriptors) = fs::read_dir(process.join("fd")) else { return false };
-        descriptors.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == link))
-    }
-
-    fn describe(process: &Path) -> String {
-        let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
-        let id = process.file_name().unwrap_or_default().to_string_lossy();
-        format!("{} (process {id})", name.trim())
-    }
 }
 
 #[cfg(test)]
