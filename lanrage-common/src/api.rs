@@ -123,6 +123,22 @@ pub struct PartyStatus {
     pub members: Vec<MemberStatus>,
     /// Lane counters.
     pub lane: LaneStatus,
+    /// Connections to relays over TLS; none while UDP works.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub carriers: Vec<CarrierStatus>,
+}
+
+/// A connection that carries datagrams to and from a relay, because UDP does not reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarrierStatus {
+    /// The relay's TCP address.
+    pub address: SocketAddr,
+    /// Datagrams received.
+    pub received: u64,
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Datagrams that TCP could not take in time.
+    pub dropped: u64,
 }
 
 /// One member as this device sees it.

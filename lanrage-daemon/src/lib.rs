@@ -1,6 +1,7 @@
 //! LANrage's I/O: sockets, kernel programs, storage and interfaces around the pure cores of `lanrage-common`.
 
 pub mod api;
+mod carrier;
 pub mod cli;
 pub mod config;
 pub mod control;

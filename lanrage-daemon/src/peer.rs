@@ -10,6 +10,7 @@ mod session;
 mod socket;
 mod status;
 mod store;
+mod tls;
 pub mod tunnel;
 mod wire;
 

@@ -134,6 +134,7 @@ pub(crate) fn peer_status() -> PeerStatus {
                 gone(),
             ],
             lane: LaneStatus { seen: 5, copied: 10, delivered: 3, dropped: [("dhcp".into(), 2)].into() },
+            carriers: Vec::new(),
         }),
         control: Some(ControlStatus { url: "http://192.0.2.1:8667".into(), connected: true }),
         problems: vec![Problem {

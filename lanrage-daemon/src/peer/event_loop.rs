@@ -10,6 +10,7 @@ use super::session::{Notice, Session};
 use super::socket::Socket;
 use super::status;
 use super::store::{Store, StoredParty, StoredTicket};
+use super::tls;
 use super::wire::Io;
 use super::{PeerCommand, PeerStatus};
 use crate::config::PeerConfig;
@@ -74,7 +75,8 @@ enum Wake {
     Stop,
     Command(Option<PeerCommand>),
     Event(Option<Event>),
-    Control(Option<LinkEvent>),
+    Control(LinkEvent),
+    Carrier(tls::Event),
     Networks,
     Ready,
 }
@@ -146,7 +148,7 @@ impl Peer {
                 () = &mut stop => Wake::Stop,
                 command = commands.recv() => Wake::Command(command),
                 event = self.event_receiver.recv() => Wake::Event(event),
-                event = next_link_event(&mut self.session) => Wake::Control(event),
+                wake = session_wakes(&mut self.session) => wake,
                 () = self.watch.changed() => Wake::Networks,
                 () = tokio::time::sleep_until(deadline) => Wake::Ready,
                 () = interface_ready(self.interface.as_ref()) => Wake::Ready,
@@ -166,14 +168,20 @@ impl Peer {
             Wake::Stop | Wake::Command(None) => return std::ops::ControlFlow::Break(()),
             Wake::Command(Some(command)) => self.handle_command(command).await,
             Wake::Event(Some(event)) => self.handle_event(event).await,
-            Wake::Control(Some(event)) => {
+            Wake::Control(event) => {
                 let io = Io { socket: &self.sends, interface: self.interface.as_ref() };
                 if let Some(session) = &mut self.session {
                     session.handle_link(event, io, now);
                 }
             }
+            Wake::Carrier(event) => {
+                let io = Io { socket: &self.sends, interface: self.interface.as_ref() };
+                if let Some(session) = &mut self.session {
+                    session.handle_carrier(&event, io, now);
+                }
+            }
             Wake::Networks => self.note_network_change(now.instant),
-            Wake::Event(None) | Wake::Control(None) | Wake::Ready => {}
+            Wake::Event(None) | Wake::Ready => {}
         }
         std::ops::ControlFlow::Continue(())
     }
@@ -300,7 +308,7 @@ impl Peer {
     ) {
         let now = now();
         tracing::info!(party = party.party().name, address = %party.own().address, "party is up");
-        self.session = Some(Session::new(control, party, secret, tickets, &self.device, now));
+        self.session = Some(Session::new(control, party, secret, tickets, &self.device, self.port, now));
         self.interface_retry = None;
         self.refresh_networks(now).await;
         self.tell_networks(false, now);
@@ -327,13 +335,12 @@ impl Peer {
     }
 }
 
-async fn next_link_event(session: &mut Option<Session>) -> Option<LinkEvent> {
-    match session {
-        Some(session) => match session.link.events.recv().await {
-            Some(event) => Some(event),
-            None => std::future::pending().await,
-        },
-        None => std::future::pending().await,
+async fn session_wakes(session: &mut Option<Session>) -> Wake {
+    let Some(session) = session else { return std::future::pending().await };
+    tokio::select! {
+        biased;
+        Some(event) = session.link.events.recv() => Wake::Control(event),
+        event = session.carriers.next() => Wake::Carrier(event),
     }
 }
 

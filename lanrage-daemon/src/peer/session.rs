@@ -6,6 +6,7 @@
 use super::ping::{Pings, echo_request};
 use super::relays::{self, Relays};
 use super::store::StoredTicket;
+use super::tls::{self, Carriers};
 use super::tunnel::userspace::UserspaceTunnel;
 use super::tunnel::{self, Tunnel, TunnelMember, TunnelPath};
 use super::wire::{Delivery, Io, Sender};
@@ -63,6 +64,7 @@ pub struct Session {
     pub(super) paths: PathAgent,
     pub(super) lane: Lane,
     pub(super) relays: Relays,
+    pub(super) carriers: Carriers,
     pub(super) pings: Pings,
     pub(super) problems: BTreeMap<String, Problem>,
     pub(super) tunnel: Box<dyn Tunnel>,
@@ -88,6 +90,7 @@ impl Session {
         secret: PartySecret,
         tickets: BTreeMap<String, StoredTicket>,
         device: &Device,
+        port: u16,
         now: Now,
     ) -> Self {
         let (facts, me) = (party.party(), party.own().address);
@@ -101,6 +104,7 @@ impl Session {
             paths: PathAgent::new(config, OsRng),
             lane: Lane::new(me, facts.subnet),
             relays: Relays::default(),
+            carriers: Carriers::new(port),
             pings: Pings::default(),
             problems: BTreeMap::new(),
             tunnel: Box::new(UserspaceTunnel::new(device.wg_secret(), Box::new(OsRng))),
@@ -134,6 +138,12 @@ impl Session {
             }
             LinkEvent::Message(message) => self.party.handle_server_message(*message, now),
         }
+        self.settle(io, now);
+    }
+
+    /// Word of a relay's carrier.
+    pub fn handle_carrier(&mut self, event: &tls::Event, io: Io<'_>, now: Now) {
+        self.relays.handle_carrier(event, now);
         self.settle(io, now);
     }
 
@@ -275,7 +285,7 @@ impl Session {
                 }
             }
             PartyOutput::Relays(list) => {
-                for name in self.relays.set(&list) {
+                for name in self.relays.set(&list, now) {
                     self.lose_relay(&name, sender, now);
                 }
                 self.tickets.retain(|name, _| list.iter().any(|relay| relay.name == *name));
@@ -305,9 +315,14 @@ impl Session {
                 let party = self.party.party().id;
                 self.tell_control(ClientMessage::Ticket { party, relay });
             }
-            relays::Output::Bound { name, relay, mapped, rtt } => {
+            relays::Output::Bound { name, relay, mapped: Some(mapped), rtt } => {
                 self.paths.handle_bound(&name, relay, mapped, rtt, now);
             }
+            relays::Output::Bound { name, relay, mapped: None, rtt } => {
+                self.paths.handle_carried(&name, relay, rtt, now);
+            }
+            relays::Output::OpenCarrier { id, place } => self.carriers.open(id, place),
+            relays::Output::CloseCarrier { id } => self.carriers.close(id),
             relays::Output::Unbound { name } => self.lose_relay(&name, sender, now),
         }
     }

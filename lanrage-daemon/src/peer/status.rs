@@ -5,8 +5,9 @@ use super::event_loop::Peer;
 use super::relays::Trouble;
 use super::session::Session;
 use super::store::StoredParty;
+use crate::carrier::Figures;
 use lanrage_common::api::{
-    ControlStatus, DeviceStatus, LaneStatus, MemberStatus, PartyStatus, PathKind, Problem,
+    CarrierStatus, ControlStatus, DeviceStatus, LaneStatus, MemberStatus, PartyStatus, PathKind, Problem,
 };
 use lanrage_common::identity::{Device, RosterEntry};
 use lanrage_common::protocol::Member;
@@ -70,6 +71,7 @@ impl Peer {
             host: party.host == self.device.key(),
             members,
             lane: self.session.as_ref().map_or_else(LaneStatus::default, |session| session.lane.status()),
+            carriers: self.session.as_ref().map(Session::carrier_status).unwrap_or_default(),
         }
     }
 
@@ -117,6 +119,9 @@ impl Session {
             status.path = path.kind;
             status.endpoint = path.endpoint;
             status.relay = path.relay;
+            if let (PathKind::Tls, Some(name)) = (path.kind, &status.relay) {
+                status.endpoint = self.relays.tls_address(name);
+            }
             (status.rtt_ms, status.jitter_ms, status.loss) = (path.rtt_ms, path.jitter_ms, path.loss);
             status.why = path.why;
         }
@@ -125,6 +130,14 @@ impl Session {
             (status.rx_bytes, status.tx_bytes) = (tunnel.rx_bytes, tunnel.tx_bytes);
         }
         status
+    }
+
+    fn carrier_status(&self) -> Vec<CarrierStatus> {
+        let describe = |(address, figures): (_, Figures)| {
+            let Figures { received, sent, dropped } = figures;
+            CarrierStatus { address, received, sent, dropped }
+        };
+        self.carriers.figures().map(describe).collect()
     }
 
     fn control_problem(&self, now: Instant) -> Option<Problem> {
@@ -166,6 +179,18 @@ fn relay_problem(trouble: Trouble) -> Problem {
             "no_relay",
             "the control server knows no relay: members behind difficult routers cannot be reached",
             "start one: `lanrage-daemon relay`, with the control server's address and token",
+        ),
+        Trouble::Carried { relays } => problem(
+            "udp_blocked",
+            format!(
+                "UDP is blocked: no answer from {relays}. You play over TLS, which stutters when packets are lost"
+            ),
+            "allow outgoing UDP to that address in this network's firewall, or use another network; UDP is used again as soon as it works",
+        ),
+        Trouble::Certificate { cause } => problem(
+            "relay_certificate_wrong",
+            format!("UDP is blocked, and TLS does not lead to the relay. {cause}"),
+            "something in this network looks into TLS connections: allow UDP to the relay there, or use another network; if all members see this, restart the relay's daemon, which tells its certificate anew",
         ),
         Trouble::Silent { relays } => problem(
             "udp_blocked",

@@ -232,6 +232,18 @@ fn set_option(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Unsent bytes that TCP takes before it says that it is full: what waits in the program can still be given up.
+const UNSENT: u32 = 16 * 1024;
+/// A connection whose data nobody acknowledges for this long is dead.
+const UNACKNOWLEDGED: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Makes a TCP connection fit for datagrams: little waits inside, and a dead one is noticed.
+pub fn prepare_stream(stream: socket2::SockRef<'_>) -> io::Result<()> {
+    stream.set_tcp_nodelay(true)?;
+    stream.set_tcp_notsent_lowat(UNSENT)?;
+    stream.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
+}
+
 struct Link {
     name: String,
     is_up: bool,

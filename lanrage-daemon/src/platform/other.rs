@@ -79,3 +79,8 @@ pub fn host_name() -> Option<String> {
 pub fn prepare_socket(_socket: &socket2::Socket) -> io::Result<()> {
     Ok(())
 }
+
+/// Makes a TCP connection fit for datagrams, as far as every system can.
+pub fn prepare_stream(stream: socket2::SockRef<'_>) -> io::Result<()> {
+    stream.set_tcp_nodelay(true)
+}
