@@ -334,7 +334,7 @@ fn signals_and_tickets_pass_only_when_well_formed() {
     client.handle_server_message(ticket(&[0; TICKET_LEN], &[0; 32]), now());
     assert_eq!((drain(&mut client), refused(&client, "ticket_unknown_relay")), (vec![], 1));
     let addresses = vec!["192.0.2.1:3478".parse().unwrap()];
-    let home = RelayInfo { name: "home".into(), addresses, region: String::new(), tls: None };
+    let home = RelayInfo { name: "home".into(), addresses, ..RelayInfo::default() };
     client.handle_server_message(ServerMessage::Relays { relays: vec![home] }, now());
     drain(&mut client);
     client.handle_server_message(ticket(&[0; TICKET_LEN], &[0; 31]), now());
@@ -355,8 +355,7 @@ fn unusable_relays_are_left_out() {
     let relay = |name: &str, addresses: Vec<std::net::SocketAddr>| RelayInfo {
         name: name.into(),
         addresses,
-        region: String::new(),
-        tls: None,
+        ..RelayInfo::default()
     };
     let good = relay("home", vec!["192.0.2.1:3478".parse().unwrap()]);
     let relays = vec![relay("empty", vec![]), relay("bad\nname", good.addresses.clone()), good.clone()];
