@@ -67,8 +67,17 @@ pub async fn start(
     let server = RelayServer::new(ticket_key, own, limits, OsRng, run::now());
     announce(bound, public, &datapath);
     let bound = SocketAddr::V4(bound);
-    let parts =
-        run::Parts { socket, server, limits, datapath, registration, bound, public, address_problem, shutdown };
+    let parts = run::Parts {
+        socket,
+        server,
+        limits,
+        datapath,
+        registration,
+        bound,
+        public,
+        address_problem,
+        shutdown,
+    };
     Ok(run::spawn(parts))
 }
 

@@ -157,8 +157,14 @@ mod tests {
     /// A relay, and a local API that serves until it is asked to stop.
     fn parts() -> (Started, watch::Sender<RelayStatus>, JoinHandle<anyhow::Result<()>>, ShutdownTrigger) {
         let (role, relay) = watch::channel(relay_status());
-        let daemon =
-            Daemon { roles: Vec::new(), problems: Vec::new(), peer: None, relay: Some(relay), control: None };
+        let daemon = Daemon {
+            roles: Vec::new(),
+            problems: Vec::new(),
+            peer: None,
+            relay: Some(relay),
+            relay_drain: None,
+            control: None,
+        };
         let (trigger, stop) = shutdown::channel();
         let serving = tokio::spawn(async move {
             stop.requested().await;

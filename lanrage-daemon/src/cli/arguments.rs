@@ -52,9 +52,6 @@ pub enum Command {
         #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
         count: u32,
     },
-    /// Run the relay in this daemon.
-    #[command(subcommand)]
-    Relay(Relay),
     /// Print the link that opens the web UI. It is for you only.
     Ui,
     /// Look at the configuration.
@@ -92,6 +89,15 @@ pub enum Relay {
     },
     /// Show the relay of the running daemon.
     Status,
+    /// Move its members to other relays, to stop it without anybody noticing; waits until they are gone.
+    Drain {
+        /// Take members again instead.
+        #[arg(long)]
+        undo: bool,
+        /// Do not wait.
+        #[arg(long, conflicts_with = "undo")]
+        no_wait: bool,
+    },
 }
 
 /// Looking at a host.
@@ -146,20 +152,6 @@ pub struct Invite {
     /// Take this invite back instead of making one; who has joined by it stays.
     #[arg(long, value_name = "LINK", conflicts_with_all = ["expires", "uses"])]
     pub revoke: Option<String>,
-}
-
-/// What the operator of a relay does.
-#[derive(Debug, Subcommand)]
-pub enum Relay {
-    /// Move its members to other relays, to stop it without anybody noticing; waits until they are gone.
-    Drain {
-        /// Take members again instead.
-        #[arg(long)]
-        undo: bool,
-        /// Do not wait.
-        #[arg(long, conflicts_with = "undo")]
-        no_wait: bool,
-    },
 }
 
 /// Looking at the configuration.

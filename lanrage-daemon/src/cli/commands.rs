@@ -6,8 +6,8 @@ use super::failure::Failure;
 use super::screen::Screen;
 use super::{local, relay, show};
 use lanrage_common::api::{
-    CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply, PingRequest,
-    RevokeRequest, Status, UiAnswer,
+    CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply,
+    PingRequest, RevokeRequest, Status, UiAnswer,
 };
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -51,7 +51,8 @@ impl ProcessorTime {
     /// The first line of proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal; guest time is in user.
     fn parse(text: &str) -> Option<Self> {
         let fields = text.lines().next()?.strip_prefix("cpu ")?;
-        let ticks: Vec<u64> = fields.split_whitespace().take(8).map_while(|field| field.parse().ok()).collect();
+        let ticks: Vec<u64> =
+            fields.split_whitespace().take(8).map_while(|field| field.parse().ok()).collect();
         (ticks.len() >= 5).then(|| Self { idle: ticks[3] + ticks[4], total: ticks.iter().sum() })
     }
 

@@ -218,8 +218,7 @@ impl Relay {
     }
 
     fn publish(&self) {
-        let status =
-            RelayStatus { draining: *self.drain.borrow(), ..self.parts.describe(self.counts) };
+        let status = RelayStatus { draining: *self.drain.borrow(), ..self.parts.describe(self.counts) };
         self.status.send_if_modified(|old| {
             let is_new = *old != status;
             *old = status;
