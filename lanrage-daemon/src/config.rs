@@ -140,6 +140,8 @@ pub struct RelayConfig {
     pub mode: RelayModeChoice,
     /// Flows the kernel table holds.
     pub max_flows: u32,
+    /// Directory in bpffs where kernel program and maps outlive the daemon; empty = they end with it.
+    pub pin_dir: PathBuf,
 }
 
 impl Default for RelayConfig {
@@ -154,6 +156,7 @@ impl Default for RelayConfig {
             interfaces: Vec::new(),
             mode: RelayModeChoice::Auto,
             max_flows: 65_536,
+            pin_dir: "/sys/fs/bpf/lanrage".into(),
         }
     }
 }

@@ -12,8 +12,11 @@
 //!     received = socket.recv_from(&mut buffer) => { … }
 //! }
 //! ```
-//! 4. drops it to detach.
+//! 4. drops it to detach. A data path from [`Datapath::resume`] forwards on without the daemon until its flows expire;
+//!    [`Datapath::retire`] detaches that one.
 
+#[cfg(target_os = "linux")]
+mod batch;
 #[cfg(target_os = "linux")]
 pub mod host;
 #[cfg(target_os = "linux")]
@@ -23,6 +26,10 @@ mod kernel;
 #[cfg(target_os = "linux")]
 mod netlink;
 #[cfg(target_os = "linux")]
+mod pins;
+#[cfg(target_os = "linux")]
+mod shape;
+#[cfg(target_os = "linux")]
 pub mod table;
 #[cfg(target_os = "linux")]
 mod ways;
@@ -30,10 +37,12 @@ mod ways;
 pub mod xdp;
 
 use crate::config::RelayConfig;
-use lanrage_common::api::RelayMode;
+use lanrage_common::api::{Problem, RelayMode};
 use lanrage_common::relay::{Flow, Target};
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
 
 /// How the relay forwards, and why not better.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +53,15 @@ pub struct Report {
     pub reason: Option<String>,
     /// What the operator can do about it.
     pub fix: Option<String>,
+    /// Why nothing survives the daemon although it was meant to.
+    pub unpinned: Option<Problem>,
+}
+
+/// What an earlier daemon's relay knew.
+#[derive(Debug, Default)]
+pub struct Adopted {
+    /// Flows that the kernel goes on forwarding.
+    pub flows: Vec<(Flow, Target)>,
 }
 
 /// A flow could not be installed; its packets are forwarded by the daemon instead.
@@ -75,6 +93,8 @@ impl Fallback {
 pub struct Datapath {
     report: Report,
     kernel: Option<kernel::Kernel>,
+    /// Where links and maps are kept.
+    directory: Option<PathBuf>,
 }
 
 impl Datapath {
@@ -83,12 +103,46 @@ impl Datapath {
     /// `listen` is the relay socket's bound address; when it is unspecified, every address of this host counts as the
     /// relay's, as for the socket itself.
     pub async fn open(config: &RelayConfig, listen: SocketAddrV4) -> Self {
-        match kernel::Kernel::open(config, listen).await {
-            Ok((kernel, report)) => Self { report, kernel: Some(kernel) },
-            Err(Fallback { reason, fix }) => {
-                let report = Report { mode: RelayMode::Userspace, reason: Some(reason), fix: Some(fix) };
-                Self { report, kernel: None }
+        Self::open_on(config, listen, None).await
+    }
+
+    /// The same, but links and maps are kept in a directory of bpffs, where the next daemon finds them: it replaces the
+    /// program in place, and no packet is lost. With it comes what the last daemon knew.
+    pub async fn resume(config: &RelayConfig, listen: SocketAddrV4, directory: &Path) -> (Self, Adopted) {
+        let kept = match kernel::Kept::open(config, directory) {
+            Ok(kept) => kept,
+            Err(why) => {
+                let mut datapath = Self::open_on(config, listen, None).await;
+                datapath.report.unpinned = datapath.kernel.is_some().then(|| not_pinned(why));
+                return (datapath, Adopted::default());
             }
+        };
+        let mut datapath = Self::open_on(config, listen, Some(&kept)).await;
+        if datapath.kernel.is_some() {
+            datapath.directory = Some(directory.to_owned());
+        } else {
+            retire(directory);
+        }
+        (datapath, kept.adopted())
+    }
+
+    async fn open_on(config: &RelayConfig, listen: SocketAddrV4, kept: Option<&kernel::Kept>) -> Self {
+        match kernel::Kernel::open(config, listen, kept).await {
+            Ok((kernel, report)) => Self { report, kernel: Some(kernel), directory: None },
+            Err(Fallback { reason, fix }) => {
+                let (reason, fix) = (Some(reason), Some(fix));
+                let report = Report { mode: RelayMode::Userspace, reason, fix, unpinned: None };
+                Self { report, kernel: None, directory: None }
+            }
+        }
+    }
+
+    /// Detaches for good: nothing is kept for a next daemon.
+    pub fn retire(self) {
+        let directory = self.directory.clone();
+        drop(self);
+        if let Some(directory) = directory {
+            retire(&directory);
         }
     }
 
@@ -126,5 +180,22 @@ impl Datapath {
     /// Packets that the kernel program sent on since start.
     pub fn forwarded(&self) -> u64 {
         self.kernel.as_ref().map_or(0, kernel::Kernel::forwarded)
+    }
+}
+
+fn not_pinned(Fallback { reason, fix }: Fallback) -> Problem {
+    let message = format!("members lose their connections when the relay restarts: {reason}");
+    tracing::warn!(fix, "{message}");
+    Problem { code: "relay_not_pinned".into(), message, fix }
+}
+
+/// Detaches what a relay that runs no more left in the kernel, and removes the directory.
+pub fn detach(directory: &Path) -> io::Result<()> {
+    kernel::Kept::remove(directory)
+}
+
+fn retire(directory: &Path) {
+    if let Err(error) = detach(directory) {
+        tracing::warn!(directory = %directory.display(), %error, "cannot remove what the relay kept: remove it by hand");
     }
 }

@@ -5,7 +5,6 @@
 //! the kernel does not take is forwarded here, by the same table.
 
 mod key;
-mod load;
 mod registration;
 mod run;
 mod socket;
@@ -14,16 +13,18 @@ mod status;
 mod tests;
 
 use crate::config::RelayConfig;
-use crate::datapath::Datapath;
+use crate::datapath::{self, Adopted, Datapath};
 use crate::roles::addresses;
 use crate::shutdown::Shutdown;
+use anyhow::Context as _;
 use lanrage_common::api::RelayStatus;
 use lanrage_common::protocol::RelayInfo;
 use lanrage_common::relay::{Limits, RelayServer};
 use rand_core::OsRng;
 use registration::Registration;
+use sha2::{Digest as _, Sha256};
 use std::net::{SocketAddr, SocketAddrV4};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
 /// Members bound at once; each costs the relay about a kilobyte.
@@ -34,8 +35,6 @@ const MAX_MEMBERS: usize = lanrage_common::maps::DEFAULT_MEMBERS as usize;
 pub struct RelayHandle {
     /// Refreshed every second and on every change; closed when the relay has ended.
     pub status: watch::Receiver<RelayStatus>,
-    /// Whether the relay is being emptied: it asks for no more members, and those it has move to other relays.
-    pub drain: watch::Sender<bool>,
 }
 
 /// Starts a relay that runs until `shutdown`. Keeps its ticket key in `state_dir`; there it also looks for the control
@@ -54,31 +53,43 @@ pub async fn start(
     });
     let guessed = config.public_address.is_none() && listen.ip().is_unspecified();
     let address_problem = guessed.then(|| addresses::private_relay_address(public)).flatten();
-    let info = RelayInfo {
-        name: name(config),
-        addresses: vec![public],
-        region: config.region.clone(),
-        ..RelayInfo::default()
-    };
+    let info =
+        RelayInfo { name: name(config), addresses: vec![public], region: config.region.clone(), tls: None };
     let registration = Registration::open(config, state_dir, info, &ticket_key)?;
-    let datapath = Datapath::open(config, bound).await;
+    let (mut datapath, adopted) = open_datapath(config, bound, &ticket_key).await;
     let limits = Limits { members: MAX_MEMBERS, flows: config.max_flows as usize };
     let own = vec![SocketAddr::V4(bound), public];
     let server = RelayServer::new(ticket_key, own, limits, OsRng, run::now());
+    // Flows of members that this relay does not know must end.
+    adopted.flows.into_iter().for_each(|(flow, _)| datapath.remove(flow));
     announce(bound, public, &datapath);
     let bound = SocketAddr::V4(bound);
-    let parts = run::Parts {
-        socket,
-        server,
-        limits,
-        datapath,
-        registration,
-        bound,
-        public,
-        address_problem,
-        shutdown,
-    };
+    let parts =
+        run::Parts { socket, server, datapath, registration, bound, public, address_problem, shutdown };
     Ok(run::spawn(parts))
+}
+
+/// The data path; with it, where it can outlive the daemon, what the last daemon knew.
+async fn open_datapath(config: &RelayConfig, bound: SocketAddrV4, key: &[u8; 32]) -> (Datapath, Adopted) {
+    if config.pin_dir.as_os_str().is_empty() {
+        return (Datapath::open(config, bound).await, Adopted::default());
+    }
+    Datapath::resume(config, bound, &pin_directory(config, bound.port(), key)).await
+}
+
+/// A relay is known by its port and its key: another relay's flows are not to be taken over.
+fn pin_directory(config: &RelayConfig, port: u16, key: &[u8; 32]) -> PathBuf {
+    let digest = Sha256::new().chain_update(b"lanrage relay pins").chain_update(key).finalize();
+    let id: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    config.pin_dir.join(format!("relay-{port}-{id}"))
+}
+
+/// Ends what a stopped relay still forwards in the kernel.
+pub fn detach(config: &RelayConfig, state_dir: &Path) -> anyhow::Result<()> {
+    let key = key::load_or_create(state_dir)?;
+    let directory = pin_directory(config, config.listen.port(), &key);
+    datapath::detach(&directory)
+        .with_context(|| format!("cannot remove {}: run as the relay's user or as root", directory.display()))
 }
 
 fn ipv4_only(listen: SocketAddr) -> anyhow::Result<SocketAddrV4> {

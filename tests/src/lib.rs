@@ -7,4 +7,5 @@ pub mod bench;
 pub mod frames;
 pub mod lab;
 pub mod model;
+pub mod stream;
 pub mod veth;

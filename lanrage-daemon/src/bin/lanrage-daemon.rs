@@ -36,6 +36,9 @@ struct Arguments {
     /// Name shown to the others in the party.
     #[arg(long)]
     name: Option<String>,
+    /// End what a stopped relay still forwards in the kernel, and do nothing else.
+    #[arg(long)]
+    detach: bool,
     /// What to log: a level or tracing filter such as info,lanrage_daemon=debug.
     #[arg(
         long,
@@ -97,6 +100,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     start_logging(arguments)?;
     let file = loaded.file.as_deref().map_or("none".into(), |file| file.display().to_string());
     tracing::debug!(file, "configuration loaded");
+    if arguments.detach {
+        return lanrage_daemon::relay::detach(&loaded.config.relay, &loaded.config.state_dir);
+    }
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -35,6 +35,7 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     rule("relay.token", optional(&config.relay.token, token));
     rule("relay.interfaces", config.relay.interfaces.iter().try_for_each(|name| interface(name)));
     rule("relay.max_flows", range(config.relay.max_flows, &MAX_FLOWS, "flows"));
+    rule("relay.pin_dir", pin_dir(&config.relay.pin_dir));
     rule("peer.name", optional(&config.peer.name, name));
     rule("peer.control", optional(&config.peer.control, origin));
     rule("peer.invite_origin", optional(&config.peer.invite_origin, origin));
@@ -52,6 +53,18 @@ fn absolute(path: &Path) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{} is not an absolute path; start it with /", path.display()))
+}
+
+/// Names in bpffs cannot have dots.
+fn pin_dir(path: &Path) -> Result<(), String> {
+    if path.as_os_str().is_empty() {
+        return Ok(());
+    }
+    absolute(path)?;
+    if path.to_string_lossy().contains('.') {
+        return Err(format!("{} has a dot, which a BPF file system does not allow", path.display()));
+    }
+    Ok(())
 }
 
 fn socket_length(path: &Path) -> Result<(), String> {

@@ -2,16 +2,19 @@
 
 use super::interfaces::{self, Host};
 use super::netlink::Link;
-use super::table::{Maps as _, Table};
+use super::pins::{Leftovers, Pins};
+use super::table::{self, Maps as _, Table};
 use super::ways::{self, Change, Ways};
 use super::xdp::{Hook, LoadError, Program};
-use super::{Fallback, InstallError, Report};
+use super::{Adopted, Fallback, InstallError, Report};
 use crate::config::{RelayConfig, RelayModeChoice};
 use lanrage_common::api::RelayMode;
 use lanrage_common::maps::NextHop;
 use lanrage_common::relay::{Flow, Target};
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::net::SocketAddrV4;
+use std::path::Path;
 
 /// An attached program.
 #[derive(Debug)]
@@ -30,19 +33,24 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Loads and attaches the program, or says why that does not work here.
-    pub async fn open(config: &RelayConfig, listen: SocketAddrV4) -> Result<(Self, Report), Fallback> {
+    /// Loads and attaches the program, or says why that does not work here. Pinned, it begins with what is left over.
+    pub async fn open(
+        config: &RelayConfig,
+        listen: SocketAddrV4,
+        kept: Option<&Kept>,
+    ) -> Result<(Self, Report), Fallback> {
         if config.mode == RelayModeChoice::Userspace {
             return Err(Fallback::new("the configuration asks for userspace", "set `relay.mode = \"auto\"`"));
         }
-        let mut program = Program::load(config.max_flows).map_err(load_fallback)?;
+        let mut program = load(config, kept).map_err(load_fallback)?;
         program.put_next_hop(0, NextHop::default()).map_err(map_fallback)?;
         let handle = ways::handle().map_err(netlink_fallback)?;
         let host = Host::look(&handle).await.map_err(netlink_fallback)?;
         let links = host.choose(&config.interfaces, *listen.ip())?;
         let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
         program.set_local(host.local(listen, &indexes)).map_err(map_fallback)?;
-        let (hook, why) = interfaces::attach(&mut program, &links, interfaces::hooks(config.mode))?;
+        let (hook, why) = attach(&mut program, &links, config.mode, kept)?;
+        program.tidy();
         let egress: HashSet<u32> = indexes.into_iter().collect();
         let ways = Ways::start(*listen.ip(), egress).map_err(netlink_fallback)?;
         let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
@@ -56,7 +64,12 @@ impl Kernel {
         let table = Table::new(listen);
         let (names, mode) = (config.interfaces.clone(), config.mode);
         let (hook, compromise, watch) = (Some(hook), why, SendWatch::default());
-        Ok((Self { program, table, ways, hook, compromise, listen, names, mode, watch }, report))
+        let mut kernel = Self { program, table, ways, hook, compromise, listen, names, mode, watch };
+        if let Some(Kept { leftovers, .. }) = kept {
+            kernel.table.adopt(&mut kernel.program, &leftovers.flows, &leftovers.next_hops);
+            kernel.pass_watches();
+        }
+        Ok((kernel, report))
     }
 
     /// Makes the kernel forward a flow, or moves it to a new target.
@@ -162,8 +175,9 @@ impl Kernel {
     /// Reports what is attached now, with what is wrong or else why it is not better.
     fn tell(&self, problem: Option<Fallback>, told: &mut Report) {
         let attached = self.program.attached().next().and(self.hook);
-        let now =
+        let mut now =
             report(attached.map_or(RelayMode::Userspace, mode), problem.or_else(|| self.compromise.clone()));
+        now.unpinned.clone_from(&told.unpinned);
         if now == *told {
             return;
         }
@@ -186,6 +200,76 @@ impl Kernel {
     pub fn forwarded(&self) -> u64 {
         self.program.forwarded()
     }
+}
+
+/// What an earlier daemon's relay left in bpffs.
+#[derive(Debug)]
+pub struct Kept {
+    pins: Pins,
+    leftovers: Leftovers,
+}
+
+impl Kept {
+    /// Looks into the directory, which is made if need be; or says why links and maps cannot be kept there.
+    pub fn open(config: &RelayConfig, directory: &Path) -> Result<Self, Fallback> {
+        let pins = Pins::open(directory)?;
+        let shapes = Program::shapes(config.max_flows).map_err(load_fallback)?;
+        let leftovers = pins.leftovers(&shapes);
+        Ok(Self { pins, leftovers })
+    }
+
+    /// Bindings and flows.
+    pub fn adopted(&self) -> Adopted {
+        let flows = self.leftovers.flows.iter().map(|(key, value)| table::restore(*key, *value));
+        Adopted { flows: flows.collect() }
+    }
+
+    /// Detaches everything that was kept and forgets it.
+    pub fn remove(directory: &Path) -> io::Result<()> {
+        Pins::remove(directory)
+    }
+
+    /// Where all of the interfaces are attached already.
+    fn hook(&self, links: &[&Link]) -> Option<Hook> {
+        let attached = self.pins.links();
+        let at = |hook| links.iter().all(|link| attached.contains(&(link.index, hook)));
+        [Hook::Native, Hook::Generic].into_iter().find(|hook| at(*hook))
+    }
+}
+
+fn load(config: &RelayConfig, kept: Option<&Kept>) -> Result<Program, LoadError> {
+    match kept {
+        Some(Kept { pins, leftovers }) => {
+            Program::load_pinned(config.max_flows, pins, leftovers.set.as_ref())
+        }
+        None => Program::load(config.max_flows),
+    }
+}
+
+/// Attaches at the best hook; but where an earlier daemon's program is, there it stays, because a change of hook would
+/// leave a moment without a program.
+fn attach(
+    program: &mut Program,
+    links: &[&Link],
+    mode: RelayModeChoice,
+    kept: Option<&Kept>,
+) -> Result<(Hook, Option<Fallback>), Fallback> {
+    let allowed = interfaces::hooks(mode);
+    let hook = kept.and_then(|kept| kept.hook(links)).filter(|hook| allowed.contains(hook));
+    if let Some(hook) = hook
+        && interfaces::attach(program, links, &[hook]).is_ok()
+    {
+        let better = allowed.first().is_some_and(|best| *best != hook);
+        return Ok((hook, better.then(stays_generic)));
+    }
+    interfaces::attach(program, links, allowed)
+}
+
+fn stays_generic() -> Fallback {
+    Fallback::new(
+        "generic XDP was in use before the daemon started again, and stays so that no packet is lost",
+        "to try native XDP again: stop the relay, run `lanrage-daemon relay --detach`, and start it",
+    )
 }
 
 /// Compares what the program sent with what the interfaces sent.
@@ -216,7 +300,7 @@ impl SendWatch {
 
 fn report(mode: RelayMode, why: Option<Fallback>) -> Report {
     let (reason, fix) = why.map(|why| (why.reason, why.fix)).unzip();
-    Report { mode, reason, fix }
+    Report { mode, reason, fix, unpinned: None }
 }
 
 fn mode(hook: Hook) -> RelayMode {

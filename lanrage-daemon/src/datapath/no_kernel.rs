@@ -1,11 +1,38 @@
 //! There is no kernel data path on this operating system.
 
-use super::{Fallback, InstallError, Report};
+use super::{Adopted, Fallback, InstallError, Report};
 use crate::config::RelayConfig;
 use lanrage_common::relay::{Flow, Target};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddrV4;
+use std::path::Path;
+
+/// Cannot exist.
+#[derive(Debug)]
+pub struct Kept(Infallible);
+
+impl Kept {
+    /// Says that there is none.
+    pub fn open(_: &RelayConfig, _: &Path) -> Result<Self, Fallback> {
+        Err(only_linux())
+    }
+
+    /// Never called.
+    pub fn adopted(&self) -> Adopted {
+        match self.0 {}
+    }
+
+    /// Nothing was kept.
+    pub fn remove(_: &Path) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn only_linux() -> Fallback {
+    Fallback::new("only Linux can forward in the kernel", "run the relay on Linux")
+}
 
 /// Cannot exist.
 #[derive(Debug)]
@@ -13,8 +40,12 @@ pub struct Kernel(Infallible);
 
 impl Kernel {
     /// Says that there is none.
-    pub async fn open(_: &RelayConfig, _: SocketAddrV4) -> Result<(Self, Report), Fallback> {
-        Err(Fallback::new("only Linux can forward in the kernel", "run the relay on Linux"))
+    pub async fn open(
+        _: &RelayConfig,
+        _: SocketAddrV4,
+        _: Option<&Kept>,
+    ) -> Result<(Self, Report), Fallback> {
+        Err(only_linux())
     }
 
     /// Never called.

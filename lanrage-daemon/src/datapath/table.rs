@@ -3,6 +3,10 @@
 //! Flows to one destination share its [`Way`]; destinations behind one router share a next-hop slot. Slot 0 is always
 //! empty: flows whose way is not known point there, so the kernel passes their packets up under `no_next_hop`.
 
+mod adopt;
+
+pub use adopt::restore;
+
 use super::InstallError;
 use lanrage_common::maps::{FlowKey, FlowValue, NextHop};
 use lanrage_common::relay;

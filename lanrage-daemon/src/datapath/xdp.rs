@@ -1,16 +1,19 @@
-//! The kernel program and its maps: the only module that speaks aya.
+//! The kernel program and its maps. Only this module, `pins`, `shape` and `batch` speak aya.
 
 use super::InstallError;
+use super::pins::{Pins, Set};
+use super::shape::Shape;
 use super::table::Maps;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
-use aya::programs::xdp::XdpLinkId;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use lanrage_common::maps::{self, Counter, FlowKey, FlowValue, Local, NextHop};
 use lanrage_common::reason::Reason;
 use std::collections::BTreeMap;
-use std::fmt;
-use std::io;
+use std::path::Path;
+use std::{fmt, fs, io};
 
 /// The object that `build.rs` found; empty when there was none.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lanrage-ebpf"));
@@ -41,7 +44,22 @@ pub enum LoadError {
     Refused(String),
 }
 
-/// The loaded relay program. Dropping it detaches it.
+/// How the program is attached to an interface.
+enum Attachment {
+    /// Until the program is dropped.
+    Held(XdpLinkId),
+    /// Until the pin is removed.
+    Pinned { _link: FdLink, hook: Hook },
+}
+
+/// Where a pinned program and its maps are.
+struct Home {
+    pins: Pins,
+    set: Set,
+    program: u32,
+}
+
+/// The loaded relay program. Dropping it detaches it, unless it is pinned.
 pub struct Program {
     ebpf: Ebpf,
     flows: HashMap<MapData, FlowKey, FlowValue>,
@@ -49,7 +67,8 @@ pub struct Program {
     local: Array<MapData, Local>,
     reasons: PerCpuArray<MapData, Counter>,
     members: PerCpuArray<MapData, Counter>,
-    links: BTreeMap<u32, XdpLinkId>,
+    links: BTreeMap<u32, Attachment>,
+    home: Option<Home>,
 }
 
 impl fmt::Debug for Program {
@@ -59,15 +78,55 @@ impl fmt::Debug for Program {
 }
 
 impl Program {
-    /// Loads the embedded program with room for `max_flows` flows. It is attached to nothing yet.
-    pub fn load(max_flows: u32) -> Result<Self, LoadError> {
+    /// What maps it has with room for `max_flows` flows.
+    pub fn shapes(max_flows: u32) -> Result<Vec<Shape>, LoadError> {
         if OBJECT.is_empty() {
             return Err(LoadError::NotBuilt);
         }
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries(maps::FLOWS, max_flows.max(1))
-            .load(OBJECT)
-            .map_err(|error| refused(&error))?;
+        Shape::all(OBJECT, max_flows.max(1))
+    }
+
+    /// Loads the embedded program with room for `max_flows` flows. It is attached to nothing yet.
+    pub fn load(max_flows: u32) -> Result<Self, LoadError> {
+        Self::load_on(&Self::shapes(max_flows)?, None)
+    }
+
+    /// The same, on maps that outlive it: those of `last` if they have the right layout and size, else new ones that
+    /// begin with what `last` holds.
+    pub fn load_pinned(max_flows: u32, pins: &Pins, last: Option<&Set>) -> Result<Self, LoadError> {
+        let shapes = Self::shapes(max_flows)?;
+        if let Some(last) = last.filter(|set| set.fits(&shapes)) {
+            match Self::load_on(&shapes, Some(last)).and_then(|program| program.settle_in(pins, last.clone()))
+            {
+                Err(LoadError::Refused(error)) => {
+                    tracing::warn!(error, set = last.name(), "pinned maps cannot be used: making new ones");
+                }
+                loaded => return loaded,
+            }
+        }
+        let set = pins.new_set().map_err(not_pinned)?;
+        let program = Self::load_on(&shapes, Some(&set))?;
+        if let Some(last) = last
+            && let Err(error) = set.fill_from(last, &shapes)
+        {
+            tracing::warn!(%error, set = last.name(), "not all flows could be taken over: members handshake again");
+        }
+        let mut program = program.settle_in(pins, set)?;
+        if let Some(home) = &mut program.home {
+            home.set = home.pins.complete(&home.set, &shapes).map_err(not_pinned)?;
+        }
+        Ok(program)
+    }
+
+    fn load_on(shapes: &[Shape], set: Option<&Set>) -> Result<Self, LoadError> {
+        let mut loader = EbpfLoader::new();
+        for shape in shapes {
+            loader.map_max_entries(&shape.name, shape.max_entries);
+            if let Some(set) = set {
+                loader.map_pin_path(&shape.name, set.map(&shape.name));
+            }
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| refused(&error))?;
         let program: &mut Xdp = ebpf
             .program_mut(PROGRAM)
             .and_then(|program| program.try_into().ok())
@@ -80,8 +139,17 @@ impl Program {
             reasons: take(&mut ebpf, maps::REASONS)?,
             members: take(&mut ebpf, maps::MEMBERS)?,
             links: BTreeMap::new(),
+            home: None,
             ebpf,
         })
+    }
+
+    /// Pins the program beside its maps, which is how the next daemon knows whose maps an attached program uses.
+    fn settle_in(mut self, pins: &Pins, set: Set) -> Result<Self, LoadError> {
+        let id = self.xdp().info().map_err(|error| refused(&error))?.id();
+        self.xdp().pin(set.program(id)).map_err(|error| refused(&error))?;
+        self.home = Some(Home { pins: pins.clone(), set, program: id });
+        Ok(self)
     }
 
     /// The program itself, for test runs.
@@ -90,23 +158,81 @@ impl Program {
         program.expect("checked at load")
     }
 
-    /// Attaches it to an interface until it is detached, dropped, or the interface goes away.
+    /// Attaches it to an interface until it is detached, dropped (unless it is pinned), or the interface goes away. Takes
+    /// the place of an earlier daemon's program at the same hook in one step.
     pub fn attach(&mut self, ifindex: u32, hook: Hook) -> Result<(), io::Error> {
         let mode = match hook {
             Hook::Native => XdpMode::Driver,
             Hook::Generic => XdpMode::Skb,
         };
-        let link = self.xdp().attach_to_if_index(ifindex, mode).map_err(|error| os_error(&error))?;
-        self.links.insert(ifindex, link);
+        let Some(home) = &self.home else {
+            let link = self.xdp().attach_to_if_index(ifindex, mode).map_err(|error| os_error(&error))?;
+            self.links.insert(ifindex, Attachment::Held(link));
+            return Ok(());
+        };
+        let path = home.pins.link_path(ifindex, hook);
+        for other in [Hook::Native, Hook::Generic].into_iter().filter(|other| *other != hook) {
+            unpin(&home.pins.link_path(ifindex, other))?;
+        }
+        let link = match self.take_over(&path)? {
+            Some(link) => link,
+            None => self.attach_and_pin(ifindex, mode, &path)?,
+        };
+        self.links.insert(ifindex, Attachment::Pinned { _link: link, hook });
         Ok(())
+    }
+
+    /// Puts the program into a pinned link. One that leads nowhere any more is removed.
+    fn take_over(&mut self, path: &Path) -> io::Result<Option<FdLink>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let link = PinnedLink::from_pin(path).map_err(|error| chain(&error));
+        let link = link.and_then(|link| XdpLink::try_from(FdLink::from(link)).map_err(|error| chain(&error)));
+        let link = link.and_then(|link| self.xdp().attach_to_link(link).map_err(|error| chain(&error)));
+        match link {
+            Ok(link) => self.take(link).map(Some),
+            Err(error) => {
+                tracing::info!(path = %path.display(), error, "a pinned link cannot be used: attaching anew");
+                unpin(path).map(|()| None)
+            }
+        }
+    }
+
+    fn attach_and_pin(&mut self, ifindex: u32, mode: XdpMode, path: &Path) -> io::Result<FdLink> {
+        let link = self.xdp().attach_to_if_index(ifindex, mode).map_err(|error| os_error(&error))?;
+        let link = self.take(link)?;
+        let pinned = link.pin(path).map_err(|error| io::Error::other(chain(&error)))?;
+        Ok(FdLink::from(pinned))
+    }
+
+    fn take(&mut self, link: XdpLinkId) -> io::Result<FdLink> {
+        let link = self.xdp().take_link(link).map_err(|error| os_error(&error))?;
+        FdLink::try_from(link).map_err(|error| io::Error::other(chain(&error)))
     }
 
     /// Detaches it from an interface, which may be gone.
     pub fn detach(&mut self, ifindex: u32) {
-        if let Some(link) = self.links.remove(&ifindex)
-            && let Err(error) = self.xdp().detach(link)
-        {
-            tracing::debug!(ifindex, error = %chain(&error), "cannot detach");
+        let detached = match (self.links.remove(&ifindex), &self.home) {
+            (Some(Attachment::Held(link)), _) => self.xdp().detach(link).map_err(|error| chain(&error)),
+            (Some(Attachment::Pinned { hook, .. }), Some(home)) => {
+                unpin(&home.pins.link_path(ifindex, hook)).map_err(|error| error.to_string())
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = detached {
+            tracing::debug!(ifindex, error, "cannot detach");
+        }
+    }
+
+    /// Removes what earlier daemons pinned and this one does not use.
+    pub fn tidy(&self) {
+        if let Some(Home { pins, set, program }) = &self.home {
+            let links = self.links.iter().filter_map(|(ifindex, attachment)| match attachment {
+                Attachment::Pinned { hook, .. } => Some((*ifindex, *hook)),
+                Attachment::Held(_) => None,
+            });
+            pins.keep_only(set, *program, &links.collect::<Vec<_>>());
         }
     }
 
@@ -155,6 +281,17 @@ impl Maps for Program {
 
     fn next_hops(&self) -> u32 {
         self.next_hops.len()
+    }
+}
+
+fn not_pinned(error: io::Error) -> LoadError {
+    LoadError::Refused(format!("maps cannot be pinned: {error}"))
+}
+
+fn unpin(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -52,7 +52,6 @@ pub(super) fn describe(
     RelayStatus {
         addresses: vec![public],
         registered: registration.is_registered(),
-        draining: false,
         mode: report.mode,
         mode_reason: report.reason,
         mode_fix: report.fix,
@@ -62,6 +61,6 @@ pub(super) fn describe(
         userspace_forwarded: server.count_of(Reason::Forwarded),
         kernel: datapath.counters(),
         userspace: named.map(|(name, count)| (name.to_owned(), count)).collect::<BTreeMap<_, _>>(),
-        problems: registration.problem().cloned().into_iter().collect(),
+        problems: registration.problem().cloned().into_iter().chain(report.unpinned).collect(),
     }
 }

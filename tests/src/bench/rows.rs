@@ -205,6 +205,7 @@ fn userspace(row: &Row) -> Result<(Stop, u32)> {
             control: Some("http://127.0.0.1:9".into()),
             token: Some("benchmark".into()),
             mode: RelayModeChoice::Userspace,
+            pin_dir: std::path::PathBuf::new(),
             ..RelayConfig::default()
         };
         let (_trigger, shutdown) = shutdown::channel();

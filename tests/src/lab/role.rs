@@ -1,7 +1,7 @@
 //! The daemons of a lab: where each runs and how it is configured.
 
 use super::netns::Namespace;
-use super::state::State;
+use super::state::{State, pin_dir};
 use super::topology::{CONTROL_ADDRESS, RELAY_ADDRESS, Topology};
 use anyhow::{Result, bail};
 use std::fmt;
@@ -60,8 +60,10 @@ impl Role {
             ),
             Self::Relay => format!(
                 "role = 'relay'\n[relay]\nlisten = '{relay}'\npublic_address = '{relay}'\nname = 'lab'\n\
-                 control = '{control}'\ntoken = '{}'\nmode = '{}'\n",
-                state.relay_token, state.relay_mode
+                 control = '{control}'\ntoken = '{}'\nmode = '{}'\npin_dir = '{}'\n",
+                state.relay_token,
+                state.relay_mode,
+                pin_dir(&state.name).display()
             ),
             Self::Peer(n) => {
                 let name = &state.peers[usize::from(n - 1)].name;

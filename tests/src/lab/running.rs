@@ -272,9 +272,21 @@ pub fn down(name: &str) -> Result<bool> {
             clear(&namespace)?;
         }
     }
+    remove_pins(name)?;
     std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     let _ = std::fs::remove_dir(state::ROOT); // stays while another lab is up
     Ok(true)
+}
+
+/// What the lab's relay keeps in the kernel for its next start; there will be none.
+fn remove_pins(name: &str) -> Result<()> {
+    let dir = state::pin_dir(name);
+    match std::fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Ends what still runs in a namespace and deletes it.

@@ -48,6 +48,11 @@ pub fn directory(name: &str) -> PathBuf {
     Path::new(ROOT).join(name)
 }
 
+/// Where the relay of a lab of this name keeps links and maps.
+pub fn pin_dir(name: &str) -> PathBuf {
+    PathBuf::from(format!("/sys/fs/bpf/lanrage-lab-{name}"))
+}
+
 impl State {
     /// Claims the lab's directory; an error if a lab of this name is up.
     pub fn claim(&self) -> Result<PathBuf> {

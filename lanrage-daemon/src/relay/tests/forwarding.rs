@@ -30,6 +30,7 @@ async fn relay() -> Relay {
         control: Some("http://127.0.0.1:9".into()),
         token: Some("token".into()),
         mode: RelayModeChoice::Userspace,
+        pin_dir: PathBuf::new(),
         ..RelayConfig::default()
     };
     let (trigger, shutdown) = crate::shutdown::channel();
@@ -220,6 +221,7 @@ async fn a_restarted_relay_knows_its_tickets_but_wants_new_bindings() {
         control: Some("http://127.0.0.1:9".into()),
         token: Some("token".into()),
         mode: RelayModeChoice::Userspace,
+        pin_dir: PathBuf::new(),
         ..RelayConfig::default()
     };
     let (trigger, shutdown) = crate::shutdown::channel();

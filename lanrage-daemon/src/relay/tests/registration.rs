@@ -40,6 +40,7 @@ async fn relay(control: &Control, token: Option<&str>) -> (RelayHandle, Shutdown
         control: Some(control.handle.local_origin()),
         token: token.map(str::to_owned),
         mode: RelayModeChoice::Userspace,
+        pin_dir: PathBuf::new(),
         ..RelayConfig::default()
     };
     let (trigger, shutdown) = shutdown::channel();
@@ -133,6 +134,7 @@ async fn only_a_guessed_address_is_a_problem() {
         control: Some("http://127.0.0.1:9".into()),
         token: Some("token".into()),
         mode: RelayModeChoice::Userspace,
+        pin_dir: PathBuf::new(),
         ..RelayConfig::default()
     };
     let bound = RelayConfig { listen: "127.0.0.1:0".parse().unwrap(), ..guessed.clone() };
