@@ -11,6 +11,7 @@
 //! | `POST /api/v1/party/revoke` | [`RevokeRequest`] → [`Status`] |
 //! | `POST /api/v1/up`, `POST /api/v1/down` | → [`Status`] |
 //! | `POST /api/v1/ping` | [`PingRequest`] → [`PingAnswer`] |
+//! | `POST /api/v1/relay/drain` | [`DrainRequest`] → [`Status`] |
 //! | `POST /api/v1/ui` | → [`UiAnswer`]; on the Unix socket only, because the answer holds the token |
 //! | `GET /metrics` | → the same figures as Prometheus text |
 //!
@@ -228,6 +229,9 @@ pub struct RelayStatus {
     /// Whether the control server has this relay on its list now.
     #[serde(default)]
     pub registered: bool,
+    /// Whether it is being emptied.
+    #[serde(default)]
+    pub draining: bool,
     /// How it forwards.
     pub mode: RelayMode,
     /// Why not better, when there is something better.
@@ -340,6 +344,14 @@ pub struct PingReply {
     pub rtt_ms: Option<f64>,
     /// The path in use when it was sent.
     pub path: PathKind,
+}
+
+/// Empties the relay in this process, or stops to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Whether members shall go.
+    pub drain: bool,
 }
 
 /// How to open the web UI.

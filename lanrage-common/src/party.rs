@@ -127,6 +127,8 @@ impl PartyClient {
                 self.handle_presence(device, online);
             }
             ServerMessage::Relays { relays } => self.handle_relays(relays),
+            ServerMessage::Relay { relay } => self.handle_relay(relay),
+            ServerMessage::RelayGone { relay } => self.handle_relay_gone(&relay),
             ServerMessage::Signal { party, from, body } if party == id => self.handle_signal(from, body),
             ServerMessage::Ticket { party, relay, ticket, session_key, expires_in } if party == id => {
                 self.handle_ticket(relay, &ticket, &session_key, expires_in);
@@ -313,8 +315,28 @@ impl PartyClient {
         if !std::mem::replace(&mut self.hello_taken, true) {
             self.outputs.extend(["control_refused", "removed_from_party"].map(Output::Solved));
         }
-        let usable = |relay: &RelayInfo| is_valid_name(&relay.name) && !relay.addresses.is_empty();
-        self.state.relays = relays.into_iter().filter(usable).take(MAX_RELAYS).collect();
+        self.state.relays = relays.into_iter().filter(is_usable).take(MAX_RELAYS).collect();
+        self.tell_relays();
+    }
+
+    /// Changes a relay of the list; a new one comes with the whole list only.
+    fn handle_relay(&mut self, relay: RelayInfo) {
+        let known = self.state.relays.iter_mut().find(|known| known.name == relay.name);
+        if let Some(known) = known.filter(|known| is_usable(&relay) && **known != relay) {
+            *known = relay;
+            self.tell_relays();
+        }
+    }
+
+    fn handle_relay_gone(&mut self, name: &str) {
+        let count = self.state.relays.len();
+        self.state.relays.retain(|relay| relay.name != name);
+        if self.state.relays.len() < count {
+            self.tell_relays();
+        }
+    }
+
+    fn tell_relays(&mut self) {
         self.outputs.push_back(Output::Relays(self.state.relays.clone()));
         self.save();
     }
@@ -381,6 +403,10 @@ impl PartyClient {
             self.outputs.push_back(Output::Save);
         }
     }
+}
+
+fn is_usable(relay: &RelayInfo) -> bool {
+    is_valid_name(&relay.name) && !relay.addresses.is_empty()
 }
 
 /// Whether the server sends such a message only to who has said hello for the party.

@@ -16,6 +16,7 @@
 //! A logged-in request carries `Authorization: Bearer <token>`. Every refusal is an [`ErrorBody`] with a matching HTTP
 //! status. Members are addressed by WireGuard key, devices by device key.
 
+use crate::api::RelayMode;
 use crate::identity::{CertificateFingerprint, DeviceKey, PartyId, RosterEntry, RosterMac, Signature, WgKey};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -201,8 +202,24 @@ pub struct Member {
     pub mac: RosterMac,
 }
 
+/// Whether a relay takes members.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayState {
+    /// It does.
+    #[default]
+    Ready,
+    /// It has no room for another member; those it has may stay.
+    Full,
+    /// Its operator empties it: no tickets any more, and members move to other relays while it still forwards.
+    Draining,
+    /// A state that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
 /// A relay that members may use.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayInfo {
     /// Name for machines and people, unique at this control server.
     pub name: String,
@@ -214,6 +231,12 @@ pub struct RelayInfo {
     /// Where it takes members whose network lets no UDP out; absent = nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<RelayTls>,
+    /// Whether it takes members; set by the control server from the relay's heartbeats.
+    #[serde(default)]
+    pub state: RelayState,
+    /// How busy it is, 0 to 100, in steps of ten; set by the control server from the relay's heartbeats.
+    #[serde(default)]
+    pub load: u8,
 }
 
 /// How a relay is reached over TLS; see [`crate::carrier`].
@@ -223,6 +246,30 @@ pub struct RelayTls {
     pub address: SocketAddr,
     /// The only certificate that members accept there; its name, issuer and dates do not count.
     pub certificate: CertificateFingerprint,
+}
+
+/// How much a relay does; what it does not know is zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RelayLoad {
+    /// Members bound now.
+    pub bindings: u32,
+    /// Flows installed now.
+    pub flows: u32,
+    /// Members it may have at once.
+    pub members_limit: u32,
+    /// Flows it may have at once.
+    pub flows_limit: u32,
+    /// Data packets forwarded a second.
+    pub packets_per_s: u64,
+    /// Bits of them a second.
+    pub bits_per_s: u64,
+    /// How it forwards.
+    pub mode: Option<RelayMode>,
+    /// Processor or queues in use, percent.
+    pub pressure: u8,
+    /// Its operator empties it.
+    pub draining: bool,
 }
 
 /// From a member's daemon to the control server.
@@ -309,10 +356,21 @@ pub enum ServerMessage {
         /// Now connected?
         online: bool,
     },
-    /// The relays to choose from; sent after [`ServerMessage::Snapshot`] and on every change.
+    /// The relays to choose from; sent after every [`ClientMessage::Hello`], when there is a new one, and rarely when
+    /// only their states have changed.
     Relays {
         /// All live relays.
         relays: Vec<RelayInfo>,
+    },
+    /// A relay's state has changed; sent at once to those who hold a ticket for it.
+    Relay {
+        /// As it is now.
+        relay: RelayInfo,
+    },
+    /// A relay is gone; sent at once to those who hold a ticket for it.
+    RelayGone {
+        /// Its name.
+        relay: String,
     },
     /// From another member.
     Signal {
@@ -348,7 +406,7 @@ pub enum ServerMessage {
 
 /// From a relay to its control server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum RelayMessage {
     /// First message.
     Register {
@@ -357,12 +415,10 @@ pub enum RelayMessage {
         /// Base64 of the 32-byte key that seals tickets for this relay.
         ticket_key: String,
     },
-    /// Every 5 s.
+    /// Every 5 s, and at once when it begins or ends to drain.
     Heartbeat {
-        /// Members bound now.
-        bindings: u32,
-        /// Flows installed now.
-        flows: u32,
+        /// What it does.
+        load: RelayLoad,
     },
 }
 

@@ -39,6 +39,8 @@ pub struct Daemon {
     pub peer: Option<PeerHandle>,
     /// The relay role.
     pub relay: Option<watch::Receiver<RelayStatus>>,
+    /// Empties the relay.
+    pub relay_drain: Option<watch::Sender<bool>>,
     /// The control server role.
     pub control: Option<ControlView>,
 }

@@ -5,6 +5,7 @@
 //! the kernel does not take is forwarded here, by the same table.
 
 mod key;
+mod load;
 mod registration;
 mod run;
 mod socket;
@@ -35,6 +36,8 @@ const MAX_MEMBERS: usize = lanrage_common::maps::DEFAULT_MEMBERS as usize;
 pub struct RelayHandle {
     /// Refreshed every second and on every change; closed when the relay has ended.
     pub status: watch::Receiver<RelayStatus>,
+    /// Whether the relay is being emptied: it asks for no more members, and those it has move to other relays.
+    pub drain: watch::Sender<bool>,
 }
 
 /// Starts a relay that runs until `shutdown`. Keeps its ticket key in `state_dir`; there it also looks for the control
@@ -53,8 +56,12 @@ pub async fn start(
     });
     let guessed = config.public_address.is_none() && listen.ip().is_unspecified();
     let address_problem = guessed.then(|| addresses::private_relay_address(public)).flatten();
-    let info =
-        RelayInfo { name: name(config), addresses: vec![public], region: config.region.clone(), tls: None };
+    let info = RelayInfo {
+        name: name(config),
+        addresses: vec![public],
+        region: config.region.clone(),
+        ..RelayInfo::default()
+    };
     let registration = Registration::open(config, state_dir, info, &ticket_key)?;
     let (mut datapath, adopted) = open_datapath(config, bound, &ticket_key).await;
     let limits = Limits { members: MAX_MEMBERS, flows: config.max_flows as usize };
@@ -64,8 +71,17 @@ pub async fn start(
     adopted.flows.into_iter().for_each(|(flow, _)| datapath.remove(flow));
     announce(bound, public, &datapath);
     let bound = SocketAddr::V4(bound);
-    let parts =
-        run::Parts { socket, server, datapath, registration, bound, public, address_problem, shutdown };
+    let parts = run::Parts {
+        socket,
+        server,
+        limits,
+        datapath,
+        registration,
+        bound,
+        public,
+        address_problem,
+        shutdown,
+    };
     Ok(run::spawn(parts))
 }
 

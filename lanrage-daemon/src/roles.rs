@@ -77,7 +77,14 @@ async fn until_stop(
 
 /// Starts what the role consists of, in the order in which they need each other.
 async fn start(config: &mut Config, shutdown: &Shutdown) -> anyhow::Result<Started> {
-    let daemon = Daemon { roles: Vec::new(), problems: Vec::new(), peer: None, relay: None, control: None };
+    let daemon = Daemon {
+        roles: Vec::new(),
+        problems: Vec::new(),
+        peer: None,
+        relay: None,
+        relay_drain: None,
+        control: None,
+    };
     let mut started = Started { daemon, control: None };
     let role = config.role;
     if matches!(role, Role::Control | Role::All) {
@@ -93,6 +100,7 @@ async fn start(config: &mut Config, shutdown: &Shutdown) -> anyhow::Result<Start
     if matches!(role, Role::Relay | Role::All) {
         let relay = relay::start(&config.relay, &config.state_dir, shutdown.clone()).await?;
         started.daemon.relay = Some(relay.status);
+        started.daemon.relay_drain = Some(relay.drain);
         started.daemon.roles.push("relay".into());
     }
     if matches!(role, Role::Peer | Role::All) {
@@ -149,8 +157,14 @@ mod tests {
     /// A relay, and a local API that serves until it is asked to stop.
     fn parts() -> (Started, watch::Sender<RelayStatus>, JoinHandle<anyhow::Result<()>>, ShutdownTrigger) {
         let (role, relay) = watch::channel(relay_status());
-        let daemon =
-            Daemon { roles: Vec::new(), problems: Vec::new(), peer: None, relay: Some(relay), control: None };
+        let daemon = Daemon {
+            roles: Vec::new(),
+            problems: Vec::new(),
+            peer: None,
+            relay: Some(relay),
+            relay_drain: None,
+            control: None,
+        };
         let (trigger, stop) = shutdown::channel();
         let serving = tokio::spawn(async move {
             stop.requested().await;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::identity::Signature;
+use crate::protocol::RelayState;
 use proptest::prelude::*;
 use rand_core::OsRng;
 use std::net::Ipv4Addr;
@@ -334,7 +335,7 @@ fn signals_and_tickets_pass_only_when_well_formed() {
     client.handle_server_message(ticket(&[0; TICKET_LEN], &[0; 32]), now());
     assert_eq!((drain(&mut client), refused(&client, "ticket_unknown_relay")), (vec![], 1));
     let addresses = vec!["192.0.2.1:3478".parse().unwrap()];
-    let home = RelayInfo { name: "home".into(), addresses, region: String::new(), tls: None };
+    let home = RelayInfo { name: "home".into(), addresses, ..RelayInfo::default() };
     client.handle_server_message(ServerMessage::Relays { relays: vec![home] }, now());
     drain(&mut client);
     client.handle_server_message(ticket(&[0; TICKET_LEN], &[0; 31]), now());
@@ -355,8 +356,7 @@ fn unusable_relays_are_left_out() {
     let relay = |name: &str, addresses: Vec<std::net::SocketAddr>| RelayInfo {
         name: name.into(),
         addresses,
-        region: String::new(),
-        tls: None,
+        ..RelayInfo::default()
     };
     let good = relay("home", vec!["192.0.2.1:3478".parse().unwrap()]);
     let relays = vec![relay("empty", vec![]), relay("bad\nname", good.addresses.clone()), good.clone()];
@@ -417,6 +417,29 @@ fn what_is_not_found_is_a_problem_only_as_the_answer_to_a_hello() {
         (vec![], 2),
         "a hello without a snapshot"
     );
+}
+
+#[test]
+fn news_of_one_relay_change_the_list() {
+    let world = World::new();
+    let mut client = world.joined();
+    let addresses = vec!["192.0.2.1:3478".parse().unwrap()];
+    let home = RelayInfo { name: "home".into(), addresses, ..RelayInfo::default() };
+    let draining = RelayInfo { state: RelayState::Draining, ..home.clone() };
+    let unknown = RelayInfo { name: "away".into(), ..home.clone() };
+    client.handle_server_message(ServerMessage::Relays { relays: vec![home.clone()] }, now());
+    drain(&mut client);
+    let mut hear = |message: ServerMessage| {
+        client.handle_server_message(message, now());
+        drain(&mut client)
+    };
+    assert_eq!(hear(ServerMessage::Relay { relay: unknown }), []);
+    assert_eq!(hear(ServerMessage::Relay { relay: home }), [], "nothing new");
+    let told = hear(ServerMessage::Relay { relay: draining.clone() });
+    assert_eq!(told, [Output::Relays(vec![draining]), Output::Save]);
+    assert_eq!(hear(ServerMessage::RelayGone { relay: "away".into() }), []);
+    let told = hear(ServerMessage::RelayGone { relay: "home".into() });
+    assert_eq!(told, [Output::Relays(vec![]), Output::Save]);
 }
 
 #[test]

@@ -55,6 +55,7 @@ impl TestServer {
             problems: Vec::new(),
             peer: Some(PeerHandle { status, commands }),
             relay: Some(relay_status),
+            relay_drain: Some(watch::channel(false).0),
             control: None,
         };
         let (trigger, shutdown) = shutdown::channel();
@@ -191,6 +192,7 @@ pub(crate) fn relay_status() -> RelayStatus {
     RelayStatus {
         addresses: vec!["203.0.113.7:3478".parse().unwrap()],
         registered: true,
+        draining: false,
         mode: RelayMode::XdpGeneric,
         mode_reason: Some("the driver of eth0 has no native XDP".into()),
         mode_fix: Some("use a network card whose driver has it".into()),

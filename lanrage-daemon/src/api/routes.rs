@@ -13,8 +13,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use lanrage_common::api::{
-    CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingRequest, RevokeRequest,
-    Status, UiAnswer,
+    CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingRequest,
+    RevokeRequest, Status, UiAnswer,
 };
 use lanrage_common::invite::Invite;
 use lanrage_common::protocol::{ErrorCode, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, is_valid_name};
@@ -59,6 +59,7 @@ fn common() -> Router<Arc<Shared>> {
         .route("/api/v1/up", post(up))
         .route("/api/v1/down", post(down))
         .route("/api/v1/ping", post(ping))
+        .route("/api/v1/relay/drain", post(drain))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_MESSAGE))
@@ -161,6 +162,19 @@ async fn ping(State(shared): App, Body(request): Body<PingRequest>) -> Answer<Pi
     }
     let patience = COMMAND + Duration::from_secs(2) * request.count;
     shared.ask(patience, |reply| PeerCommand::Ping(request, reply)).await.map(Json)
+}
+
+async fn drain(State(shared): App, Body(request): Body<DrainRequest>) -> Answer<Status> {
+    let daemon = &shared.daemon;
+    let (Some(relay), Some(drain)) = (&daemon.relay, &daemon.relay_drain) else {
+        return Err(Refusal::bad_request("this daemon runs no relay: ask the one that does"));
+    };
+    drain.send_replace(request.drain);
+    let mut watched = relay.clone();
+    let shown = watched.wait_for(|status| status.draining == request.drain);
+    // a relay that has stopped shows as such in the status
+    let _ = tokio::time::timeout(SETTLE, shown).await;
+    Ok(Json(daemon.status()))
 }
 
 impl Shared {

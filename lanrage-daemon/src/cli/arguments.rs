@@ -89,6 +89,15 @@ pub enum Relay {
     },
     /// Show the relay of the running daemon.
     Status,
+    /// Move its members to other relays, to stop it without anybody noticing; waits until they are gone.
+    Drain {
+        /// Take members again instead.
+        #[arg(long)]
+        undo: bool,
+        /// Do not wait.
+        #[arg(long, conflicts_with = "undo")]
+        no_wait: bool,
+    },
 }
 
 /// Looking at a host.

@@ -6,13 +6,16 @@ use super::failure::Failure;
 use super::screen::Screen;
 use super::{local, relay, show};
 use lanrage_common::api::{
-    CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply, PingRequest,
-    RevokeRequest, Status, UiAnswer,
+    CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply,
+    PingRequest, RevokeRequest, Status, UiAnswer,
 };
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Between the pings that a person watches.
 const PING_GAP: Duration = Duration::from_secs(1);
+
+/// How long members may take to leave a relay: they bind to another one first.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(90);
 
 /// One command's surroundings.
 struct Session<'a, 'b> {
@@ -36,6 +39,7 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Join(join) | Command::Party(Party::Join(join)) => session.join(join.link).await,
         Command::Invite(invite) | Command::Party(Party::Invite(invite)) => session.invite(invite).await,
         Command::Ping { name, count } => session.ping(name, count).await,
+        Command::Relay(Relay::Drain { undo, no_wait }) => session.drain(!undo, !undo && !no_wait).await,
         Command::Ui => session.ui().await,
         Command::Config(ConfigCommand::Check { config }) => local::check_config(session.screen, config, json),
         Command::Relay(Relay::Check(check)) => relay::check(session.screen, &check, json).await,
@@ -119,6 +123,26 @@ impl Session<'_, '_> {
         let request = RevokeRequest { invite: link.trim().into() };
         let answer = self.client.send::<Status>("/api/v1/party/revoke", &request).await?;
         self.finish(&answer, |screen, _| screen.line("The invite is taken back: nobody else can join by it."))
+    }
+
+    /// Starts or ends draining; waits until no member is bound any more, or for [`DRAIN_PATIENCE`].
+    async fn drain(&mut self, drain: bool, wait: bool) -> Result<u8, Failure> {
+        let mut answer = self.client.send::<Status>("/api/v1/relay/drain", &DrainRequest { drain }).await?;
+        let deadline = tokio::time::Instant::now() + DRAIN_PATIENCE;
+        let bound = |answer: &Answer<Status>| answer.value.relay.as_ref().map_or(0, |relay| relay.bindings);
+        while wait && bound(&answer) > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(PING_GAP).await;
+            answer = self.client.get::<Status>("/api/v1/status").await?;
+        }
+        let left = bound(&answer);
+        self.finish(&answer, |screen, _| match (drain, left) {
+            (false, _) => screen.line("The relay takes members again."),
+            (true, 0) => screen.line("The relay is empty. Stop it now; nobody will notice."),
+            (true, left) => screen.line(format!(
+                "The relay gives no more tickets; {left} members are still bound. Those with no other relay to go to stay."
+            )),
+        })?;
+        Ok(u8::from(wait && left > 0))
     }
 
     async fn ui(&mut self) -> Result<u8, Failure> {

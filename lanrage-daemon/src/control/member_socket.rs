@@ -211,9 +211,16 @@ impl Member {
     async fn ticket(&mut self, id: PartyId, relay: String) -> Result<(), ErrorBody> {
         let caller = self.caller;
         let epoch = self.app.hub.with_party(id, move |party| party.handle_ticket(&caller)).await?;
-        let ticket = self.app.relays.ticket(&caller, id, epoch, relay, now().unix)?;
+        let ticket = self.app.relays.ticket(&caller, self.id, id, epoch, relay.clone(), now());
+        match ticket {
+            Ok(ticket) => self.answer(&ticket),
+            Err(error) => {
+                // it asked because it does not know the relay's state
+                self.app.hub.send(self.id, self.app.relays.now_of(&relay));
+                return Err(error);
+            }
+        }
         self.app.metrics.ticket();
-        self.answer(&ticket);
         Ok(())
     }
 

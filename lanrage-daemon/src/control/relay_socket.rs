@@ -4,7 +4,7 @@ use super::app::{Operator, SharedApp};
 use super::error::Refused;
 use super::http::Place;
 use super::member_socket::{close, not_a_websocket, small};
-use super::relays::{Registration, SILENCE};
+use super::relays::{News, Registration, Replaced, SILENCE};
 use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -36,7 +36,7 @@ async fn serve(app: SharedApp, mut socket: WebSocket, _place: Arc<Place>) {
                 reason = listen(&app, &mut socket, &registration) => reason,
                 () = app.shutdown.requested() => "the server is stopping: connect again in a moment",
             };
-            app.relays.remove(&registration);
+            tell(&app, app.relays.remove(&registration, Instant::now()));
             tracing::info!(relay = registration.name(), reason, "relay gone");
             reason
         }
@@ -67,14 +67,24 @@ async fn register(app: &SharedApp, socket: &mut WebSocket) -> Result<Registratio
 async fn listen(app: &SharedApp, socket: &mut WebSocket, registration: &Registration) -> &'static str {
     loop {
         match receive(socket).await {
-            Ok(RelayMessage::Heartbeat { bindings, flows }) => {
-                if !app.relays.heartbeat(registration, bindings, flows, Instant::now()) {
-                    return "replaced by a newer connection of this relay";
+            Ok(RelayMessage::Heartbeat { load }) => {
+                match app.relays.heartbeat(registration, load, Instant::now()) {
+                    Ok(news) => tell(app, news),
+                    Err(Replaced) => return "replaced by a newer connection of this relay",
                 }
             }
             Ok(RelayMessage::Register { .. }) => return "registered twice",
             Err(reason) => return reason,
         }
+    }
+}
+
+/// Tells a relay's users what has become of it.
+fn tell(app: &SharedApp, news: Option<News>) {
+    let Some(News { to, message }) = news else { return };
+    tracing::info!(members = to.len(), %message, "a relay's state has changed");
+    for conn in to {
+        app.hub.send(conn, message.clone());
     }
 }
 

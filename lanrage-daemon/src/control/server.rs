@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 
 /// A running control server.
 #[derive(Debug)]
@@ -124,8 +125,10 @@ pub async fn start(
 
 async fn run(listener: TcpListener, app: Arc<App>, writer: JoinHandle<()>, lock: File, shutdown: Shutdown) {
     let sweeper = tokio::spawn(sweep(app.hub.clone()));
+    let publisher = tokio::spawn(publish(Arc::downgrade(&app)));
     http::serve(listener, router(app.clone()), app.behind_proxy, shutdown).await;
     sweeper.abort();
+    publisher.abort();
     app.hub.end_all("the server is stopping: connect again in a moment");
     drop(app);
     // the writer ends when the last connection has let go of the store
@@ -138,6 +141,16 @@ async fn sweep(hub: Arc<Hub>) {
     loop {
         ticks.tick().await;
         hub.sweep().await;
+    }
+}
+
+/// Publishes changes of the relay list that have waited long enough.
+async fn publish(app: Weak<App>) {
+    let mut ticks = tokio::time::interval(PUBLISH_EVERY);
+    while let Some(app) = app.upgrade() {
+        app.relays.publish_due(std::time::Instant::now());
+        drop(app);
+        ticks.tick().await;
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lanrage_common::api::Problem;
-use lanrage_common::protocol::{RelayCommand, RelayInfo, RelayMessage};
+use lanrage_common::protocol::{RelayCommand, RelayInfo, RelayLoad, RelayMessage};
 use std::path::Path;
 use std::time::Duration;
 
@@ -74,9 +74,9 @@ impl Registration {
         }
     }
 
-    pub(super) fn heartbeat(&self, bindings: u32, flows: u32) {
+    pub(super) fn heartbeat(&self, load: RelayLoad) {
         if self.is_registered {
-            self.send(RelayMessage::Heartbeat { bindings, flows });
+            self.send(RelayMessage::Heartbeat { load });
         }
     }
 

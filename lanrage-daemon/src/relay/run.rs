@@ -1,12 +1,14 @@
 //! The relay's event loop.
 
 use super::RelayHandle;
+use super::load::Meter;
 use super::registration::{HEARTBEAT, Registration};
 use super::status::{self, Counts, narrow};
 use crate::datapath::{Datapath, InstallError};
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{Problem, RelayStatus};
-use lanrage_common::relay::{Flow, Leg, Output, RelayServer, Target};
+use lanrage_common::protocol::RelayLoad;
+use lanrage_common::relay::{Flow, Leg, Limits, Output, Reason, RelayServer, Target};
 use lanrage_common::time::Now;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -33,6 +35,7 @@ pub(super) fn now() -> Now {
 pub(super) struct Parts {
     pub(super) socket: UdpSocket,
     pub(super) server: RelayServer,
+    pub(super) limits: Limits,
     pub(super) datapath: Datapath,
     pub(super) registration: Registration,
     /// Where the socket is bound: the local end of every leg.
@@ -55,14 +58,18 @@ impl Parts {
 /// Runs the relay in a task of its own.
 pub(super) fn spawn(parts: Parts) -> RelayHandle {
     let (sender, status) = watch::channel(parts.describe(Counts::default()));
-    let relay = Relay { parts, counts: Counts::default(), status: sender };
+    let (drain, drained) = watch::channel(false);
+    let (counts, meter) = (Counts::default(), Meter::new(Instant::now()));
+    let relay = Relay { parts, counts, meter, drain: drained, status: sender };
     tokio::spawn(relay.run());
-    RelayHandle { status }
+    RelayHandle { status, drain }
 }
 
 struct Relay {
     parts: Parts,
     counts: Counts,
+    meter: Meter,
+    drain: watch::Receiver<bool>,
     status: watch::Sender<RelayStatus>,
 }
 
@@ -91,6 +98,7 @@ impl Relay {
                     self.parts.registration.handle(event);
                     self.publish();
                 }
+                Ok(()) = self.drain.changed() => self.note_drain(),
                 _ = heartbeat.tick() => self.heartbeat(),
                 _ = refresh.tick() => self.publish(),
                 ready = self.parts.socket.readable() => {
@@ -184,13 +192,33 @@ impl Relay {
         }
     }
 
-    fn heartbeat(&self) {
-        let server = &self.parts.server;
-        self.parts.registration.heartbeat(narrow(server.bindings()), narrow(server.flows()));
+    fn heartbeat(&mut self) {
+        let Parts { server, datapath, registration, limits, .. } = &self.parts;
+        let forwarded = datapath.forwarded() + server.count_of(Reason::Forwarded);
+        let rates = self.meter.measure(forwarded, Instant::now());
+        registration.heartbeat(RelayLoad {
+            bindings: narrow(server.bindings()),
+            flows: narrow(server.flows()),
+            members_limit: narrow(limits.members),
+            flows_limit: narrow(limits.flows),
+            packets_per_s: rates.packets_per_s,
+            bits_per_s: 0,
+            mode: Some(datapath.report().mode),
+            pressure: rates.processor,
+            draining: *self.drain.borrow(),
+        });
+    }
+
+    /// The control server must hear at once: the sooner members go, the sooner the relay is empty.
+    fn note_drain(&mut self) {
+        let draining = *self.drain.borrow_and_update();
+        tracing::info!(draining, "the operator has changed whether this relay is being emptied");
+        self.heartbeat();
+        self.publish();
     }
 
     fn publish(&self) {
-        let status = self.parts.describe(self.counts);
+        let status = RelayStatus { draining: *self.drain.borrow(), ..self.parts.describe(self.counts) };
         self.status.send_if_modified(|old| {
             let is_new = *old != status;
             *old = status;

@@ -52,6 +52,7 @@ pub(super) fn describe(
     RelayStatus {
         addresses: vec![public],
         registered: registration.is_registered(),
+        draining: false,
         mode: report.mode,
         mode_reason: report.reason,
         mode_fix: report.fix,

@@ -4,7 +4,7 @@ use crate::support::{Line, PATIENCE, Server, party_id};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lanrage_common::protocol::{
-    ClientMessage, ErrorCode, RelayCommand, RelayInfo, RelayMessage, ServerMessage,
+    ClientMessage, ErrorCode, RelayCommand, RelayInfo, RelayLoad, RelayMessage, RelayState, ServerMessage,
 };
 use lanrage_common::ticket::Ticket;
 use lanrage_daemon::control::client::{LinkEvent, RelayLink, connect_relay};
@@ -19,7 +19,7 @@ fn register(name: &str) -> RelayMessage {
         name: name.into(),
         addresses: vec!["192.0.2.7:3478".parse().unwrap()],
         region: "test".into(),
-        tls: None,
+        ..RelayInfo::default()
     };
     RelayMessage::Register { relay, ticket_key: STANDARD.encode(KEY) }
 }
@@ -80,7 +80,40 @@ async fn members_hear_of_relays_and_get_tickets_that_open() {
     });
     assert_eq!(error.await, ErrorCode::NotFound);
     drop(relay);
-    assert_eq!(relay_names(&mut line).await, Vec::<String>::new());
+    let gone = line.next(|message| match message {
+        ServerMessage::RelayGone { relay } => Some(relay),
+        _ => None,
+    });
+    assert_eq!(gone.await, "one", "who holds a ticket hears at once");
+}
+
+#[tokio::test]
+async fn a_draining_relay_is_told_to_its_users_and_refuses_others() {
+    let server = Server::start().await;
+    let (host, membership) = server.party().await;
+    let mut line = host.online(&membership).await;
+    line.snapshot().await;
+    let relay = registered(&server, "one").await;
+    while relay_names(&mut line).await.is_empty() {}
+    let party = party_id(&membership);
+    let ask = || ClientMessage::Ticket { party, relay: "one".into() };
+    line.send(ask()).await;
+    line.next(|message| matches!(message, ServerMessage::Ticket { .. }).then_some(())).await;
+
+    let load = RelayLoad { draining: true, ..RelayLoad::default() };
+    relay.outgoing.send(RelayMessage::Heartbeat { load }).await.unwrap();
+    let told = line.next(|message| match message {
+        ServerMessage::Relay { relay } => Some((relay.name, relay.state)),
+        _ => None,
+    });
+    assert_eq!(told.await, ("one".into(), RelayState::Draining));
+    line.send(ask()).await;
+    let refused = line.next(|message| match message {
+        ServerMessage::Error { error, .. } => Some(error),
+        ServerMessage::Ticket { .. } => panic!("a ticket for a relay that is being emptied"),
+        _ => None,
+    });
+    assert!(refused.await.message.contains("choose another"));
 }
 
 #[tokio::test]
