@@ -29,7 +29,7 @@ pub use message::{
     challenge_answer, is_stun, parse_answer, parse_binding_answer, parse_request, refusal_answer,
     verify_integrity,
 };
-pub use nonce::NonceKeys;
+pub use nonce::NonceKey;
 
 use std::time::Duration;
 

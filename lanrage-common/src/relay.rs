@@ -13,10 +13,14 @@
 //!
 //! The index table is keyed by the *sending member* and the member by its address, so that a NAT rebinding moves
 //! flows without a handshake. The first owner of an index keeps it. Clients never name an address to send to.
+//!
+//! A relay may be restarted without anybody noticing: [`Output::Persist`] gives a record of each binding to keep, and
+//! [`RelayServer::adopt`] rebuilds bindings and flows from the records and from the data path's own table.
 
 mod bind;
 mod forward;
 mod member;
+mod persist;
 mod reason;
 mod route;
 mod server;
@@ -24,8 +28,9 @@ mod server;
 mod tests;
 mod wireguard;
 
+pub use persist::{Adoption, RECORD_LEN};
 pub use reason::Reason;
-pub use server::{Limits, Output, RECORD_LEN, RelayServer, Unbound};
+pub use server::{Limits, Output, RelayServer, Setup, Unbound};
 
 use std::net::SocketAddr;
 use std::time::Instant;

@@ -142,6 +142,10 @@ pub struct RelayConfig {
     pub max_flows: u32,
     /// Directory in bpffs where kernel program and maps outlive the daemon; empty = they end with it.
     pub pin_dir: PathBuf,
+    /// Members of one party bound at once.
+    pub max_party_members: u32,
+    /// Flows of one party; half of `max_flows` when absent.
+    pub max_party_flows: Option<u32>,
 }
 
 impl Default for RelayConfig {
@@ -157,6 +161,8 @@ impl Default for RelayConfig {
             mode: RelayModeChoice::Auto,
             max_flows: 65_536,
             pin_dir: "/sys/fs/bpf/lanrage".into(),
+            max_party_members: 1024,
+            max_party_flows: None,
         }
     }
 }

@@ -12,7 +12,9 @@ pub mod holder;
 #[cfg(all(test, target_os = "linux"))]
 mod linux_tests;
 
-pub use imp::{Interface, NetworkWatch, host_name, networks, prepare_socket, prepare_stream, routes};
+pub use imp::{
+    Interface, NetworkWatch, clock_zero, host_name, networks, prepare_socket, prepare_stream, routes,
+};
 
 use ipnet::Ipv4Net;
 use std::io;

@@ -20,7 +20,7 @@ use crate::shutdown::Shutdown;
 use anyhow::Context as _;
 use lanrage_common::api::RelayStatus;
 use lanrage_common::protocol::RelayInfo;
-use lanrage_common::relay::{Limits, RelayServer};
+use lanrage_common::relay::{Limits, RelayServer, Setup};
 use rand_core::OsRng;
 use registration::Registration;
 use sha2::{Digest as _, Sha256};
@@ -64,11 +64,13 @@ pub async fn start(
     };
     let registration = Registration::open(config, state_dir, info, &ticket_key)?;
     let (mut datapath, adopted) = open_datapath(config, bound, &ticket_key).await;
-    let limits = Limits { members: MAX_MEMBERS, flows: config.max_flows as usize };
+    let limits = limits(config);
     let own = vec![SocketAddr::V4(bound), public];
-    let server = RelayServer::new(ticket_key, own, limits, OsRng, run::now());
+    let setup = Setup { ticket_key, own, limits, clock: crate::platform::clock_zero() };
+    let mut server = RelayServer::new(setup, &mut OsRng);
     // Flows of members that this relay does not know must end.
-    adopted.flows.into_iter().for_each(|(flow, _)| datapath.remove(flow));
+    let adoption = server.adopt([], adopted.flows, run::now());
+    adoption.refused_flows.into_iter().for_each(|flow| datapath.remove(flow));
     announce(bound, public, &datapath);
     let bound = SocketAddr::V4(bound);
     let parts = run::Parts {
@@ -106,6 +108,15 @@ pub fn detach(config: &RelayConfig, state_dir: &Path) -> anyhow::Result<()> {
     let directory = pin_directory(config, config.listen.port(), &key);
     datapath::detach(&directory)
         .with_context(|| format!("cannot remove {}: run as the relay's user or as root", directory.display()))
+}
+
+fn limits(config: &RelayConfig) -> Limits {
+    Limits {
+        members: MAX_MEMBERS,
+        flows: config.max_flows as usize,
+        party_members: config.max_party_members as usize,
+        party_flows: config.max_party_flows.unwrap_or(config.max_flows.div_ceil(2)) as usize,
+    }
 }
 
 fn ipv4_only(listen: SocketAddr) -> anyhow::Result<SocketAddrV4> {

@@ -35,8 +35,8 @@ pub enum Refusal {
     RelayFull,
     /// MESSAGE-INTEGRITY-SHA256 is missing or wrong.
     BadIntegrity,
-    /// This relay serves only the other IP version.
-    AddressFamily,
+    /// No room for another member of this party.
+    PartyFull,
     /// A reason that this version does not know.
     Unknown,
 }
@@ -47,8 +47,8 @@ impl Refusal {
         Self::WrongRelay,
         Self::OldEpoch,
         Self::RelayFull,
+        Self::PartyFull,
         Self::BadIntegrity,
-        Self::AddressFamily,
     ];
 
     /// Stable name.
@@ -59,7 +59,7 @@ impl Refusal {
             Self::OldEpoch => "old_epoch",
             Self::RelayFull => "relay_full",
             Self::BadIntegrity => "bad_integrity",
-            Self::AddressFamily => "address_family",
+            Self::PartyFull => "party_full",
             Self::Unknown => "unknown",
         }
     }
@@ -74,7 +74,7 @@ impl Refusal {
         match self {
             Self::TicketExpired | Self::BadIntegrity => 401,
             Self::WrongRelay | Self::OldEpoch => 403,
-            Self::AddressFamily => 440,
+            Self::PartyFull => 486,
             Self::RelayFull => 508,
             Self::Unknown => 500,
         }

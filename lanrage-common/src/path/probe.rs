@@ -161,7 +161,7 @@ impl Probe {
 }
 
 /// Family (4 or 6), port (big-endian), 16 bytes of address.
-pub(super) fn address_to_bytes(address: SocketAddr) -> [u8; 19] {
+pub(crate) fn address_to_bytes(address: SocketAddr) -> [u8; 19] {
     let mut bytes = [0; 19];
     bytes[1..3].copy_from_slice(&address.port().to_be_bytes());
     match address.ip() {
@@ -178,7 +178,7 @@ pub(super) fn address_to_bytes(address: SocketAddr) -> [u8; 19] {
 }
 
 /// The inverse of [`address_to_bytes`]; `None` for other families.
-pub(super) fn address_from_bytes(bytes: &[u8; 19]) -> Option<SocketAddr> {
+pub(crate) fn address_from_bytes(bytes: &[u8; 19]) -> Option<SocketAddr> {
     let port = u16::from_be_bytes([bytes[1], bytes[2]]);
     let ip: [u8; 16] = *bytes[3..].first_chunk()?;
     match bytes[0] {

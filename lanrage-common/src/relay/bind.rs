@@ -9,7 +9,6 @@ use crate::binding::{
 };
 use crate::ticket::{Ticket, TicketError};
 use crate::time::Now;
-use rand_core::CryptoRngCore;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -19,10 +18,14 @@ const TICKET_GRACE: u64 = 3600;
 /// How long members of an older epoch have to come with a ticket of the new one.
 const EPOCH_GRACE: Duration = Duration::from_secs(2);
 
+/// A member that the relay does not know binds with a nonce not older than this. A refresh takes its nonce from the last
+/// answer, twenty seconds ago or more: refused with a new one, it tells the member that the relay has forgotten it.
+const FRESH: Duration = Duration::from_secs(15);
+
 /// A refusal; the session key when the ticket could be opened.
 type Refused = (Refusal, Option<[u8; 32]>);
 
-impl<R: CryptoRngCore> RelayServer<R> {
+impl RelayServer {
     /// Nonce first, then ticket, then integrity: nothing is kept and little is computed for an unproven address.
     pub(super) fn handle_bind(
         &mut self,
@@ -34,7 +37,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
         let Some(nonce) = &request.nonce else {
             return self.challenge(leg, datagram, &request, Reason::BindChallenged, now);
         };
-        let Some(proven_at) = self.nonces.verify(nonce, leg.remote) else {
+        let Some(proven_at) = self.nonces.verify(nonce, leg.remote, now.instant) else {
             return self.challenge(leg, datagram, &request, Reason::BindStaleNonce, now);
         };
         let ticket = match self.check(datagram, &request, now) {
@@ -45,12 +48,17 @@ impl<R: CryptoRngCore> RelayServer<R> {
         if known.and_then(|slot| self.members.at(slot)).is_some_and(|m| is_replay(m, leg, proven_at)) {
             return self.challenge(leg, datagram, &request, Reason::BindReplayed, now);
         }
+        let is_fresh = self.nonces.age(proven_at, now.instant) <= FRESH;
+        if known.is_none() && !is_fresh && !request.release {
+            return self.challenge(leg, datagram, &request, Reason::BindStaleNonce, now);
+        }
         if request.release {
             return self.release(leg, datagram, &request, &ticket, now);
         }
-        if known.is_none() && self.is_full(leg.remote) {
-            let refused = (Refusal::RelayFull, Some(ticket.session_key));
-            return self.refuse(leg, datagram, &request, refused);
+        if known.is_none()
+            && let Some(refusal) = self.no_room(&ticket, leg.remote)
+        {
+            return self.refuse(leg, datagram, &request, (refusal, Some(ticket.session_key)));
         }
         let session_key = ticket.session_key;
         self.bind(leg, ticket, request.ticket, proven_at, now);
@@ -85,8 +93,17 @@ impl<R: CryptoRngCore> RelayServer<R> {
         ticket.in_its_time(unix)
     }
 
-    fn is_full(&self, address: SocketAddr) -> bool {
-        self.members.len() >= self.limits.members && self.members.by_address(address).is_none()
+    /// Why there is no room for another member: the binding that the address has now would make way.
+    fn no_room(&self, ticket: &Ticket, address: SocketAddr) -> Option<Refusal> {
+        let replaced = self.members.by_address(address).and_then(|slot| self.members.at(slot));
+        let replaced_here = replaced.is_some_and(|member| member.party == ticket.party);
+        let of_party = self.members.count_of_party(ticket.party) - usize::from(replaced_here);
+        let all = self.members.len() - usize::from(replaced.is_some());
+        match (all >= self.limits.members, of_party >= self.limits.party_members) {
+            (true, _) => Some(Refusal::RelayFull),
+            (_, true) => Some(Refusal::PartyFull),
+            _ => None,
+        }
     }
 
     fn bind(&mut self, leg: Leg, ticket: Ticket, sealed: Vec<u8>, proven_at: u64, now: Now) {
@@ -97,19 +114,22 @@ impl<R: CryptoRngCore> RelayServer<R> {
             self.unbind(slot, Unbound::Replaced);
         }
         let expires = now.instant + LIFETIME;
-        match known {
+        let slot = match known {
             Some(slot) => {
                 self.refresh(slot, leg, ticket, sealed, proven_at);
                 self.members.set_expiry(slot, expires);
+                slot
             }
             None => {
                 let member = Member::new(ticket, sealed, leg, proven_at, expires);
                 let slot = self.members.insert(member);
                 self.emit(Output::Bound { party, member: key, leg });
                 self.admit(slot);
+                slot
             }
-        }
-        self.members.advance_epoch(party, epoch, now.instant + EPOCH_GRACE);
+        };
+        let outdated = self.members.advance_epoch(party, epoch, now.instant + EPOCH_GRACE);
+        outdated.into_iter().chain([slot]).for_each(|slot| self.persist(slot));
     }
 
     fn refresh(&mut self, slot: u32, leg: Leg, ticket: Ticket, sealed: Vec<u8>, proven_at: u64) {
@@ -168,8 +188,9 @@ impl<R: CryptoRngCore> RelayServer<R> {
             Refusal::TicketExpired => Reason::BindTicketExpired,
             Refusal::OldEpoch => Reason::BindOldEpoch,
             Refusal::RelayFull => Reason::BindRelayFull,
+            Refusal::PartyFull => Reason::BindPartyFull,
             Refusal::BadIntegrity => Reason::BindBadIntegrity,
-            Refusal::WrongRelay | Refusal::AddressFamily | Refusal::Unknown => Reason::BindWrongRelay,
+            Refusal::WrongRelay | Refusal::Unknown => Reason::BindWrongRelay,
         };
         self.answer(leg, datagram, answer, reason)
     }

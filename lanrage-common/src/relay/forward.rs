@@ -6,11 +6,10 @@ use super::route::State;
 use super::server::{Output, RelayServer};
 use super::wireguard::{self, Mac1, Message};
 use crate::path::probe;
-use rand_core::CryptoRngCore;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-impl<R: CryptoRngCore> RelayServer<R> {
+impl RelayServer {
     pub(super) fn handle_wireguard(
         &mut self,
         from: SocketAddr,
@@ -43,10 +42,11 @@ impl<R: CryptoRngCore> RelayServer<R> {
         let sender = self.sender(from)?;
         self.spend_handshake(sender, now)?;
         let party = self.members.at(sender).ok_or(Reason::Unbound)?.party;
+        let number = self.members.party_number(party).ok_or(Reason::Unbound)?;
         let receiver = self.members.of_party(party).find(|(slot, m)| *slot != sender && mac.is_for(&m.mac1));
         let (receiver, _) = receiver.ok_or(Reason::HandshakeNoReceiver)?;
         // first, so that what one member may not offer costs the others nothing of the receiver's budget
-        self.routes.claim((receiver, index), sender, now)?;
+        self.routes.claim((receiver, index), sender, number, now)?;
         let destination = self.members.at_mut(receiver).ok_or(Reason::HandshakeNoReceiver)?;
         if !destination.handshakes_in.take(1, now) {
             return Err(Reason::BudgetDestination);
@@ -71,7 +71,8 @@ impl<R: CryptoRngCore> RelayServer<R> {
             return Err(Reason::HandshakeWrongMac);
         }
         let leg = member.leg;
-        for key in self.routes.confirm(offered, (initiator, index), sender, now)? {
+        let number = self.members.party_number(member.party).ok_or(Reason::IndexUnknown)?;
+        for key in self.routes.confirm(offered, (initiator, index), sender, number, now)? {
             while let Some(old) = self.routes.surplus(key) {
                 self.remove_route(old);
             }

@@ -6,7 +6,7 @@ use crate::bucket::{Bucket, Rate};
 use crate::identity::{PartyId, WgKey};
 use crate::path::probe;
 use crate::ticket::Ticket;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ pub(super) struct Member {
     pub(super) ticket: Ticket,
     /// Issue time of the nonce that proved the address.
     pub(super) proven_at: u64,
-    expires: Instant,
+    pub(super) expires: Instant,
     pub(super) handshakes_out: Bucket,
     pub(super) handshakes_in: Bucket,
     pub(super) probes_out: Bucket,
@@ -96,8 +96,10 @@ fn bytes_rate(kbit_per_second: u32) -> Option<Rate> {
 }
 
 /// A party with bound members.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Party {
+    /// Short name, for tables: other parties have it after this one.
+    number: u32,
     /// Newest epoch seen.
     epoch: u32,
     members: BTreeSet<u32>,
@@ -111,6 +113,8 @@ pub(super) struct Members {
     by_key: HashMap<(PartyId, WgKey), u32>,
     by_tag: HashMap<(PartyId, [u8; 8]), u32>,
     parties: HashMap<PartyId, Party>,
+    /// Numbers that parties had and have no more; the next new one is how many there are parties.
+    free_numbers: Vec<u32>,
     expiry: BTreeSet<(Instant, u32)>,
 }
 
@@ -144,6 +148,15 @@ impl Members {
         slots.filter_map(|slot| Some((*slot, self.at(*slot)?)))
     }
 
+    pub(super) fn count_of_party(&self, party: PartyId) -> usize {
+        self.parties.get(&party).map_or(0, |party| party.members.len())
+    }
+
+    /// A party's number, while it has members.
+    pub(super) fn party_number(&self, party: PartyId) -> Option<u32> {
+        self.parties.get(&party).map(|party| party.number)
+    }
+
     /// The newest epoch of which a ticket was seen while members were bound.
     pub(super) fn epoch(&self, party: PartyId) -> u32 {
         self.parties.get(&party).map_or(0, |party| party.epoch)
@@ -162,13 +175,37 @@ impl Members {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         });
+        self.put(slot, member);
+        slot
+    }
+
+    /// Fills the slots that these members had before; those between become free.
+    pub(super) fn restore(&mut self, members: BTreeMap<u32, Member>) {
+        let end = members.last_key_value().map_or(0, |(slot, _)| slot + 1);
+        self.slots.resize_with(end as usize, || None);
+        self.free = (0..end).filter(|slot| !members.contains_key(slot)).collect();
+        for (slot, member) in members {
+            self.put(slot, member);
+        }
+    }
+
+    fn put(&mut self, slot: u32, member: Member) {
         self.by_address.insert(member.leg.remote, slot);
         self.by_key.insert((member.party, member.key), slot);
         self.by_tag.insert((member.party, probe::tag(&member.key)), slot);
         self.expiry.insert((member.expires, slot));
-        self.parties.entry(member.party).or_default().members.insert(slot);
+        self.party(member.party).members.insert(slot);
         self.slots[slot as usize] = Some(member);
-        slot
+    }
+
+    fn party(&mut self, party: PartyId) -> &mut Party {
+        let fresh = u32::try_from(self.parties.len()).unwrap_or(u32::MAX);
+        let free = &mut self.free_numbers;
+        self.parties.entry(party).or_insert_with(|| Party {
+            number: free.pop().unwrap_or(fresh),
+            epoch: 0,
+            members: BTreeSet::new(),
+        })
     }
 
     pub(super) fn remove(&mut self, slot: u32) -> Option<Member> {
@@ -181,6 +218,7 @@ impl Members {
         if let Some(party) = self.parties.get_mut(&member.party) {
             party.members.remove(&slot);
             if party.members.is_empty() {
+                self.free_numbers.push(party.number);
                 self.parties.remove(&member.party);
             }
         }
@@ -201,11 +239,17 @@ impl Members {
         self.expiry.insert((expires, slot));
     }
 
-    /// Notes a newer epoch of a party; members of older ones keep their binding until `grace` at most.
-    pub(super) fn advance_epoch(&mut self, party: PartyId, epoch: u32, grace: Instant) {
-        let state = self.parties.entry(party).or_default();
+    /// Notes a party's epoch without any consequence for its members.
+    pub(super) fn set_epoch(&mut self, party: PartyId, epoch: u32) {
+        self.party(party).epoch = epoch;
+    }
+
+    /// Notes a newer epoch of a party; members of older ones keep their binding until `grace` at most. Returns those
+    /// whose time that shortened.
+    pub(super) fn advance_epoch(&mut self, party: PartyId, epoch: u32, grace: Instant) -> Vec<u32> {
+        let state = self.party(party);
         if epoch <= state.epoch {
-            return;
+            return Vec::new();
         }
         state.epoch = epoch;
         let old: Vec<_> = self
@@ -213,8 +257,9 @@ impl Members {
             .filter(|(_, member)| member.ticket.epoch < epoch && member.expires > grace)
             .map(|(slot, _)| slot)
             .collect();
-        for slot in old {
-            self.set_expiry(slot, grace);
+        for slot in &old {
+            self.set_expiry(*slot, grace);
         }
+        old
     }
 }

@@ -47,6 +47,8 @@ reasons! {
     BindOldEpoch = "bind_old_epoch",
     /// No room for another member.
     BindRelayFull = "bind_relay_full",
+    /// No room for another member of this party.
+    BindPartyFull = "bind_party_full",
     /// STUN request shorter than its answer: not answered.
     StunShort = "stun_short",
     /// STUN Binding answered.
@@ -79,6 +81,8 @@ reasons! {
     TentativeFull = "tentative_full",
     /// The relay has no room for another flow.
     TableFull = "table_full",
+    /// The party has as many flows as one party may have.
+    PartyFull = "party_full",
     /// The sender starts and answers handshakes too fast.
     BudgetSource = "budget_source",
     /// The receiver is offered handshakes too fast.

@@ -1,7 +1,9 @@
 //! The index table: which member a WireGuard receiver index leads to, seen from each sending member.
 
 use super::reason::Reason;
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
 
 /// How long a type 1 holds its index until the matching type 2.
@@ -26,6 +28,8 @@ pub(super) enum State {
 pub(super) struct Route {
     /// Slot of the member that made the index, and receives.
     pub(super) owner: u32,
+    /// Number of the party that both are in.
+    party: u32,
     pub(super) state: State,
     pub(super) expires: Instant,
     /// When the owner last offered the index in a type 1.
@@ -41,28 +45,88 @@ const PAIR_TENTATIVE: usize = 4;
 /// Indexes that one member may have towards another. WireGuard itself keeps three: previous, current and next.
 const PAIR_CONFIRMED: usize = 4;
 
-/// The ends of a member's routes.
-#[derive(Debug, Default)]
-struct Ends {
-    sends: BTreeSet<u32>,
-    owns: BTreeSet<RouteKey>,
+/// How much of the table somebody uses.
+#[derive(Debug, Clone, Copy, Default)]
+struct Use {
+    routes: usize,
+    confirmed: usize,
 }
 
+impl Use {
+    /// Whether there is no room for the two flows of a handshake, or for another that stays open.
+    fn is_full(self, limit: usize) -> bool {
+        self.confirmed + 2 > limit || self.routes >= 2 * limit
+    }
+}
+
+/// A million routes must be there again within a second of a restart: hence the heap, and sets that are built at once.
 #[derive(Debug)]
 pub(super) struct Routes {
     /// Flows that there may be.
     limit: usize,
+    /// Flows that there may be of one party.
+    party_limit: usize,
     table: HashMap<RouteKey, Route>,
-    /// By slot.
-    ends: Vec<Ends>,
-    expiry: BTreeSet<(Instant, RouteKey)>,
-    confirmed: usize,
+    by_sender: BTreeSet<RouteKey>,
+    /// Owner, sender, index.
+    by_owner: BTreeSet<(u32, u32, u32)>,
+    /// When to look at which route; not withdrawn when its life is lengthened or it goes, so never more than twice as
+    /// many as there are routes.
+    expiry: BinaryHeap<Reverse<(Instant, RouteKey)>>,
+    all: Use,
+    /// By party number.
+    parties: Vec<Use>,
 }
 
 impl Routes {
-    pub(super) fn new(limit: usize) -> Self {
-        let (table, ends, expiry) = (HashMap::new(), Vec::new(), BTreeSet::new());
-        Self { limit, table, ends, expiry, confirmed: 0 }
+    pub(super) fn new(limit: usize, party_limit: usize) -> Self {
+        Self {
+            limit,
+            party_limit,
+            table: HashMap::new(),
+            by_sender: BTreeSet::new(),
+            by_owner: BTreeSet::new(),
+            expiry: BinaryHeap::new(),
+            all: Use::default(),
+            parties: Vec::new(),
+        }
+    }
+
+    /// Takes over flows: sender and index, owner, party number, end. Those that do not fit are returned.
+    pub(super) fn restore(
+        &mut self,
+        mut flows: Vec<(RouteKey, u32, u32, Instant)>,
+        now: Instant,
+    ) -> Vec<RouteKey> {
+        // each table is then filled in its own order, which costs a fraction of a random one
+        flows.sort_unstable();
+        self.table.reserve(flows.len());
+        let mut refused = Vec::new();
+        flows.retain(|(key, owner, party, expires)| {
+            let fits = self.restore_one(*key, *owner, *party, *expires, now);
+            if !fits {
+                refused.push(*key);
+            }
+            fits
+        });
+        self.by_sender = flows.iter().map(|(key, ..)| *key).collect();
+        self.expiry = flows.iter().map(|(key, .., expires)| Reverse((*expires, *key))).collect();
+        let mut by_owner: Vec<_> = flows.iter().map(|(key, owner, ..)| (*owner, key.0, key.1)).collect();
+        by_owner.sort_unstable();
+        self.by_owner = by_owner.into_iter().collect();
+        refused
+    }
+
+    fn restore_one(&mut self, key: RouteKey, owner: u32, party: u32, expires: Instant, now: Instant) -> bool {
+        let has_room = self.all.confirmed < self.limit && self.party(party).confirmed < self.party_limit;
+        let Entry::Vacant(vacant) = self.table.entry(key) else { return false };
+        if !has_room {
+            return false;
+        }
+        let state = State::Confirmed;
+        vacant.insert(Route { owner, party, state, expires, offered: now, is_open: false });
+        self.count(party, |it| (it.routes, it.confirmed) = (it.routes + 1, it.confirmed + 1));
+        true
     }
 
     pub(super) fn find(&self, key: RouteKey) -> Option<Route> {
@@ -71,7 +135,7 @@ impl Routes {
 
     /// Flows.
     pub(super) fn confirmed(&self) -> usize {
-        self.confirmed
+        self.all.confirmed
     }
 
     #[cfg(test)]
@@ -80,22 +144,35 @@ impl Routes {
     }
 
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.expiry.first().map(|(at, _)| *at)
+        self.expiry.peek().map(|Reverse((at, _))| *at)
     }
 
-    pub(super) fn first_expired(&self, now: Instant) -> Option<RouteKey> {
-        self.expiry.first().filter(|(at, _)| *at <= now).map(|(_, key)| *key)
+    pub(super) fn first_expired(&mut self, now: Instant) -> Option<RouteKey> {
+        while let Some(Reverse((at, key))) = self.expiry.peek().copied().filter(|Reverse((at, _))| *at <= now)
+        {
+            if self.table.get(&key).is_some_and(|route| route.expires == at) {
+                return Some(key);
+            }
+            self.expiry.pop();
+        }
+        None
     }
 
     /// All routes that begin or end at a member.
     pub(super) fn of_member(&self, slot: u32) -> BTreeSet<RouteKey> {
-        let Some(ends) = self.ends.get(slot as usize) else { return BTreeSet::new() };
-        let sends = ends.sends.iter().map(|index| (slot, *index));
-        sends.chain(ends.owns.iter().copied()).collect()
+        let sends = self.by_sender.range((slot, 0)..=(slot, u32::MAX)).copied();
+        let owns = self.by_owner.range((slot, 0, 0)..=(slot, u32::MAX, u32::MAX));
+        sends.chain(owns.map(|(_, sender, index)| (*sender, *index))).collect()
     }
 
     /// Holds the sender index of a type 1 for `owner`: the first owner keeps it.
-    pub(super) fn claim(&mut self, key: RouteKey, owner: u32, now: Instant) -> Result<(), Reason> {
+    pub(super) fn claim(
+        &mut self,
+        key: RouteKey,
+        owner: u32,
+        party: u32,
+        now: Instant,
+    ) -> Result<(), Reason> {
         match self.table.get_mut(&key) {
             Some(route) if route.owner != owner => return Err(Reason::IndexTaken),
             Some(route) if now < route.offered + REOFFER => return Err(Reason::HandshakeRepeated),
@@ -106,12 +183,12 @@ impl Routes {
                 }
                 return Ok(());
             }
-            None => self.check_room()?,
+            None => self.check_room(party)?,
         }
         if self.of_pair(key.0, owner, State::Tentative).count() >= PAIR_TENTATIVE {
             return Err(Reason::TentativeFull);
         }
-        self.insert(key, owner, now);
+        self.insert(key, owner, party, now);
         Ok(())
     }
 
@@ -123,6 +200,7 @@ impl Routes {
         offered: RouteKey,
         answered: RouteKey,
         answerer: u32,
+        party: u32,
         now: Instant,
     ) -> Result<Vec<RouteKey>, Reason> {
         let is_first = self.find(offered).is_some_and(|route| route.is_open);
@@ -131,8 +209,8 @@ impl Routes {
             Some(route) if is_first || route.state == State::Confirmed => {}
             _ if !is_first => return Err(Reason::HandshakeAnswered),
             _ => {
-                self.check_room()?;
-                self.insert(answered, answerer, now);
+                self.check_room(party)?;
+                self.insert(answered, answerer, party, now);
             }
         }
         let changed =
@@ -154,45 +232,63 @@ impl Routes {
     /// Forgets a route.
     pub(super) fn remove(&mut self, key: RouteKey) -> Option<Route> {
         let route = self.table.remove(&key)?;
-        self.expiry.remove(&(route.expires, key));
-        self.ends(key.0).sends.remove(&key.1);
-        self.ends(route.owner).owns.remove(&key);
-        if route.state == State::Confirmed {
-            self.confirmed -= 1;
-        }
+        self.by_sender.remove(&key);
+        self.by_owner.remove(&(route.owner, key.0, key.1));
+        let confirmed = usize::from(route.state == State::Confirmed);
+        self.count(route.party, |it| {
+            (it.routes, it.confirmed) = (it.routes - 1, it.confirmed - confirmed);
+        });
         Some(route)
     }
 
-    /// Room for the two flows of a handshake, and for handshakes that stay open.
-    fn check_room(&self) -> Result<(), Reason> {
-        let is_full = self.confirmed + 2 > self.limit || self.table.len() >= 2 * self.limit;
-        if is_full { Err(Reason::TableFull) } else { Ok(()) }
+    fn check_room(&self, party: u32) -> Result<(), Reason> {
+        if self.all.is_full(self.limit) {
+            return Err(Reason::TableFull);
+        }
+        if self.party(party).is_full(self.party_limit) { Err(Reason::PartyFull) } else { Ok(()) }
+    }
+
+    fn party(&self, number: u32) -> Use {
+        self.parties.get(number as usize).copied().unwrap_or_default()
+    }
+
+    fn count(&mut self, party: u32, change: impl Fn(&mut Use)) {
+        let number = party as usize;
+        if self.parties.len() <= number {
+            self.parties.resize(number + 1, Use::default());
+        }
+        change(&mut self.all);
+        change(&mut self.parties[number]);
     }
 
     /// Routes that one member may use to reach another.
     fn of_pair(&self, sender: u32, owner: u32, state: State) -> impl Iterator<Item = (RouteKey, Route)> {
-        let owns =
-            self.ends.get(owner as usize).map(|ends| ends.owns.range((sender, 0)..=(sender, u32::MAX)));
-        let routes = owns.into_iter().flatten().filter_map(|key| Some((*key, self.find(*key)?)));
+        let owns = self.by_owner.range((owner, sender, 0)..=(owner, sender, u32::MAX));
+        let routes = owns.filter_map(|(_, sender, index)| {
+            let key = (*sender, *index);
+            Some((key, self.find(key)?))
+        });
         routes.filter(move |(_, route)| route.state == state)
     }
 
-    fn insert(&mut self, key: RouteKey, owner: u32, now: Instant) {
+    fn insert(&mut self, key: RouteKey, owner: u32, party: u32, now: Instant) {
         let expires = now + TENTATIVE_LIFE;
-        let route = Route { owner, state: State::Tentative, expires, offered: now, is_open: true };
+        let route = Route { owner, party, state: State::Tentative, expires, offered: now, is_open: true };
         self.table.insert(key, route);
-        self.expiry.insert((expires, key));
-        self.ends(key.0).sends.insert(key.1);
-        self.ends(owner).owns.insert(key);
+        self.by_sender.insert(key);
+        self.by_owner.insert((owner, key.0, key.1));
+        self.count(party, |it| it.routes += 1);
+        self.watch(key, expires);
     }
 
-    /// Confirms a tentative route; a confirmed one gets another life when its handshake is new. Whether
-    /// anything of it is new.
+    /// Confirms a tentative route; a confirmed one gets another life when its handshake is new. Whether anything of it
+    /// is new.
     fn promote(&mut self, key: RouteKey, is_first: bool, now: Instant) -> bool {
         let Some(route) = self.table.get_mut(&key) else { return false };
         let is_fresh = route.state == State::Tentative;
         (route.state, route.is_open) = (State::Confirmed, false);
-        self.confirmed += usize::from(is_fresh);
+        let party = route.party;
+        self.count(party, |it| it.confirmed += usize::from(is_fresh));
         if is_fresh || is_first {
             self.set_expiry(key, now + CONFIRMED_LIFE);
         }
@@ -201,17 +297,19 @@ impl Routes {
 
     fn set_expiry(&mut self, key: RouteKey, expires: Instant) {
         if let Some(route) = self.table.get_mut(&key) {
-            self.expiry.remove(&(route.expires, key));
             route.expires = expires;
-            self.expiry.insert((expires, key));
+            self.watch(key, expires);
         }
     }
 
-    fn ends(&mut self, slot: u32) -> &mut Ends {
-        let slot = slot as usize;
-        if self.ends.len() <= slot {
-            self.ends.resize_with(slot + 1, Ends::default);
+    fn watch(&mut self, key: RouteKey, expires: Instant) {
+        self.expiry.push(Reverse((expires, key)));
+        if self.expiry.len() > 2 * self.table.len() + 64 {
+            self.rebuild_expiry();
         }
-        &mut self.ends[slot]
+    }
+
+    fn rebuild_expiry(&mut self) {
+        self.expiry = self.table.iter().map(|(key, route)| Reverse((route.expires, *key))).collect();
     }
 }

@@ -5,11 +5,11 @@ use super::reason::{Counters, Reason};
 use super::route::{Route, RouteKey, Routes, State};
 use super::wireguard;
 use super::{Flow, Leg, MemberLimits, Target, canonical};
-use crate::binding::{NonceKeys, Request, binding_answer, is_stun, parse_request};
+use crate::binding::{NonceKey, Request, binding_answer, is_stun, parse_request};
 use crate::identity::{PartyId, WgKey};
 use crate::path::probe;
 use crate::time::Now;
-use rand_core::{CryptoRngCore, OsRng};
+use rand_core::CryptoRngCore;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -21,6 +21,24 @@ pub struct Limits {
     pub members: usize,
     /// Flows (two a pair, and two more while it rekeys).
     pub flows: usize,
+    /// Members of one party bound at once.
+    pub party_members: usize,
+    /// Flows of one party.
+    pub party_flows: usize,
+}
+
+/// What a relay server is made of.
+#[derive(Clone)]
+pub struct Setup {
+    /// Opens tickets.
+    pub ticket_key: [u8; 32],
+    /// The relay's own addresses: datagrams from them are dropped.
+    pub own: Vec<SocketAddr>,
+    /// How much it takes on.
+    pub limits: Limits,
+    /// What times in records and nonces count from: zero of a clock that outlives the process and never steps, such as
+    /// the machine's start.
+    pub clock: Instant,
 }
 
 /// What the relay server wants done, in this order.
@@ -93,7 +111,7 @@ pub enum Output {
     Persist {
         /// The member's slot; replaces what was kept for it.
         slot: u32,
-        /// At most [`RECORD_LEN`] bytes.
+        /// [`RECORD_LEN`](super::RECORD_LEN) bytes at most.
         record: Vec<u8>,
     },
     /// Drop the record of a binding that is over.
@@ -102,9 +120,6 @@ pub enum Output {
         slot: u32,
     },
 }
-
-/// Longest record of [`Output::Persist`] in bytes.
-pub const RECORD_LEN: usize = 256;
 
 /// Why a binding ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,32 +132,49 @@ pub enum Unbound {
     Replaced,
 }
 
-/// The relay server. Randomness: nonce secrets.
-#[derive(Debug)]
-pub struct RelayServer<R = OsRng> {
+/// The relay server.
+pub struct RelayServer {
     pub(super) ticket_key: [u8; 32],
     own: Vec<SocketAddr>,
     pub(super) limits: Limits,
-    rng: R,
-    pub(super) nonces: NonceKeys,
+    pub(super) clock: Instant,
+    pub(super) nonces: NonceKey,
     pub(super) members: Members,
     pub(super) routes: Routes,
     counters: Counters,
     outputs: VecDeque<Output>,
 }
 
-impl<R: CryptoRngCore> RelayServer<R> {
-    /// A relay without members. `ticket_key` opens tickets; datagrams from `own` addresses are dropped.
-    pub fn new(ticket_key: [u8; 32], own: Vec<SocketAddr>, limits: Limits, mut rng: R, now: Now) -> Self {
-        let nonces = NonceKeys::new(&mut rng, now.instant);
+impl std::fmt::Debug for Setup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup").field("own", &self.own).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for RelayServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (bindings, flows) = (self.bindings(), self.flows());
+        f.debug_struct("RelayServer")
+            .field("bindings", &bindings)
+            .field("flows", &flows)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RelayServer {
+    /// A relay without members. Randomness: the nonces' secret.
+    pub fn new(setup: Setup, rng: &mut impl CryptoRngCore) -> Self {
+        let Setup { ticket_key, own, limits, clock } = setup;
+        let mut secret = [0; 32];
+        rng.fill_bytes(&mut secret);
         Self {
             ticket_key,
-            own,
+            own: own.into_iter().map(canonical).collect(),
             limits,
-            rng,
-            nonces,
+            clock,
+            nonces: NonceKey::new(secret, clock),
             members: Members::default(),
-            routes: Routes::new(limits.flows),
+            routes: Routes::new(limits.flows, limits.party_flows),
             counters: Counters::default(),
             outputs: VecDeque::new(),
         }
@@ -194,9 +226,8 @@ impl<R: CryptoRngCore> RelayServer<R> {
         self.counters.count(reason);
     }
 
-    /// Ends what is over: bindings, indexes, nonce secrets.
+    /// Ends what is over: bindings and indexes.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.nonces.rotate(&mut self.rng, now.instant);
         while let Some(key) = self.routes.first_expired(now.instant) {
             self.remove_route(key);
         }
@@ -207,8 +238,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
 
     /// When [`RelayServer::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let nonces = Some(self.nonces.rotate_at());
-        [nonces, self.routes.next_expiry(), self.members.next_expiry()].into_iter().flatten().min()
+        [self.routes.next_expiry(), self.members.next_expiry()].into_iter().flatten().min()
     }
 
     /// What to do next; call until `None`.
@@ -216,7 +246,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
         self.outputs.pop_front()
     }
 
-    fn is_possible_source(&self, from: SocketAddr) -> bool {
+    pub(super) fn is_possible_source(&self, from: SocketAddr) -> bool {
         let is_unicast = match from.ip() {
             IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
             IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
@@ -261,6 +291,7 @@ impl<R: CryptoRngCore> RelayServer<R> {
         }
         if let Some(member) = self.members.remove(slot) {
             self.emit(Output::Dismiss { slot, address: member.leg.remote });
+            self.emit(Output::Forget { slot });
             self.emit(Output::Unbound { party: member.party, member: member.key, why });
         }
     }

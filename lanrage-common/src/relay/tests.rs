@@ -3,6 +3,7 @@
 mod abuse;
 mod bind;
 mod flows;
+mod survival;
 mod wireguard;
 
 use super::*;
@@ -54,27 +55,43 @@ fn key(member: u8) -> WgKey {
 /// One Bind request at a time: transaction ids need not differ between tests.
 const TRANSACTION: [u8; 12] = [9; 12];
 
+const LIMITS: Limits = Limits { members: 300, flows: 10_000, party_members: 300, party_flows: 10_000 };
+
 struct Bench {
-    server: RelayServer<StdRng>,
+    server: RelayServer,
     now: Now,
+    clock: Instant,
     /// What the data path would hold.
     installed: BTreeMap<Flow, Target>,
+    /// What it would keep of the bindings.
+    records: BTreeMap<u32, Vec<u8>>,
     sent: Vec<(SocketAddr, Vec<u8>)>,
     /// Everything, in order.
     log: Vec<Output>,
 }
 
+fn setup(limits: Limits, clock: Instant) -> Setup {
+    Setup { ticket_key: TICKET_KEY, own: vec![relay_address(), relay_address_v6()], limits, clock }
+}
+
 impl Bench {
     fn new() -> Self {
-        Self::with_limits(Limits { members: 300, flows: 10_000 })
+        Self::with_limits(LIMITS)
     }
 
     fn with_limits(limits: Limits) -> Self {
         let now = Now { instant: Instant::now(), unix: 1_000_000 };
-        let rng = StdRng::seed_from_u64(1);
-        let server =
-            RelayServer::new(TICKET_KEY, vec![relay_address(), relay_address_v6()], limits, rng, now);
-        Self { server, now, installed: BTreeMap::new(), sent: Vec::new(), log: Vec::new() }
+        let clock = now.instant;
+        let server = RelayServer::new(setup(limits, clock), &mut StdRng::seed_from_u64(1));
+        Self {
+            server,
+            now,
+            clock,
+            installed: BTreeMap::new(),
+            records: BTreeMap::new(),
+            sent: Vec::new(),
+            log: Vec::new(),
+        }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -94,6 +111,11 @@ impl Bench {
                     self.installed.insert(*flow, *target);
                 }
                 Output::Remove { flow } => assert!(self.installed.remove(flow).is_some(), "{flow:?}"),
+                Output::Persist { slot, record } => {
+                    assert!(record.len() <= RECORD_LEN);
+                    self.records.insert(*slot, record.clone());
+                }
+                Output::Forget { slot } => assert!(self.records.remove(slot).is_some(), "slot {slot}"),
                 _ => {}
             }
             self.log.push(output);

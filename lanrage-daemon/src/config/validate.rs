@@ -15,6 +15,7 @@ const MTU: std::ops::RangeInclusive<u16> = 1280..=1440;
 /// IFNAMSIZ less its terminating zero.
 const MAX_INTERFACE: usize = 15;
 const MAX_FLOWS: std::ops::RangeInclusive<u32> = 2..=4_194_304;
+const MAX_PARTY_MEMBERS: std::ops::RangeInclusive<u32> = 2..=16_384;
 /// Longest path that fits `sockaddr_un` everywhere.
 const MAX_SOCKET_PATH: usize = 103;
 
@@ -36,6 +37,9 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     rule("relay.interfaces", config.relay.interfaces.iter().try_for_each(|name| interface(name)));
     rule("relay.max_flows", range(config.relay.max_flows, &MAX_FLOWS, "flows"));
     rule("relay.pin_dir", pin_dir(&config.relay.pin_dir));
+    rule("relay.max_party_members", range(config.relay.max_party_members, &MAX_PARTY_MEMBERS, "members"));
+    let party_flows = config.relay.max_party_flows.unwrap_or(config.relay.max_flows);
+    rule("relay.max_party_flows", range(party_flows, &MAX_FLOWS, "flows"));
     rule("peer.name", optional(&config.peer.name, name));
     rule("peer.control", optional(&config.peer.control, origin));
     rule("peer.invite_origin", optional(&config.peer.invite_origin, origin));

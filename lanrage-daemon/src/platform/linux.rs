@@ -12,6 +12,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tun_rs::{AsyncDevice, DeviceBuilder};
 
@@ -196,6 +197,14 @@ pub async fn routes() -> io::Result<Vec<Route>> {
         }
     }
     Ok(routes)
+}
+
+/// When the clock of [`Instant`] was zero: the same for all processes until the machine starts again.
+pub fn clock_zero() -> Instant {
+    let now = Instant::now();
+    let since =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    now.checked_sub(since).unwrap_or(now)
 }
 
 /// This machine's name.

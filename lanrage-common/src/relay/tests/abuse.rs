@@ -143,7 +143,7 @@ fn every_datagram_is_counted_once() {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Bind { member: u8, port: u16, party: bool, epoch: u32 },
     Initiation { from: u8, index: u32, to: u8 },
     Response { from: u8, index: u32, receiver: u32, to: u8 },
@@ -155,7 +155,7 @@ enum Step {
     Bent { from: u8, to: u8, at: usize, byte: u8, cut: usize },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let member = || 1..6u8;
     let index = || 0..8u32;
     let step = prop_oneof![
@@ -177,7 +177,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 impl Bench {
-    fn take(&mut self, step: Step) {
+    pub(super) fn take(&mut self, step: Step) {
         match step {
             Step::Bind { member, port, party, epoch } => {
                 let party = if party { PARTY } else { OTHER_PARTY };

@@ -35,7 +35,7 @@ fn a_nonce_of_another_address_is_stale() {
 
 #[test]
 fn refusals_carry_their_reason() {
-    let mut bench = Bench::with_limits(Limits { members: 2, flows: 10 });
+    let mut bench = Bench::with_limits(Limits { members: 2, flows: 10, ..LIMITS });
     let late = Ticket { expires: bench.now.unix, ..bench.ticket(1) };
     assert_eq!(bench.bind_with(address(1), &late), refused(Refusal::TicketExpired));
     let foreign = bench.ticket(1).seal(&[0; 32], &mut StdRng::seed_from_u64(3));

@@ -208,7 +208,7 @@ fn of_many_handshakes_of_a_pair_the_newest_count() {
 
 #[test]
 fn a_full_table_refuses_new_pairs_and_keeps_the_old() {
-    let mut bench = Bench::with_limits(Limits { members: 10, flows: 5 });
+    let mut bench = Bench::with_limits(Limits { members: 10, flows: 5, ..LIMITS });
     for member in 1..=4 {
         bench.bind(member);
     }
