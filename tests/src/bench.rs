@@ -2,10 +2,16 @@
 //!
 //! Everything happens in memory between network namespaces, so figures compare with each other and with nothing else.
 
+pub mod bed;
 pub mod cost;
+pub mod coturn;
 pub mod generator;
+pub mod layout;
 pub mod machine;
+pub mod processor;
 pub mod relay;
 pub mod report;
 pub mod rows;
 pub mod session;
+pub mod table;
+pub mod turn;

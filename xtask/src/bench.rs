@@ -1,14 +1,22 @@
 //! Benchmarks, built as released.
 
-use crate::process::{as_root, cargo, check, step};
+use crate::process::{as_root, cargo, check, find, step};
+use crate::setup::apt;
 use crate::{build, ebpf};
 use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
+
+/// The TURN server that the relay is compared with.
+const COTURN: (&str, &[&str]) = ("turnserver", &["coturn"]);
 
 /// Builds and runs `lanrage-bench`. Comes back only with an error.
 pub fn run(root: &Path, arguments: &[OsString]) -> Result<()> {
+    if arguments.first().is_some_and(|benchmark| benchmark == "relay") && find(COTURN.0).is_none() {
+        step("install coturn, to compare with", install_coturn)?;
+    }
     step("build the kernel programs", || ebpf::build(root).map(drop))?;
     step("build the benchmark (release)", || {
         check(cargo(root).args([
@@ -25,4 +33,13 @@ pub fn run(root: &Path, arguments: &[OsString]) -> Result<()> {
     let target = target.parent().context("this program is not in a target directory")?;
     let mut command = as_root(target.join("release/lanrage-bench"))?;
     Err(command.args(arguments).exec()).context("cannot run the benchmark")
+}
+
+fn install_coturn() -> Result<()> {
+    apt(COTURN.1)?;
+    if find("systemctl").is_some() {
+        // Debian starts what it installs; a benchmark leaves no server running. Without systemd there is none.
+        let _ = check(Command::new("systemctl").args(["disable", "--now", "coturn"]));
+    }
+    Ok(())
 }

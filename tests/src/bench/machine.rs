@@ -38,16 +38,6 @@ pub fn load() -> f64 {
     read("/proc/loadavg").split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
 }
 
-/// Processor time that the whole machine has spent, in ticks: `(busy, all)`.
-pub fn ticks() -> (u64, u64) {
-    let stat = read("/proc/stat");
-    let line = stat.lines().next().unwrap_or_default();
-    let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|tick| tick.parse().ok()).collect();
-    let all: u64 = ticks.iter().take(8).sum();
-    let idle: u64 = ticks.iter().skip(3).take(2).sum();
-    (all - idle, all)
-}
-
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }

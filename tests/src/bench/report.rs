@@ -1,13 +1,12 @@
 //! Figures, as a table for people and as JSON.
 
+use super::layout::Lookup;
 use super::machine::Machine;
-use super::rows::Kind;
+use super::rows::{Kind, Line};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Below this, the machine was too busy to say anything about the rows.
-const CEILING_PPS: f64 = 2_000_000.0;
 /// Below this, nothing else of weight ran.
 const QUIET_LOAD: f64 = 0.7;
 
@@ -24,17 +23,28 @@ pub struct Round {
     pub cores: f64,
 }
 
+impl Round {
+    /// Packets a second that arrived.
+    pub fn delivered_pps(&self) -> f64 {
+        self.delivered as f64 / self.seconds
+    }
+}
+
 /// All measurements of one row; medians unless said otherwise.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figures {
     /// What forwarded.
     pub name: &'static str,
     #[serde(skip)]
-    kind: Kind,
+    line: Line,
     /// Flows, each packet of a random one.
     pub flows: u32,
+    /// Flows that were asked for; more than `flows` if what forwarded does not take as many.
+    pub flows_wanted: u32,
     /// Bytes of the frame.
     pub bytes: usize,
+    /// Receive queues, and generators.
+    pub queues: usize,
     /// Cores busy, generator and sink included.
     pub cores: f64,
     /// Packets a second sent.
@@ -53,17 +63,18 @@ pub struct Figures {
 
 impl Figures {
     /// Sums up the rounds of a row.
-    pub fn new(kind: Kind, flows: u32, bytes: usize, rounds: Vec<Round>) -> Self {
-        let rate = |count: u64, round: &Round| count as f64 / round.seconds;
-        let delivered = sorted(rounds.iter().map(|round| rate(round.delivered, round)));
-        let offered = sorted(rounds.iter().map(|round| rate(round.offered, round)));
+    pub fn new(line: Line, flows: u32, rounds: Vec<Round>) -> Self {
+        let delivered = sorted(rounds.iter().map(Round::delivered_pps));
+        let offered = sorted(rounds.iter().map(|round| round.offered as f64 / round.seconds));
         let cores = sorted(rounds.iter().map(|round| round.cores));
         Self {
-            name: kind.name(),
-            kind,
+            name: line.kind.name(),
+            line,
             flows,
-            bytes,
-            cores: (median(&cores) * 100.0).round() / 100.0,
+            flows_wanted: line.flows,
+            bytes: line.bytes,
+            queues: line.queues,
+            cores: rounded(median(&cores)),
             offered_pps: median(&offered) as u64,
             delivered_pps: median(&delivered) as u64,
             delivered_pps_min: delivered.first().copied().unwrap_or_default() as u64,
@@ -71,6 +82,11 @@ impl Figures {
             lost: rounds.iter().map(|round| round.offered.saturating_sub(round.delivered)).sum(),
             rounds: rounds.len(),
         }
+    }
+
+    /// Gbit a second of whole frames.
+    fn gbit_per_s(&self) -> f64 {
+        self.delivered_pps as f64 * self.bytes as f64 * 8.0 / 1e9
     }
 }
 
@@ -85,25 +101,50 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// One entry a row.
     pub rows: Vec<Figures>,
-    /// XDP native over the others, by delivered packets, one flow of 200-byte frames.
+    /// By delivered packets of 200-byte frames; one flow and one queue unless the name says otherwise.
     pub ratios: BTreeMap<String, f64>,
-    /// Nanoseconds a packet costs more than with a program that does nothing, by number of flows.
+    /// Without any network.
+    #[serde(flatten)]
+    pub costs: Costs,
+}
+
+/// What program and flow table cost, by number of flows.
+#[derive(Debug, Clone, Serialize)]
+pub struct Costs {
+    /// Nanoseconds a packet costs more than with a program that does nothing.
     pub program_ns_over_empty: BTreeMap<u32, f64>,
+    /// Nanoseconds a flow table's lookup takes.
+    pub lookup_ns: BTreeMap<u32, Lookup>,
+}
+
+impl fmt::Display for Costs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:>9} {:>19} {:>13} {:>9} {:>9}   (ns)",
+            "flows", "program over empty", "lookup: hash", "buckets", "floor"
+        )?;
+        for (flows, ns) in &self.program_ns_over_empty {
+            write!(f, "{flows:>9} {ns:>19.1}")?;
+            if let Some(Lookup { hash, buckets, direct }) = self.lookup_ns.get(flows) {
+                write!(f, " {hash:>13.1} {buckets:>9.1} {direct:>9.1}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
 }
 
 impl Report {
     /// Compares rows and judges the circumstances.
-    pub fn new(machine: Machine, rows: Vec<Figures>, cost: BTreeMap<u32, f64>) -> Self {
+    pub fn new(machine: Machine, rows: Vec<Figures>, costs: Costs) -> Self {
         let warnings = warnings(&machine, &rows);
-        let cost = cost.into_iter().map(|(flows, ns)| (flows, (ns * 10.0).round() / 10.0)).collect();
-        Self {
-            noisy: !warnings.is_empty(),
-            warnings,
-            ratios: ratios(&rows),
-            machine,
-            rows,
-            program_ns_over_empty: cost,
-        }
+        Self { noisy: !warnings.is_empty(), warnings, ratios: ratios(&rows), machine, rows, costs }
+    }
+
+    /// Packets a second that the bench itself reaches.
+    pub fn ceiling(&self) -> f64 {
+        basic(&self.rows, Kind::Ceiling, 1).unwrap_or_default()
     }
 }
 
@@ -112,18 +153,12 @@ fn warnings(machine: &Machine, rows: &[Figures]) -> Vec<String> {
     if machine.load_before > QUIET_LOAD {
         warnings.push(format!("the machine was busy before the run (load {:.1})", machine.load_before));
     }
-    let ceiling =
-        rows.iter().find(|row| row.kind == Kind::Ceiling).map_or(0.0, |row| row.delivered_pps as f64);
-    if ceiling < CEILING_PPS {
-        warnings.push(format!(
-            "the bench itself reached only {:.2} Mpps, below {:.0}: every row is squeezed, ratios are too small",
-            ceiling / 1e6,
-            CEILING_PPS / 1e6
-        ));
-    }
     let spread = |row: &&Figures| row.delivered_pps_max as f64 > 1.5 * row.delivered_pps_min.max(1) as f64;
     for row in rows.iter().filter(spread) {
-        warnings.push(format!("row {} varies by more than half between rounds", row.name));
+        warnings.push(format!(
+            "row {} with {} flows, {} bytes, {} queues varies by more than half between rounds",
+            row.name, row.flows, row.bytes, row.queues
+        ));
     }
     if cfg!(debug_assertions) {
         warnings.push("this is a debug build".into());
@@ -131,18 +166,32 @@ fn warnings(machine: &Machine, rows: &[Figures]) -> Vec<String> {
     warnings
 }
 
+/// Packets a second of a row with one flow of 200-byte frames.
+fn basic(rows: &[Figures], kind: Kind, queues: usize) -> Option<f64> {
+    let wanted = Line { kind, flows: 1, bytes: 200, queues };
+    rows.iter().find(|row| row.line == wanted).map(|row| row.delivered_pps as f64)
+}
+
 fn ratios(rows: &[Figures]) -> BTreeMap<String, f64> {
-    let basis = |row: &&Figures| row.flows == 1 && row.bytes == 200;
-    let Some(native) = rows.iter().filter(basis).find(|row| row.kind == Kind::XdpNative) else {
-        return BTreeMap::new();
+    let one = |kind| basic(rows, kind, 1);
+    let native = one(Kind::XdpNative);
+    let pairs = [
+        ("xdp_native_over_tokio", native, one(Kind::Tokio)),
+        ("xdp_native_over_nft", native, one(Kind::Nftables)),
+        ("xdp_native_over_coturn", native, one(Kind::Coturn)),
+        ("xdp_native_over_userspace", native, one(Kind::Userspace)),
+        ("xdp_native_over_generic", native, one(Kind::XdpGeneric)),
+        ("userspace_over_tokio", one(Kind::Userspace), one(Kind::Tokio)),
+        ("two_queues_over_one", basic(rows, Kind::XdpNative, 2), native),
+    ];
+    let ratio = |(name, over, under): (&str, Option<f64>, Option<f64>)| {
+        Some((name.to_owned(), rounded(over? / under?.max(1.0))))
     };
-    let others = rows.iter().filter(basis).filter(|row| !matches!(row.kind, Kind::XdpNative | Kind::Ceiling));
-    others
-        .map(|row| {
-            let ratio = native.delivered_pps as f64 / row.delivered_pps.max(1) as f64;
-            (format!("xdp_native_over_{}", row.name), (ratio * 100.0).round() / 100.0)
-        })
-        .collect()
+    pairs.into_iter().filter_map(ratio).collect()
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
 }
 
 fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
@@ -162,38 +211,35 @@ impl fmt::Display for Report {
             f,
             "Linux {kernel}, {cores} cores of {cpu}, load {load_before:.1} before and {load_after:.1} after"
         )?;
+        writeln!(f, "in memory over veth; million packets a second, medians, all counted at the sink\n")?;
         writeln!(
             f,
-            "in memory over veth; medians with slowest and fastest round; all packets counted at the sink\n"
-        )?;
-        writeln!(
-            f,
-            "{:<12} {:>7} {:>6} {:>6} {:>9} {:>10} {:>15} {:>12}",
-            "row", "flows", "bytes", "cores", "offered", "delivered", "min–max", "lost"
+            "{:<12} {:>7} {:>6} {:>6} {:>6} {:>8} {:>9} {:>13} {:>7} {:>12}",
+            "row", "flows", "bytes", "queues", "cores", "offered", "delivered", "min–max", "Gbit/s", "lost"
         )?;
         for row in &self.rows {
             let mpps = |pps: u64| format!("{:.3}", pps as f64 / 1e6);
             let range = format!("{}–{}", mpps(row.delivered_pps_min), mpps(row.delivered_pps_max));
             writeln!(
                 f,
-                "{:<12} {:>7} {:>6} {:>6.2} {:>9} {:>10} {:>15} {:>12}",
+                "{:<12} {:>7} {:>6} {:>6} {:>6.2} {:>8} {:>9} {:>13} {:>7.2} {:>12}",
                 row.name,
                 row.flows,
                 row.bytes,
+                row.queues,
                 row.cores,
                 mpps(row.offered_pps),
                 mpps(row.delivered_pps),
                 range,
+                row.gbit_per_s(),
                 row.lost
             )?;
         }
-        writeln!(f, "                                  (million packets a second)\n")?;
+        writeln!(f)?;
         for (name, ratio) in &self.ratios {
             writeln!(f, "{name:<28} {ratio:>6.2}")?;
         }
-        for (flows, ns) in &self.program_ns_over_empty {
-            writeln!(f, "program over empty, {flows:>6} flows {ns:>6.1} ns")?;
-        }
+        write!(f, "\n{}", self.costs)?;
         for warning in &self.warnings {
             writeln!(f, "NOISY: {warning}")?;
         }

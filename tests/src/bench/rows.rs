@@ -1,15 +1,15 @@
 //! The ways to forward that are compared: each sets itself up between the same two ends, and undoes that when dropped.
 
-use super::cost::{flow_key, flow_value};
+use super::bed::Bed;
+use super::coturn::{self, Coturn};
 use super::generator::{Programs, Traffic, pin_to};
-use super::session;
+use super::session::{self, Indexes, Side};
+use super::table::{self, Exit};
 use crate::lab::netns::Namespace;
-use crate::veth::{CLIENT, PEER, RELAY_A, RELAY_B, Row, ifindex, mac_bytes};
+use crate::veth::{CLIENT, CLIENT_TWO, PEER, RELAY_A, RELAY_B, ifindex};
 use anyhow::{Context, Result};
-use lanrage_common::maps::{Local, NextHop};
-use lanrage_common::wire::{Be16, Be32};
+use lanrage_common::maps::NextHop;
 use lanrage_daemon::config::{RelayConfig, RelayModeChoice};
-use lanrage_daemon::datapath::table::Maps as _;
 use lanrage_daemon::datapath::xdp::{Hook, Program};
 use lanrage_daemon::{relay, shutdown};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -19,30 +19,42 @@ use std::thread::JoinHandle;
 
 const PORT: u16 = 3478;
 const MEMBER: u16 = 51820;
-/// From where the generator sends.
-pub const SOURCE: SocketAddrV4 = SocketAddrV4::new(CLIENT, MEMBER);
-/// To where it sends.
+/// Peers of the userspace row have a port each from here on.
+const FIRST_PEER: u16 = 30_000;
+/// Members that one relay takes, two a flow.
+const USERSPACE_FLOWS: u32 = lanrage_common::maps::DEFAULT_MEMBERS / 2;
+/// Source ports that masquerading has for one destination.
+const MASQUERADED_FLOWS: u32 = 60_000;
+/// From where the first flow comes.
+pub const SOURCE: SocketAddrV4 = SocketAddrV4::new(CLIENT, 20_000);
+/// To where the generator sends.
 pub const RELAY: SocketAddrV4 = SocketAddrV4::new(RELAY_A, PORT);
 /// Where it arrives.
 pub const DESTINATION: SocketAddrV4 = SocketAddrV4::new(PEER, MEMBER);
 /// The relay as the peer sees it.
-const RELAY_SEEN: SocketAddrV4 = SocketAddrV4::new(RELAY_B, PORT);
+pub const RELAY_SEEN: SocketAddrV4 = SocketAddrV4::new(RELAY_B, PORT);
 
 /// What forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Nothing: the sink is the generator's neighbour. No row can be faster.
     Ceiling,
-    /// LANrage in the driver.
+    /// LANrage in the driver, from one interface to another.
     XdpNative,
+    /// LANrage in the driver, back by the interface the packet came in.
+    XdpHairpin,
     /// LANrage in the network stack.
     XdpGeneric,
-    /// LANrage's relay role without a kernel program.
-    Userspace,
-    /// The shortest relay one would write with tokio.
-    Tokio,
     /// Destination and source NAT by nftables.
     Nftables,
+    /// LANrage's relay role without a kernel program.
+    Userspace,
+    /// coturn, with ChannelData.
+    Coturn,
+    /// The shortest relay one would write with tokio.
+    Tokio,
+    /// The kernel's own forwarding, without NAT: what a hop costs anyway.
+    Routed,
 }
 
 impl Kind {
@@ -51,79 +63,143 @@ impl Kind {
         match self {
             Self::Ceiling => "ceiling",
             Self::XdpNative => "xdp_native",
+            Self::XdpHairpin => "xdp_hairpin",
             Self::XdpGeneric => "xdp_generic",
-            Self::Userspace => "userspace",
-            Self::Tokio => "tokio",
             Self::Nftables => "nftables",
+            Self::Userspace => "userspace",
+            Self::Coturn => "coturn",
+            Self::Tokio => "tokio",
+            Self::Routed => "routed",
         }
     }
+
+    /// Whether it copies packets to a process, or makes a connection of each flow: then a flood costs it more than the
+    /// packets it can forward, and its best rate has to be looked for.
+    pub fn drowns(self) -> bool {
+        matches!(self, Self::Nftables | Self::Userspace | Self::Coturn | Self::Tokio | Self::Routed)
+    }
 }
+
+/// One way under one load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line {
+    /// What forwards.
+    pub kind: Kind,
+    /// Flows asked for.
+    pub flows: u32,
+    /// Bytes of the whole frame.
+    pub bytes: usize,
+    /// Receive queues of every interface, and generators.
+    pub queues: usize,
+}
+
+const HEADERS: usize = 42;
 
 /// What keeps a row running.
 #[derive(Debug)]
 pub struct Running {
     /// What the generator must send for it.
     pub traffic: Traffic,
-    _program: Option<Program>,
-    _thread: Option<Stop>,
+    /// Receiver index on the way back, where that differs from the way there.
+    pub back: Option<u32>,
+    _forwarder: Forwarder,
 }
 
-/// Sets a way to forward up in a fresh row of namespaces.
-pub fn start(kind: Kind, row: &Row, programs: &mut Programs, flows: u32, payload: usize) -> Result<Running> {
-    let mut traffic =
-        Traffic { source: SOURCE, destination: RELAY, index: 0, flows, payload, sink_port: MEMBER };
-    if kind == Kind::Ceiling {
-        traffic.sink_port = PORT;
-        programs.attach("sink", &row.relay, "ra")?;
-        return Ok(Running { traffic, _program: None, _thread: None });
+#[derive(Debug)]
+#[expect(dead_code, reason = "held until the row is over")]
+enum Forwarder {
+    Kernel,
+    Program(Box<Program>),
+    Thread(Stop),
+    Coturn(Coturn),
+}
+
+/// Sets a way to forward up on a fresh bed.
+pub fn start(line: Line, bed: &Bed, programs: &mut Programs) -> Result<Running> {
+    let mut traffic = Traffic::wireguard(SOURCE, RELAY, line.flows, line.bytes - HEADERS);
+    traffic.sink_ports = MEMBER..MEMBER + 1;
+    let mut back = None;
+    programs.hold_generator(&bed.client)?;
+    let sink = if line.kind == Kind::XdpHairpin { (&bed.client, "a0") } else { (&bed.peer, "b0") };
+    programs.attach("sink", sink.0, sink.1)?;
+    if line.kind != Kind::XdpHairpin {
+        bed.pass_at_client()?;
     }
-    let (mut program, mut thread) = (None, None);
-    match kind {
-        Kind::Ceiling => {}
-        Kind::XdpNative => program = Some(attach(row, Hook::Native, flows)?),
+    if !matches!(line.kind, Kind::Ceiling | Kind::XdpNative | Kind::XdpHairpin | Kind::XdpGeneric) {
+        programs.attach("empty", &bed.relay, "ra")?;
+        bed.relay
+            .ip(&format!("link set dev rb xdp obj {} sec xdp", crate::veth::pass_object()?.display()))?;
+    }
+    let forwarder = match line.kind {
+        Kind::Ceiling => {
+            traffic.sink_ports = PORT..PORT + 1;
+            programs.attach("sink", &bed.relay, "ra")?;
+            Forwarder::Kernel
+        }
+        Kind::XdpNative => Forwarder::Program(attach(bed, Hook::Native, &traffic, onward(bed)?)?),
+        Kind::XdpHairpin => Forwarder::Program(attach(bed, Hook::Native, &traffic, hairpin(bed)?)?),
         Kind::XdpGeneric => {
             // Without a native program, only GRO makes a veth take frames from the generator.
-            row.relay.output(Command::new("ethtool").args(["-K", "ra", "gro", "on"]))?;
-            program = Some(attach(row, Hook::Generic, flows)?);
+            bed.relay.output(Command::new("ethtool").args(["-K", "ra", "gro", "on"]))?;
+            Forwarder::Program(attach(bed, Hook::Generic, &traffic, onward(bed)?)?)
         }
-        Kind::Userspace => {
-            let (stop, index) = userspace(row)?;
-            (thread, traffic.index) = (Some(stop), index);
-            programs.attach("empty", &row.relay, "ra")?;
-        }
-        Kind::Tokio => {
-            thread = Some(Stop::spawn(&row.relay, tokio_relay)?);
-            programs.attach("empty", &row.relay, "ra")?;
+        Kind::Routed => {
+            bed.relay.sysctl("ipv4/ip_forward", "1")?;
+            traffic.destination = DESTINATION;
+            Forwarder::Kernel
         }
         Kind::Nftables => {
-            nftables(row)?;
-            programs.attach("empty", &row.relay, "ra")?;
+            traffic.flows = traffic.flows.min(MASQUERADED_FLOWS);
+            nftables(bed)?;
+            Forwarder::Kernel
         }
-    }
-    programs.attach("sink", &row.peer, "b0")?;
-    row.fix_neighbours()?;
-    Ok(Running { traffic, _program: program, _thread: thread })
+        Kind::Userspace => {
+            traffic.flows = traffic.flows.min(USERSPACE_FLOWS);
+            let (stop, indexes) = userspace(bed, &traffic, line.queues)?;
+            traffic.index = indexes.there;
+            traffic.stride = session::STRIDE;
+            traffic.sink_ports = FIRST_PEER..FIRST_PEER + traffic.flows as u16;
+            back = Some(indexes.back);
+            Forwarder::Thread(stop)
+        }
+        Kind::Tokio => Forwarder::Thread(Stop::spawn(&bed.relay, Some(1), tokio_relay)?),
+        Kind::Coturn => {
+            let (coturn, granted) = coturn::start(bed, &traffic, DESTINATION)?;
+            traffic = granted;
+            Forwarder::Coturn(coturn)
+        }
+    };
+    Ok(Running { traffic, back, _forwarder: forwarder })
 }
 
-fn attach(row: &Row, hook: Hook, flows: u32) -> Result<Program> {
-    let mut program = Program::load(flows)?;
-    let mut local = Local::default();
-    local.addresses[0] = Be32::from_octets(RELAY_A.octets());
-    local.ports[0] = Be16::new(PORT);
-    program.set_local(local)?;
-    let macs = (mac_bytes(&row.peer, "b0")?, mac_bytes(&row.relay, "rb")?);
-    program.put_next_hop(1, NextHop::new(ifindex(&row.relay, "rb")?, 1500, macs.0, macs.1))?;
-    for index in 0..flows {
-        program.put_flow(flow_key(SOURCE, index), flow_value(RELAY_SEEN, DESTINATION))?;
-    }
-    let ra = ifindex(&row.relay, "ra")?;
-    row.relay.run(|| program.attach(ra, hook))?.context("cannot attach to ra")?;
+/// From the relay to the peer.
+fn onward(bed: &Bed) -> Result<Exit> {
+    let macs = bed.macs((&bed.relay, "rb"), (&bed.peer, "b0"))?;
+    Ok(Exit { hop: hop(bed, "rb", macs)?, source: RELAY_SEEN, destination: DESTINATION })
+}
+
+/// From the relay back to the client's network.
+fn hairpin(bed: &Bed) -> Result<Exit> {
+    let macs = bed.macs((&bed.relay, "ra"), (&bed.client, "a0"))?;
+    let destination = SocketAddrV4::new(CLIENT_TWO, MEMBER);
+    Ok(Exit { hop: hop(bed, "ra", macs)?, source: RELAY, destination })
+}
+
+fn hop(bed: &Bed, link: &str, macs: [u8; 12]) -> Result<NextHop> {
+    let [a, b, c, d, e, f, source @ ..] = macs;
+    Ok(NextHop::new(ifindex(&bed.relay, link)?, 1500, [a, b, c, d, e, f], source))
+}
+
+fn attach(bed: &Bed, hook: Hook, traffic: &Traffic, exit: Exit) -> Result<Box<Program>> {
+    let mut program = Box::new(table::loaded(traffic, exit)?);
+    let ra = ifindex(&bed.relay, "ra")?;
+    bed.relay.run(|| program.attach(ra, hook))?.context("cannot attach to ra")?;
     Ok(program)
 }
 
-fn nftables(row: &Row) -> Result<()> {
-    row.relay.sysctl("ipv4/ip_forward", "1")?;
-    row.relay.nft(&format!(
+fn nftables(bed: &Bed) -> Result<()> {
+    bed.relay.sysctl("ipv4/ip_forward", "1")?;
+    bed.relay.nft(&format!(
         "table ip bench {{\n chain pre {{\n type nat hook prerouting priority -100;\n \
          ip daddr {RELAY_A} udp dport {PORT} dnat to {PEER}:{MEMBER}\n }}\n \
          chain post {{\n type nat hook postrouting priority 100;\n oifname \"rb\" masquerade\n }}\n}}\n"
@@ -138,8 +214,12 @@ struct Stop {
 }
 
 impl Stop {
-    /// Runs `work` on the second core, on a runtime of its own.
-    fn spawn<F>(namespace: &Namespace, work: impl FnOnce() -> F + Send + 'static) -> Result<Self>
+    /// Runs `work` on a runtime of its own, and on one core if that is named.
+    fn spawn<F>(
+        namespace: &Namespace,
+        core: Option<usize>,
+        work: impl FnOnce() -> F + Send + 'static,
+    ) -> Result<Self>
     where
         F: Future<Output = Result<()>>,
     {
@@ -147,7 +227,9 @@ impl Stop {
         let namespace = namespace.clone();
         let work = move || -> Result<()> {
             namespace.enter()?;
-            pin_to(1);
+            if let Some(core) = core {
+                pin_to(core);
+            }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 tokio::select! {
@@ -174,7 +256,7 @@ impl Drop for Stop {
     }
 }
 
-/// What one would write first: a socket a side, a copy a datagram.
+/// What one would write first: a socket a side, a copy a datagram. Flows mean nothing to it.
 async fn tokio_relay() -> Result<()> {
     let near = tokio::net::UdpSocket::bind((RELAY_A, PORT)).await?;
     let far = tokio::net::UdpSocket::bind((RELAY_B, PORT)).await?;
@@ -194,10 +276,13 @@ async fn tokio_relay() -> Result<()> {
     Ok(())
 }
 
-/// The relay role itself, with two bound members; gives the receiver index of the flow from client to peer.
-fn userspace(row: &Row) -> Result<(Stop, u32)> {
+/// The relay role itself, with two bound members a flow.
+fn userspace(bed: &Bed, traffic: &Traffic, queues: usize) -> Result<(Stop, Indexes)> {
     let (ready, started) = mpsc::channel();
-    let stop = Stop::spawn(&row.relay, move || async move {
+    let max_flows = traffic.flows * 4 + 64;
+    // With one queue the other core belongs to the generator, as in the other rows.
+    let core = (queues == 1).then_some(1);
+    let stop = Stop::spawn(&bed.relay, core, move || async move {
         let state = tempfile::tempdir()?;
         let config = RelayConfig {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)),
@@ -206,6 +291,7 @@ fn userspace(row: &Row) -> Result<(Stop, u32)> {
             token: Some("benchmark".into()),
             mode: RelayModeChoice::Userspace,
             pin_dir: std::path::PathBuf::new(),
+            max_flows,
             ..RelayConfig::default()
         };
         let (_trigger, shutdown) = shutdown::channel();
@@ -215,7 +301,10 @@ fn userspace(row: &Row) -> Result<(Stop, u32)> {
         std::future::pending().await
     })?;
     let key = started.recv().context("the relay did not start")?;
-    let ends = [(&row.client, SOURCE, RELAY), (&row.peer, DESTINATION, RELAY_SEEN)];
-    let index = session::establish(ends, &key)?;
-    Ok((stop, index))
+    bed.add_sources(traffic.sources())?;
+    let client = Side { namespace: &bed.client, relay: RELAY };
+    let peer = Side { namespace: &bed.peer, relay: RELAY_SEEN };
+    let first = SocketAddrV4::new(PEER, FIRST_PEER);
+    let indexes = session::establish_all([client, peer], traffic, first, &key)?;
+    Ok((stop, indexes))
 }

@@ -2,9 +2,13 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use lanrage_tests::bench::relay::{self, Effort};
+use lanrage_tests::bench::bed;
+use lanrage_tests::bench::processor::Precedence;
+use lanrage_tests::bench::relay::{self, Effort, Settings};
 use lanrage_tests::veth::require_root;
-use std::path::PathBuf;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 /// LANrage's benchmarks.
 #[derive(Debug, Parser)]
@@ -24,18 +28,53 @@ enum Benchmark {
         /// Also write the figures there.
         #[arg(long)]
         json: Option<PathBuf>,
+        /// Refuse to give figures when the bench itself does not reach this many packets a second.
+        #[arg(long, value_name = "PPS", default_value_t = 2_000_000.0)]
+        least_ceiling: f64,
+    },
+    /// What the relay's program and its flow table cost, without any network.
+    Table {
+        /// Fewer and shorter rounds.
+        #[arg(long)]
+        quick: bool,
     },
 }
 
-fn main() -> Result<()> {
-    let Benchmark::Relay { quick, json } = Arguments::parse().benchmark;
-    require_root()?;
-    let report = relay::run(if quick { Effort::QUICK } else { Effort::FULL })?;
-    println!("{report}");
-    if let Some(path) = json {
-        let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-        println!("written to {}", path.display());
+fn main() -> ExitCode {
+    match run(Arguments::parse().benchmark) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn run(benchmark: Benchmark) -> Result<()> {
+    require_root()?;
+    let precedence = Precedence::take()?;
+    bed::take_down_when_interrupted(precedence.clone());
+    let result = match benchmark {
+        Benchmark::Relay { quick, json, least_ceiling } => {
+            let effort = if quick { Effort::QUICK } else { Effort::FULL };
+            let report = relay::run(Settings { effort, least_ceiling })?;
+            println!("{report}");
+            json.map_or(Ok(()), |path| write(&path, &report))
+        }
+        Benchmark::Table { quick } => {
+            let effort = if quick { Effort::QUICK } else { Effort::FULL };
+            let costs = relay::costs(effort)?;
+            print!("{costs}");
+            Ok(())
+        }
+    };
+    drop(precedence);
+    result
+}
+
+fn write(path: &Path, report: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written to {}", path.display());
     Ok(())
 }
