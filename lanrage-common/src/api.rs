@@ -13,6 +13,7 @@
 //! | `POST /api/v1/ping` | [`PingRequest`] → [`PingAnswer`] |
 //! | `POST /api/v1/relay/drain` | [`DrainRequest`] → [`Status`] |
 //! | `POST /api/v1/ui` | → [`UiAnswer`]; on the Unix socket only, because the answer holds the token |
+//! | `GET /api/v1/relay` | → [`RelayDetail`]; refused when this process is no relay |
 //! | `GET /metrics` | → the same figures as Prometheus text |
 //!
 //! On the Unix socket file permissions decide who may ask. On TCP every request needs `Authorization: Bearer <token>`
@@ -255,6 +256,92 @@ pub struct RelayStatus {
     /// What the operator should know; moved to [`Status::problems`] on the way out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
+}
+
+/// The relay in this process in all detail, for its operator. Counters only grow while the relay runs; rates are
+/// differences between two answers, over the difference of [`RelayDetail::at_ms`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayDetail {
+    /// When the counters were read: milliseconds since the relay started.
+    pub at_ms: u64,
+    /// As in [`Status`].
+    pub status: RelayStatus,
+    /// Its name at the control server.
+    pub name: String,
+    /// Its region there.
+    pub region: String,
+    /// Members it takes.
+    pub max_bindings: u32,
+    /// Flows it takes.
+    pub max_flows: u32,
+    /// What the kernel program did, by reason; all of them, in the program's order.
+    pub kernel: Vec<ReasonCount>,
+    /// What the daemon did, by reason; all of them. It does not count bytes, except of what it forwarded.
+    pub userspace: Vec<ReasonCount>,
+    /// Everybody who is bound.
+    pub members: Vec<RelayMember>,
+    /// What the kernel program reported lately, newest last: a sample.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<RelayEvent>,
+    /// Reports of the kernel program that found no room.
+    #[serde(default)]
+    pub events_lost: u64,
+    /// Next hops that flows need and whose MAC address is not known.
+    #[serde(default)]
+    pub next_hops_unresolved: u32,
+}
+
+/// Packets of one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonCount {
+    /// Stable name.
+    pub name: String,
+    /// What it means, in a sentence.
+    pub what: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes: of frames in the kernel, of UDP payload in the daemon.
+    pub bytes: u64,
+}
+
+/// A bound member, as far as a relay knows it. Keys and ids are cut short: they name, and open nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayMember {
+    /// Its place at the relay.
+    pub slot: u32,
+    /// Begin of its tunnel key.
+    pub key: String,
+    /// Begin of its party's id.
+    pub party: String,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Packets a second its ticket allows; 0 = no limit.
+    pub packets_per_s: u32,
+    /// kbit/s its ticket allows; 0 = no limit.
+    pub kbit_per_s: u32,
+    /// Forwarded for it in the kernel.
+    pub kernel_packets: u64,
+    /// Bytes of those frames.
+    pub kernel_bytes: u64,
+    /// Forwarded for it by the daemon.
+    pub userspace_packets: u64,
+    /// UDP payload of those.
+    pub userspace_bytes: u64,
+    /// Dropped because it sent more than its ticket allows.
+    pub dropped: u64,
+}
+
+/// One packet that the kernel program told about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayEvent {
+    /// When: milliseconds since the relay started.
+    pub at_ms: u64,
+    /// Name of the reason.
+    pub reason: String,
+    /// Where it came from.
+    pub source: SocketAddr,
+    /// Bytes of the frame.
+    pub bytes: u32,
 }
 
 /// Founds a party.

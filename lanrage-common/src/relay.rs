@@ -18,6 +18,7 @@
 //! [`RelayServer::adopt`] rebuilds bindings and flows from the records and from the data path's own table.
 
 mod bind;
+mod census;
 mod forward;
 mod member;
 mod persist;
@@ -29,6 +30,7 @@ mod tests;
 mod wireguard;
 
 pub use persist::{Adoption, RECORD_LEN};
+pub use census::{BoundMember, Traffic};
 pub use reason::Reason;
 pub use server::{Limits, Output, RelayServer, Setup, Unbound};
 

@@ -6,7 +6,7 @@
 mod answer;
 mod guard;
 mod listen;
-mod metrics;
+pub(crate) mod metrics;
 mod page;
 mod routes;
 mod status;
@@ -16,9 +16,10 @@ pub use listen::{BindError, Listeners};
 pub use token::Token;
 
 use crate::control::ControlView;
+use crate::http;
 use crate::peer::PeerHandle;
+use crate::relay::Inquiry;
 use crate::shutdown::Shutdown;
-use anyhow::Context as _;
 use lanrage_common::api::{Problem, RelayStatus};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub struct Daemon {
     pub relay: Option<watch::Receiver<RelayStatus>>,
     /// Empties the relay.
     pub relay_drain: Option<watch::Sender<bool>>,
+    /// For the relay's detail.
+    pub relay_inquiry: Option<Inquiry>,
     /// The control server role.
     pub control: Option<ControlView>,
 }
@@ -66,14 +69,10 @@ pub fn serve(
     let loopback = routes::loopback(shared, guard);
     tokio::spawn(async move {
         let Listeners { unix, tcp, socket: _socket, .. } = listeners;
-        let stop = || {
-            let shutdown = shutdown.clone();
-            async move { shutdown.requested().await }
-        };
         let both = async {
-            tokio::try_join!(
-                axum::serve(unix, local).with_graceful_shutdown(stop()),
-                axum::serve(tcp, loopback).with_graceful_shutdown(stop()),
+            tokio::join!(
+                http::serve(unix, local, http::Limits::default(), shutdown.clone()),
+                http::serve(tcp, loopback, http::Limits::default(), shutdown.clone()),
             )
         };
         let drained = async {
@@ -81,7 +80,7 @@ pub fn serve(
             tokio::time::sleep(DRAIN).await;
         };
         tokio::select! {
-            result = both => result.map(|_| ()).context("the local API stopped"),
+            _ = both => Ok(()),
             () = drained => Ok(()),
         }
     })

@@ -146,6 +146,8 @@ pub struct RelayConfig {
     pub max_party_members: u32,
     /// Flows of one party; half of `max_flows` when absent.
     pub max_party_flows: Option<u32>,
+    /// TCP address on which anybody may read the relay's metrics; nowhere when absent.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl Default for RelayConfig {
@@ -163,6 +165,7 @@ impl Default for RelayConfig {
             pin_dir: "/sys/fs/bpf/lanrage".into(),
             max_party_members: 1024,
             max_party_flows: None,
+            metrics_listen: None,
         }
     }
 }

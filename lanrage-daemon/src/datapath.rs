@@ -38,6 +38,8 @@ pub mod xdp;
 
 use crate::config::RelayConfig;
 use lanrage_common::api::{Problem, RelayMode};
+use lanrage_common::maps::Counter;
+use lanrage_common::reason::Reason;
 use lanrage_common::relay::{Flow, Target};
 use std::collections::BTreeMap;
 use std::io;
@@ -175,6 +177,16 @@ impl Datapath {
     /// Packets that the kernel program saw since start, by name of `lanrage_common::reason::Reason`.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         self.kernel.as_ref().map_or_else(BTreeMap::new, kernel::Kernel::counters)
+    }
+
+    /// Frames that the kernel program saw since start, and their bytes; nothing in userspace mode.
+    pub fn reasons(&self) -> Vec<(Reason, Counter)> {
+        self.kernel.as_ref().map_or_else(Vec::new, kernel::Kernel::reasons)
+    }
+
+    /// Frames that the kernel program forwarded for a member.
+    pub fn member(&self, slot: u32) -> Counter {
+        self.kernel.as_ref().map_or_else(Counter::default, |kernel| kernel.member(slot))
     }
 
     /// Packets that the kernel program sent on since start.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 mod files;
+mod http;
 pub mod peer;
 pub mod platform;
 pub mod relay;

@@ -4,6 +4,7 @@
 //! the sans-IO server, and leaves by the socket; flows that the server installs go to the [`Datapath`]. A flow that
 //! the kernel does not take is forwarded here, by the same table.
 
+mod detail;
 mod key;
 mod load;
 mod registration;
@@ -12,6 +13,8 @@ mod socket;
 mod status;
 #[cfg(test)]
 mod tests;
+
+pub use detail::Inquiry;
 
 use crate::config::RelayConfig;
 use crate::datapath::{self, Adopted, Datapath};
@@ -38,6 +41,8 @@ pub struct RelayHandle {
     pub status: watch::Receiver<RelayStatus>,
     /// Whether the relay is being emptied: it asks for no more members, and those it has move to other relays.
     pub drain: watch::Sender<bool>,
+    /// For more than the status.
+    pub inquiry: Inquiry,
 }
 
 /// Starts a relay that runs until `shutdown`. Keeps its ticket key in `state_dir`; there it also looks for the control
@@ -62,6 +67,7 @@ pub async fn start(
         region: config.region.clone(),
         ..RelayInfo::default()
     };
+    let identity = detail::Identity { name: info.name.clone(), region: info.region.clone() };
     let registration = Registration::open(config, state_dir, info, &ticket_key)?;
     let (mut datapath, adopted) = open_datapath(config, bound, &ticket_key).await;
     let limits = limits(config);
@@ -81,6 +87,7 @@ pub async fn start(
         registration,
         bound,
         public,
+        identity,
         address_problem,
         shutdown,
     };

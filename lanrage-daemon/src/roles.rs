@@ -83,6 +83,7 @@ async fn start(config: &mut Config, shutdown: &Shutdown) -> anyhow::Result<Start
         peer: None,
         relay: None,
         relay_drain: None,
+        relay_inquiry: None,
         control: None,
     };
     let mut started = Started { daemon, control: None };
@@ -99,6 +100,12 @@ async fn start(config: &mut Config, shutdown: &Shutdown) -> anyhow::Result<Start
     }
     if matches!(role, Role::Relay | Role::All) {
         let relay = relay::start(&config.relay, &config.state_dir, shutdown.clone()).await?;
+        if let Some(listen) = config.relay.metrics_listen {
+            let address =
+                api::metrics::outside::serve(listen, relay.inquiry.clone(), shutdown.clone()).await?;
+            tracing::info!(%address, "metrics are served");
+        }
+        started.daemon.relay_inquiry = Some(relay.inquiry);
         started.daemon.relay = Some(relay.status);
         started.daemon.relay_drain = Some(relay.drain);
         started.daemon.roles.push("relay".into());
@@ -163,6 +170,7 @@ mod tests {
             peer: None,
             relay: Some(relay),
             relay_drain: None,
+            relay_inquiry: None,
             control: None,
         };
         let (trigger, stop) = shutdown::channel();

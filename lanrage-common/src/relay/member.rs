@@ -1,7 +1,7 @@
 //! Bound members: by slot, address, key and probe tag.
 
 use super::wireguard::Mac1Key;
-use super::{Leg, MemberLimits};
+use super::{Leg, MemberLimits, Traffic};
 use crate::bucket::{Bucket, Rate};
 use crate::identity::{PartyId, WgKey};
 use crate::path::probe;
@@ -36,6 +36,7 @@ pub(super) struct Member {
     pub(super) probes_in: Bucket,
     packets: Option<Bucket>,
     bytes: Option<Bucket>,
+    pub(super) traffic: Traffic,
 }
 
 impl Member {
@@ -55,6 +56,7 @@ impl Member {
             probes_in: Bucket::new(PROBES),
             packets: None,
             bytes: None,
+            traffic: Traffic::default(),
         };
         member.set_ticket(ticket, sealed);
         member
@@ -78,8 +80,15 @@ impl Member {
     /// Whether the ticket allows another data packet of this size.
     pub(super) fn may_send(&mut self, bytes: usize, now: Instant) -> bool {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.packets.as_mut().is_none_or(|bucket| bucket.take(1, now))
-            && self.bytes.as_mut().is_none_or(|bucket| bucket.take(bytes, now))
+        let allowed = self.packets.as_mut().is_none_or(|bucket| bucket.take(1, now))
+            && self.bytes.as_mut().is_none_or(|bucket| bucket.take(bytes, now));
+        if allowed {
+            self.traffic.packets += 1;
+            self.traffic.bytes += bytes;
+        } else {
+            self.traffic.dropped += 1;
+        }
+        allowed
     }
 }
 
@@ -121,6 +130,10 @@ pub(super) struct Members {
 impl Members {
     pub(super) fn len(&self) -> usize {
         self.by_key.len()
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Member)> {
+        (0..).zip(&self.slots).filter_map(|(slot, member)| Some((slot, member.as_ref()?)))
     }
 
     pub(super) fn at(&self, slot: u32) -> Option<&Member> {

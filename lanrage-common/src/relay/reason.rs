@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal),* $(,)?) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal),* $(,)?) => {
         /// What the relay server did with a datagram, and why. Every datagram is counted under exactly one.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Reason { $($(#[$doc])* $variant),* }
+        pub enum Reason { $($(#[doc = $doc])+ $variant),* }
 
         impl Reason {
             /// All of them.
@@ -15,6 +15,11 @@ macro_rules! reasons {
             /// Stable name, as in metrics.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name),* }
+            }
+
+            /// The same in a sentence.
+            pub fn explanation(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii()),* }
             }
         }
     };

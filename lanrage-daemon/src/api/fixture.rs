@@ -3,10 +3,11 @@
 use super::{Daemon, Listeners, Token, serve};
 use crate::config::Config;
 use crate::peer::{PeerCommand, PeerHandle, PeerStatus};
+use crate::relay::Inquiry;
 use crate::shutdown::{self, ShutdownTrigger};
 use lanrage_common::api::{
     ControlStatus, DeviceStatus, InviteAnswer, LaneStatus, MemberStatus, PartyStatus, PathKind, PingAnswer,
-    PingReply, Problem, RelayMode, RelayStatus,
+    PingReply, Problem, ReasonCount, RelayDetail, RelayMember, RelayMode, RelayStatus,
 };
 use lanrage_common::identity::{DeviceKey, Fingerprint, PartyId, WgKey};
 use lanrage_common::protocol::{ErrorBody, ErrorCode};
@@ -56,6 +57,7 @@ impl TestServer {
             peer: Some(PeerHandle { status, commands }),
             relay: Some(relay_status),
             relay_drain: Some(watch::channel(false).0),
+            relay_inquiry: Some(Inquiry::answering(relay_detail())),
             control: None,
         };
         let (trigger, shutdown) = shutdown::channel();
@@ -185,6 +187,46 @@ fn gone() -> MemberStatus {
         online: false,
         why: "not connected since 20:14".into(),
         ..member(4, "Dan\x1b[31m", PathKind::None)
+    }
+}
+
+pub(crate) fn relay_detail() -> RelayDetail {
+    let reason = |name: &str, packets, bytes| ReasonCount {
+        name: name.into(),
+        what: format!("About {name}."),
+        packets,
+        bytes,
+    };
+    let member = |slot, packets| RelayMember {
+        slot,
+        key: format!("key{slot}"),
+        party: "Friday".into(),
+        address: "198.51.100.4:51820".parse().unwrap(),
+        packets_per_s: 4000,
+        kbit_per_s: 20_000,
+        kernel_packets: packets,
+        kernel_bytes: packets * 200,
+        userspace_packets: 12,
+        userspace_bytes: 1200,
+        dropped: 5,
+    };
+    RelayDetail {
+        at_ms: 60_000,
+        status: relay_status(),
+        name: "paris".into(),
+        region: "eu-west".into(),
+        max_bindings: 16_384,
+        max_flows: 65_536,
+        kernel: vec![reason("forwarded", 10_000, 2_000_000), reason("no_flow", 4, 400)],
+        userspace: vec![
+            reason("forwarded", 12, 1200),
+            reason("rate_member", 5, 0),
+            reason("malformed", 0, 0),
+        ],
+        members: vec![member(1, 4000), member(2, 6000)],
+        events: Vec::new(),
+        events_lost: 0,
+        next_hops_unresolved: 0,
     }
 }
 

@@ -1,7 +1,11 @@
-//! The status as Prometheus text (exposition format 0.0.4).
+//! The status as Prometheus text (exposition format 0.0.4). docs/metrics.md lists every metric.
 
-use lanrage_common::api::{LaneStatus, MemberStatus, PartyStatus, PathKind, RelayMode, RelayStatus, Status};
-use std::collections::BTreeMap;
+pub(crate) mod outside;
+mod relay;
+#[cfg(test)]
+mod tests;
+
+use lanrage_common::api::{LaneStatus, MemberStatus, PartyStatus, PathKind, RelayDetail, Status};
 use std::fmt::{Display, Write as _};
 
 const PATHS: [(PathKind, &str); 4] = [
@@ -10,13 +14,11 @@ const PATHS: [(PathKind, &str); 4] = [
     (PathKind::Tls, "tls"),
     (PathKind::None, "none"),
 ];
-const MODES: [(RelayMode, &str); 3] = [
-    (RelayMode::XdpNative, "xdp-native"),
-    (RelayMode::XdpGeneric, "xdp-generic"),
-    (RelayMode::Userspace, "userspace"),
-];
+/// Of the pages.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub(super) fn render(status: &Status) -> String {
+/// All that this daemon can tell, for its owner.
+pub(super) fn render(status: &Status, detail: Option<&RelayDetail>) -> String {
     let mut page = Page::default();
     page.family("lanrage_info", "gauge", "Version and roles of the daemon.");
     page.sample("lanrage_info", &[("version", &status.version), ("roles", &status.roles.join(","))], 1);
@@ -42,6 +44,19 @@ pub(super) fn render(status: &Status) -> String {
     if let Some(relay) = &status.relay {
         page.relay(relay);
     }
+    if let Some(detail) = detail {
+        page.relay_detail(detail);
+    }
+    page.text
+}
+
+/// The relay's part alone, for others.
+fn relay_page(detail: &RelayDetail) -> String {
+    let mut page = Page::default();
+    page.family("lanrage_info", "gauge", "Version and roles of the daemon.");
+    page.sample("lanrage_info", &[("version", env!("CARGO_PKG_VERSION")), ("roles", "relay")], 1);
+    page.relay(&detail.status);
+    page.relay_detail(detail);
     page.text
 }
 
@@ -113,30 +128,6 @@ impl Page {
         self.family("lanrage_lane_dropped_total", "counter", "Group packets dropped, by reason.");
         for (reason, count) in &lane.dropped {
             self.sample("lanrage_lane_dropped_total", &[("reason", reason)], count);
-        }
-    }
-
-    fn relay(&mut self, relay: &RelayStatus) {
-        self.family("lanrage_relay_mode", "gauge", "1 for the way the relay forwards.");
-        for (kind, mode) in MODES {
-            self.sample("lanrage_relay_mode", &[("mode", mode)], u8::from(relay.mode == kind));
-        }
-        self.family("lanrage_relay_bindings", "gauge", "Members bound now.");
-        self.sample("lanrage_relay_bindings", &[], relay.bindings);
-        self.family("lanrage_relay_flows", "gauge", "Flows installed now.");
-        self.sample("lanrage_relay_flows", &[], relay.flows);
-        let forwarded = "lanrage_relay_forwarded_packets_total";
-        self.family(forwarded, "counter", "Data packets forwarded, by plane.");
-        self.sample(forwarded, &[("plane", "kernel")], relay.kernel_forwarded);
-        self.sample(forwarded, &[("plane", "userspace")], relay.userspace_forwarded);
-        self.family("lanrage_relay_packets_total", "counter", "Packets by plane and reason.");
-        self.reasons("kernel", &relay.kernel);
-        self.reasons("userspace", &relay.userspace);
-    }
-
-    fn reasons(&mut self, plane: &str, counters: &BTreeMap<String, u64>) {
-        for (reason, count) in counters {
-            self.sample("lanrage_relay_packets_total", &[("plane", plane), ("reason", reason)], count);
         }
     }
 

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use lanrage_common::api::{
-    CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingRequest,
+    CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingRequest, RelayDetail,
     RevokeRequest, Status, UiAnswer,
 };
 use lanrage_common::invite::Invite;
@@ -50,6 +50,7 @@ pub(super) fn loopback(shared: Arc<Shared>, guard: Arc<Guard>) -> Router {
 fn common() -> Router<Arc<Shared>> {
     Router::new()
         .route("/api/v1/status", get(status))
+        .route("/api/v1/relay", get(relay))
         .route("/api/v1/events", get(events))
         .route("/api/v1/party", post(create_party))
         .route("/api/v1/party/join", post(join))
@@ -99,8 +100,24 @@ async fn events(State(shared): App) -> Sse<impl futures_util::Stream<Item = Resu
 }
 
 async fn metrics(State(shared): App) -> impl IntoResponse {
-    let kind = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], metrics::render(&shared.daemon.status()))
+    let detail = match &shared.daemon.relay_inquiry {
+        Some(inquiry) => inquiry.ask().await,
+        None => None,
+    };
+    let page = metrics::render(&shared.daemon.status(), detail.as_ref());
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page)
+}
+
+async fn relay(State(shared): App) -> Answer<RelayDetail> {
+    let Some(inquiry) = &shared.daemon.relay_inquiry else {
+        let roles = shared.daemon.roles.join(" and ");
+        let what = format!(
+            "this daemon runs as {roles}; name the relay's socket with --socket /run/lanrage-relay/lanrage.sock"
+        );
+        return Err(Refusal::bad_request(what));
+    };
+    let detail = inquiry.ask().await;
+    detail.map(Json).ok_or_else(|| Refusal::internal("the relay did not answer; look at the daemon's log"))
 }
 
 async fn ui(State(shared): App) -> Json<UiAnswer> {

@@ -16,7 +16,7 @@ pub struct Arguments {
         global = true,
         env = "LANRAGE_SOCKET",
         value_name = "PATH",
-        default_value = "/run/lanrage/lanrage.sock"
+        default_value = super::client::DEFAULT_SOCKET
     )]
     pub socket: PathBuf,
     /// What to do.

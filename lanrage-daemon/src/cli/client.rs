@@ -12,6 +12,11 @@ use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
 
+/// Of the peer, and of a daemon with all roles.
+pub(super) const DEFAULT_SOCKET: &str = "/run/lanrage/lanrage.sock";
+/// Of a relay that runs by its systemd unit.
+const RELAY_SOCKET: &str = "/run/lanrage-relay/lanrage.sock";
+
 /// A daemon's answer: what it means, and the text as it came.
 #[derive(Debug)]
 pub(super) struct Answer<T> {
@@ -28,6 +33,13 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(socket: &Path) -> Self {
         Self { socket: socket.into() }
+    }
+
+    /// The same for a relay, whose unit keeps its socket apart from a peer's.
+    pub(super) fn of_relay(socket: &Path) -> Self {
+        let own = Path::new(RELAY_SOCKET);
+        let is_default = socket == Path::new(DEFAULT_SOCKET);
+        Self::new(if is_default && !socket.exists() && own.exists() { own } else { socket })
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, Failure> {

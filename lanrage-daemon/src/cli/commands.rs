@@ -43,7 +43,13 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Ui => session.ui().await,
         Command::Config(ConfigCommand::Check { config }) => local::check_config(session.screen, config, json),
         Command::Relay(Relay::Check(check)) => relay::check(session.screen, &check, json).await,
-        Command::Relay(Relay::Top { .. } | Relay::Status) => session.status().await,
+        Command::Relay(Relay::Top { once, members }) => {
+            let top = relay::Top { once, members, json };
+            relay::top(&Client::of_relay(&socket), session.screen, top).await
+        }
+        Command::Relay(Relay::Status) => {
+            relay::status(&Client::of_relay(&socket), session.screen, json).await
+        }
         Command::Man { dir } => local::manual(session.screen, &dir, json),
         Command::Completions { shell } => {
             local::completions(session.screen, shell);

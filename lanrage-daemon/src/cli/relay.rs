@@ -1,7 +1,15 @@
 //! `lanrage relay`: what its operator asks.
 
+mod board;
 #[cfg(target_os = "linux")]
 mod check;
+mod rates;
+mod status;
+mod terminal;
+mod top;
+
+pub(super) use status::run as status;
+pub(super) use top::{Top, run as top};
 
 use super::arguments::Check;
 use super::failure::Failure;

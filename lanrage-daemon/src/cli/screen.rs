@@ -10,6 +10,7 @@ pub struct Screen<'a> {
     err: &'a mut dyn Write,
     terminal: bool,
     color: bool,
+    closed: bool,
 }
 
 impl std::fmt::Debug for Screen<'_> {
@@ -32,20 +33,20 @@ pub(super) enum Style {
 impl<'a> Screen<'a> {
     /// Plain text.
     pub fn plain(out: &'a mut dyn Write, err: &'a mut dyn Write) -> Self {
-        Self { out, err, terminal: false, color: false }
+        Self { out, err, terminal: false, color: false, closed: false }
     }
 
     /// Decorated when standard output is a terminal; colours also need `NO_COLOR` unset.
     pub fn detect(out: &'a mut io::Stdout, err: &'a mut io::Stderr) -> Self {
         let terminal = out.is_terminal();
         let color = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { out, err, terminal, color }
+        Self { out, err, terminal, color, closed: false }
     }
 
     /// A terminal without colours.
     #[cfg(test)]
     pub(super) fn terminal(out: &'a mut dyn Write, err: &'a mut dyn Write) -> Self {
-        Self { out, err, terminal: true, color: false }
+        Self { out, err, terminal: true, color: false, closed: false }
     }
 
     /// Whether a person looks at it.
@@ -60,8 +61,13 @@ impl<'a> Screen<'a> {
 
     /// Prints a line. A closed pipe is the reader's wish to hear no more.
     pub(super) fn line(&mut self, text: impl Display) {
-        let _ = writeln!(self.out, "{text}");
-        let _ = self.out.flush();
+        let written = writeln!(self.out, "{text}").and_then(|()| self.out.flush());
+        self.closed |= written.is_err();
+    }
+
+    /// Whether nobody reads any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     pub(super) fn paint(&self, style: Style, text: &str) -> String {

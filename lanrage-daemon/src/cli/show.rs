@@ -3,7 +3,7 @@
 use super::screen::{Screen, Style};
 use super::table::{Cell, Table};
 use lanrage_common::api::{
-    InviteAnswer, MemberStatus, PartyStatus, PathKind, PingReply, RelayMode, RelayStatus, Status,
+    InviteAnswer, MemberStatus, PartyStatus, PathKind, PingReply, Problem, RelayMode, RelayStatus, Status,
 };
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
@@ -43,10 +43,10 @@ pub(super) fn status(screen: &mut Screen<'_>, status: &Status) {
         screen.line("");
         members(screen, party);
     }
-    problems(screen, status);
+    problems(screen, &status.problems);
 }
 
-fn fact(screen: &mut Screen<'_>, name: &str, text: &str) {
+pub(super) fn fact(screen: &mut Screen<'_>, name: &str, text: &str) {
     let name = screen.paint(Style::Bold, &format!("{name:<8}"));
     let text: String = text.chars().filter(|c| !c.is_control()).collect();
     screen.line(format!("{name} {text}"));
@@ -62,7 +62,7 @@ fn party_line(party: &PartyStatus) -> String {
     format!("{}: {}/{prefix} on {interface}{host}", party.name, party.address)
 }
 
-fn relay_lines(screen: &mut Screen<'_>, relay: &RelayStatus) {
+pub(super) fn relay_lines(screen: &mut Screen<'_>, relay: &RelayStatus) {
     let addresses: Vec<_> = relay.addresses.iter().map(ToString::to_string).collect();
     let registered = if relay.registered { "registered" } else { "not registered" };
     let mode = match relay.mode {
@@ -128,12 +128,12 @@ fn path(member: &MemberStatus) -> Cell {
     }
 }
 
-fn problems(screen: &mut Screen<'_>, status: &Status) {
-    if status.problems.is_empty() {
+pub(super) fn problems(screen: &mut Screen<'_>, problems: &[Problem]) {
+    if problems.is_empty() {
         return;
     }
     screen.line("");
-    for problem in &status.problems {
+    for problem in problems {
         let mark = screen.paint(Style::Bad, "!");
         screen.line(format!("{mark} {}", problem.message));
         screen.line(format!("  {}", problem.fix));

@@ -61,6 +61,7 @@ fn optional_example(key: &str) -> &'static str {
     match key {
         "control.public_url" | "peer.invite_origin" => "\"https://play.example:8667\"",
         "relay.public_address" => "\"203.0.113.7:3478\"",
+        "relay.metrics_listen" => "\"10.0.0.7:9186\"",
         "relay.control" | "peer.control" => "\"http://192.0.2.1:8667\"",
         "control.relay_token" | "relay.token" => "\"the text in the control server's relay-token file\"",
         "relay.name" | "peer.name" => "\"Ana\"",

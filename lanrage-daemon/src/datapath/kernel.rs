@@ -9,7 +9,8 @@ use super::xdp::{Hook, LoadError, Program};
 use super::{Adopted, Fallback, InstallError, Report};
 use crate::config::{RelayConfig, RelayModeChoice};
 use lanrage_common::api::RelayMode;
-use lanrage_common::maps::NextHop;
+use lanrage_common::maps::{Counter, NextHop};
+use lanrage_common::reason::Reason;
 use lanrage_common::relay::{Flow, Target};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -194,6 +195,16 @@ impl Kernel {
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let reasons = self.program.reasons().into_iter();
         reasons.map(|(reason, counter)| (reason.name().to_owned(), counter.packets)).collect()
+    }
+
+    /// Frames and bytes by reason.
+    pub fn reasons(&self) -> Vec<(Reason, Counter)> {
+        self.program.reasons()
+    }
+
+    /// Frames forwarded for a member.
+    pub fn member(&self, slot: u32) -> Counter {
+        self.program.member(slot)
     }
 
     /// Packets sent on.

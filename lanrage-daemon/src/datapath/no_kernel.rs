@@ -2,6 +2,8 @@
 
 use super::{Adopted, Fallback, InstallError, Report};
 use crate::config::RelayConfig;
+use lanrage_common::maps::Counter;
+use lanrage_common::reason::Reason;
 use lanrage_common::relay::{Flow, Target};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -65,6 +67,16 @@ impl Kernel {
 
     /// Never called.
     pub fn counters(&self) -> BTreeMap<String, u64> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn reasons(&self) -> Vec<(Reason, Counter)> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn member(&self, _: u32) -> Counter {
         match self.0 {}
     }
 

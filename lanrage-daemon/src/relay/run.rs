@@ -1,6 +1,7 @@
 //! The relay's event loop.
 
 use super::RelayHandle;
+use super::detail::{self, Identity, Inbox, Inquiry};
 use super::load::Meter;
 use super::registration::{HEARTBEAT, Registration};
 use super::status::{self, Counts, narrow};
@@ -41,6 +42,7 @@ pub(super) struct Parts {
     /// Where the socket is bound: the local end of every leg.
     pub(super) bound: SocketAddr,
     pub(super) public: SocketAddr,
+    pub(super) identity: Identity,
     /// What is wrong with a guessed `public`.
     pub(super) address_problem: Option<Problem>,
     pub(super) shutdown: Shutdown,
@@ -59,10 +61,12 @@ impl Parts {
 pub(super) fn spawn(parts: Parts) -> RelayHandle {
     let (sender, status) = watch::channel(parts.describe(Counts::default()));
     let (drain, drained) = watch::channel(false);
-    let (counts, meter) = (Counts::default(), Meter::new(Instant::now()));
-    let relay = Relay { parts, counts, meter, drain: drained, status: sender };
+    let (inquiry, inbox) = Inquiry::channel();
+    let started = Instant::now();
+    let (counts, meter) = (Counts::default(), Meter::new(started));
+    let relay = Relay { parts, counts, meter, drain: drained, status: sender, inbox, started };
     tokio::spawn(relay.run());
-    RelayHandle { status, drain }
+    RelayHandle { status, drain, inquiry }
 }
 
 struct Relay {
@@ -71,6 +75,9 @@ struct Relay {
     meter: Meter,
     drain: watch::Receiver<bool>,
     status: watch::Sender<RelayStatus>,
+    /// Where the operator's questions arrive.
+    inbox: Inbox,
+    started: Instant,
 }
 
 impl Relay {
@@ -101,6 +108,11 @@ impl Relay {
                 Ok(()) = self.drain.changed() => self.note_drain(),
                 _ = heartbeat.tick() => self.heartbeat(),
                 _ = refresh.tick() => self.publish(),
+                Some(reply) = self.inbox.recv() => {
+                    let status = self.parts.describe(self.counts);
+                    // whoever asked may have gone
+                    drop(reply.send(detail::describe(&self.parts, status, self.counts, self.started)));
+                }
                 ready = self.parts.socket.readable() => {
                     match ready {
                         Ok(()) => self.receive(&mut buffer),

@@ -24,14 +24,23 @@ pub(super) struct Counts {
 
 impl Counts {
     fn by_name(self) -> impl Iterator<Item = (&'static str, u64)> {
-        let all = [
-            ("install_full", self.install_full),
-            ("install_failed", self.install_failed),
-            ("send_full", self.send_full),
-            ("send_failed", self.send_failed),
-            ("receive_failed", self.receive_failed),
-        ];
-        all.into_iter().filter(|(_, count)| *count > 0)
+        self.explained().map(|(name, _, count)| (name, count)).filter(|(_, count)| *count > 0)
+    }
+
+    /// Each with its name and what it means.
+    pub(super) fn explained(self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        [
+            (
+                "install_full",
+                "A flow found the kernel's table full; the daemon forwards it.",
+                self.install_full,
+            ),
+            ("install_failed", "The kernel refused a flow; the daemon forwards it.", self.install_failed),
+            ("send_full", "The socket had no room for a datagram.", self.send_full),
+            ("send_failed", "A datagram could not be sent.", self.send_failed),
+            ("receive_failed", "The socket gave an error instead of a datagram.", self.receive_failed),
+        ]
+        .into_iter()
     }
 }
 

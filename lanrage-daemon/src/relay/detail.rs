@@ -1,0 +1,113 @@
+//! The relay in all detail, made when somebody asks: counting every member costs a system call each.
+
+use super::run::Parts;
+use super::status::{Counts, narrow};
+use lanrage_common::api::{ReasonCount, RelayDetail, RelayMember, RelayStatus};
+use lanrage_common::relay::{BoundMember, Reason};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// Characters of a key or an id that are shown: enough to tell members apart.
+const SHORT: usize = 8;
+/// Questions that wait; more are refused.
+const WAITING: usize = 4;
+/// How long the relay may take over an answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Who this relay is.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub(super) name: String,
+    pub(super) region: String,
+}
+
+/// Where questions arrive.
+pub(super) type Inbox = mpsc::Receiver<oneshot::Sender<RelayDetail>>;
+
+/// Asks a running relay for its detail. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Inquiry(mpsc::Sender<oneshot::Sender<RelayDetail>>);
+
+impl Inquiry {
+    /// One for questions, one for the relay that answers.
+    pub(super) fn channel() -> (Self, Inbox) {
+        let (sender, inbox) = mpsc::channel(WAITING);
+        (Self(sender), inbox)
+    }
+
+    /// `None` when the relay has ended, or too many ask.
+    pub async fn ask(&self) -> Option<RelayDetail> {
+        let (reply, answer) = oneshot::channel();
+        self.0.try_send(reply).ok()?;
+        tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
+    }
+
+    /// An inquiry that this detail answers, for tests of what shows it.
+    #[cfg(test)]
+    pub(crate) fn answering(detail: RelayDetail) -> Self {
+        let (inquiry, mut inbox) = Self::channel();
+        tokio::spawn(async move {
+            while let Some(reply) = inbox.recv().await {
+                drop(reply.send(detail.clone()));
+            }
+        });
+        inquiry
+    }
+}
+
+/// Everything as it is now.
+pub(super) fn describe(parts: &Parts, status: RelayStatus, counts: Counts, started: Instant) -> RelayDetail {
+    let Parts { server, datapath, identity, limits, .. } = parts;
+    let members: Vec<_> =
+        server.members().map(|member| show(&member, datapath.member(member.slot))).collect();
+    let kernel = datapath.reasons().into_iter().map(|(reason, counter)| ReasonCount {
+        name: reason.name().to_owned(),
+        what: String::new(),
+        packets: counter.packets,
+        bytes: counter.bytes,
+    });
+    let forwarded = members.iter().map(|member| member.userspace_bytes).sum();
+    let userspace = Reason::ALL.iter().map(|reason| ReasonCount {
+        name: reason.as_str().to_owned(),
+        what: reason.explanation().to_owned(),
+        packets: server.count_of(*reason),
+        bytes: if *reason == Reason::Forwarded { forwarded } else { 0 },
+    });
+    let own = counts.explained().map(|(name, what, packets)| ReasonCount {
+        name: name.to_owned(),
+        what: what.to_owned(),
+        packets,
+        bytes: 0,
+    });
+    RelayDetail {
+        at_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        status,
+        name: identity.name.clone(),
+        region: identity.region.clone(),
+        max_bindings: narrow(limits.members),
+        max_flows: narrow(limits.flows),
+        kernel: kernel.collect(),
+        userspace: userspace.chain(own).collect(),
+        members,
+        events: Vec::new(),
+        events_lost: 0,
+        next_hops_unresolved: 0,
+    }
+}
+
+fn show(member: &BoundMember, kernel: lanrage_common::maps::Counter) -> RelayMember {
+    let short = |text: String| text.chars().take(SHORT).collect::<String>();
+    RelayMember {
+        slot: member.slot,
+        key: short(member.key.to_string()),
+        party: short(member.party.to_string()),
+        address: member.leg.remote,
+        packets_per_s: member.limits.packets_per_s,
+        kbit_per_s: member.limits.kbit_per_s,
+        kernel_packets: kernel.packets,
+        kernel_bytes: kernel.bytes,
+        userspace_packets: member.traffic.packets,
+        userspace_bytes: member.traffic.bytes,
+        dropped: member.traffic.dropped,
+    }
+}
