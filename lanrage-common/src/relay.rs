@@ -29,8 +29,8 @@ mod server;
 mod tests;
 mod wireguard;
 
-pub use persist::{Adoption, RECORD_LEN};
 pub use census::{BoundMember, Traffic};
+pub use persist::{Adoption, RECORD_LEN};
 pub use reason::Reason;
 pub use server::{Limits, Output, RelayServer, Setup, Unbound};
 

@@ -2,7 +2,6 @@
 
 use super::{Leg, MemberLimits, RelayServer};
 use crate::identity::{PartyId, WgKey};
-use rand_core::CryptoRngCore;
 
 /// A bound member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +31,7 @@ pub struct Traffic {
     pub dropped: u64,
 }
 
-impl<R: CryptoRngCore> RelayServer<R> {
+impl RelayServer {
     /// Everybody who is bound, by slot.
     pub fn members(&self) -> impl Iterator<Item = BoundMember> {
         self.members.all().map(|(slot, member)| BoundMember {

@@ -26,7 +26,9 @@ struct Session<'a, 'b> {
 
 pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result<u8, Failure> {
     let Arguments { json, socket, command } = arguments;
-    let mut session = Session { client: Client::new(&socket), screen, json };
+    let is_relays = matches!(command, Command::Relay(_));
+    let client = if is_relays { Client::of_relay(&socket) } else { Client::new(&socket) };
+    let mut session = Session { client, screen, json };
     match command {
         Command::Status => session.status().await,
         Command::Peers => session.peers().await,
@@ -45,11 +47,9 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Relay(Relay::Check(check)) => relay::check(session.screen, &check, json).await,
         Command::Relay(Relay::Top { once, members }) => {
             let top = relay::Top { once, members, json };
-            relay::top(&Client::of_relay(&socket), session.screen, top).await
+            relay::top(&session.client, session.screen, top).await
         }
-        Command::Relay(Relay::Status) => {
-            relay::status(&Client::of_relay(&socket), session.screen, json).await
-        }
+        Command::Relay(Relay::Status) => relay::status(&session.client, session.screen, json).await,
         Command::Man { dir } => local::manual(session.screen, &dir, json),
         Command::Completions { shell } => {
             local::completions(session.screen, shell);
