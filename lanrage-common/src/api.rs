@@ -21,7 +21,7 @@
 //!
 //! Refusals are [`crate::protocol::ErrorBody`]. Field names are part of the documented interface: add, do not rename.
 
-use crate::identity::{DeviceKey, Fingerprint, PartyId, WgKey};
+use crate::identity::{CertificateFingerprint, DeviceKey, Fingerprint, PartyId, WgKey};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -253,6 +253,9 @@ pub struct RelayStatus {
     pub kernel: BTreeMap<String, u64>,
     /// Daemon counters by reason: packets.
     pub userspace: BTreeMap<String, u64>,
+    /// Members over TLS; absent when it is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RelayTlsStatus>,
     /// What the operator should know; moved to [`Status::problems`] on the way out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
@@ -342,6 +345,27 @@ pub struct RelayEvent {
     pub source: SocketAddr,
     /// Bytes of the frame.
     pub bytes: u32,
+}
+
+/// How a relay takes members whose network blocks UDP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayTlsStatus {
+    /// TCP address.
+    pub listen: SocketAddr,
+    /// The one told to members.
+    pub address: SocketAddr,
+    /// By which members know the relay there.
+    pub certificate: CertificateFingerprint,
+    /// Connections now, each of them a member, or about to be one.
+    pub connections: u32,
+    /// Datagrams received from members.
+    pub received: u64,
+    /// Datagrams sent to members.
+    pub sent: u64,
+    /// Datagrams that TCP could not take in time.
+    pub dropped: u64,
+    /// Connections that ended or were refused, by reason.
+    pub ended: BTreeMap<String, u64>,
 }
 
 /// Founds a party.

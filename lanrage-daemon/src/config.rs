@@ -118,6 +118,39 @@ pub enum RelayModeChoice {
     Userspace,
 }
 
+/// Whether and where the relay takes TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum TlsListen {
+    /// Nowhere.
+    Off,
+    /// At this address.
+    At(SocketAddr),
+}
+
+impl TryFrom<String> for TlsListen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "off" => Ok(Self::Off),
+            text => text
+                .parse()
+                .map(Self::At)
+                .map_err(|_| format!("{text:?} is neither an address with a port nor \"off\"")),
+        }
+    }
+}
+
+impl From<TlsListen> for String {
+    fn from(listen: TlsListen) -> Self {
+        match listen {
+            TlsListen::Off => "off".into(),
+            TlsListen::At(address) => address.to_string(),
+        }
+    }
+}
+
 /// The relay role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -148,6 +181,14 @@ pub struct RelayConfig {
     pub max_party_flows: Option<u32>,
     /// TCP address on which anybody may read the relay's metrics; nowhere when absent.
     pub metrics_listen: Option<SocketAddr>,
+    /// TCP address on which members whose network blocks UDP are taken.
+    pub tls_listen: TlsListen,
+    /// That address as members reach it; `public_address` with the port of `tls_listen` when absent.
+    pub tls_public_address: Option<SocketAddr>,
+    /// Certificate chain (PEM); made at first start when absent.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub tls_key: Option<PathBuf>,
 }
 
 impl Default for RelayConfig {
@@ -166,6 +207,10 @@ impl Default for RelayConfig {
             max_party_members: 1024,
             max_party_flows: None,
             metrics_listen: None,
+            tls_listen: TlsListen::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443)),
+            tls_public_address: None,
+            tls_cert: None,
+            tls_key: None,
         }
     }
 }

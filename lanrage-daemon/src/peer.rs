@@ -10,7 +10,7 @@ mod session;
 mod socket;
 mod status;
 mod store;
-mod tls;
+pub(crate) mod tls;
 pub mod tunnel;
 mod wire;
 

@@ -13,7 +13,8 @@ pub mod holder;
 mod linux_tests;
 
 pub use imp::{
-    Interface, NetworkWatch, clock_zero, host_name, networks, prepare_socket, prepare_stream, routes,
+    Interface, NetworkWatch, allow_files, clock_zero, host_name, networks, prepare_socket, prepare_stream,
+    routes,
 };
 
 use ipnet::Ipv4Net;

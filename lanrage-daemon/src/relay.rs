@@ -13,6 +13,7 @@ mod socket;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use detail::Inquiry;
 
@@ -61,10 +62,15 @@ pub async fn start(
     });
     let guessed = config.public_address.is_none() && listen.ip().is_unspecified();
     let address_problem = guessed.then(|| addresses::private_relay_address(public)).flatten();
+    let tls = tls::start(config, state_dir, SocketAddr::V4(bound), public, shutdown.clone()).await;
+    if let Err(problem) = &tls {
+        tracing::warn!(fix = problem.fix, "{}", problem.message);
+    }
     let info = RelayInfo {
         name: name(config),
         addresses: vec![public],
         region: config.region.clone(),
+        tls: tls.as_ref().ok().and_then(|tls| tls.as_ref()).map(|tls| tls.info),
         ..RelayInfo::default()
     };
     let identity = detail::Identity { name: info.name.clone(), region: info.region.clone() };
@@ -89,6 +95,7 @@ pub async fn start(
         public,
         identity,
         address_problem,
+        tls,
         shutdown,
     };
     Ok(run::spawn(parts))

@@ -243,6 +243,7 @@ pub(crate) fn relay_status() -> RelayStatus {
         kernel_forwarded: 10_000,
         userspace_forwarded: 12,
         kernel: [("forwarded".into(), 10_000), ("no_flow".into(), 4)].into(),
+        tls: None,
         userspace: [("forwarded".into(), 12)].into(),
         problems: vec![Problem {
             code: "no_neighbour".into(),

@@ -40,6 +40,10 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     rule("relay.max_party_members", range(config.relay.max_party_members, &MAX_PARTY_MEMBERS, "members"));
     let party_flows = config.relay.max_party_flows.unwrap_or(config.relay.max_flows);
     rule("relay.max_party_flows", range(party_flows, &MAX_FLOWS, "flows"));
+    rule("relay.tls_public_address", config.relay.tls_public_address.map_or(Ok(()), reachable));
+    let (cert, key) = (&config.relay.tls_cert, &config.relay.tls_key);
+    rule("relay.tls_cert", pem(cert.as_deref(), key.is_some(), "relay.tls_cert"));
+    rule("relay.tls_key", pem(key.as_deref(), cert.is_some(), "relay.tls_key"));
     rule("peer.name", optional(&config.peer.name, name));
     rule("peer.control", optional(&config.peer.control, origin));
     rule("peer.invite_origin", optional(&config.peer.invite_origin, origin));
@@ -69,6 +73,15 @@ fn pin_dir(path: &Path) -> Result<(), String> {
         return Err(format!("{} has a dot, which a BPF file system does not allow", path.display()));
     }
     Ok(())
+}
+
+/// A file that makes sense only together with another one.
+fn pem(file: Option<&Path>, has_other: bool, key: &str) -> Result<(), String> {
+    match file {
+        Some(file) => absolute(file),
+        None if has_other => Err(format!("{key} is missing: certificate and key belong together")),
+        None => Ok(()),
+    }
 }
 
 fn socket_length(path: &Path) -> Result<(), String> {

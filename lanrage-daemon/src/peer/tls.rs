@@ -3,7 +3,7 @@
 //! [`fallback`] decides when, [`connect`] makes the connection, and a [`Carriers`] runs them. To everything else such a
 //! relay is an address on this machine's loopback.
 
-mod connect;
+pub(crate) mod connect;
 pub mod fallback;
 #[cfg(test)]
 mod tests;

@@ -241,6 +241,16 @@ fn set_option(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Lets this process have at least so many files open, as far as the system allows.
+pub fn allow_files(count: u64) -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < count.min(hard) {
+        setrlimit(Resource::RLIMIT_NOFILE, count.min(hard), hard)?;
+    }
+    Ok(())
+}
+
 /// Unsent bytes that TCP takes before it says that it is full: what waits in the program can still be given up.
 const UNSENT: u32 = 16 * 1024;
 /// A connection whose data nobody acknowledges for this long is dead.

@@ -89,3 +89,8 @@ pub fn prepare_socket(_socket: &socket2::Socket) -> io::Result<()> {
 pub fn prepare_stream(stream: socket2::SockRef<'_>) -> io::Result<()> {
     stream.set_tcp_nodelay(true)
 }
+
+/// Other systems have no such limit, or a high one.
+pub fn allow_files(_count: u64) -> io::Result<()> {
+    Ok(())
+}

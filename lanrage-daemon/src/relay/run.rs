@@ -5,6 +5,7 @@ use super::detail::{self, Identity, Inbox, Inquiry};
 use super::load::Meter;
 use super::registration::{HEARTBEAT, Registration};
 use super::status::{self, Counts, narrow};
+use super::tls::Tls;
 use crate::datapath::{Datapath, InstallError};
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{Problem, RelayStatus};
@@ -45,6 +46,7 @@ pub(super) struct Parts {
     pub(super) identity: Identity,
     /// What is wrong with a guessed `public`.
     pub(super) address_problem: Option<Problem>,
+    pub(super) tls: Result<Option<Tls>, Problem>,
     pub(super) shutdown: Shutdown,
 }
 
@@ -53,6 +55,10 @@ impl Parts {
         let Self { public, server, datapath, registration, .. } = self;
         let mut status = status::describe(*public, server, datapath, registration, counts);
         status.problems.extend(self.address_problem.clone());
+        match &self.tls {
+            Ok(tls) => status.tls = tls.as_ref().map(Tls::status),
+            Err(problem) => status.problems.push(problem.clone()),
+        }
         status
     }
 }

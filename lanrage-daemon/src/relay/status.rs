@@ -71,6 +71,7 @@ pub(super) fn describe(
         userspace_forwarded: server.count_of(Reason::Forwarded),
         kernel: datapath.counters(),
         userspace: named.map(|(name, count)| (name.to_owned(), count)).collect::<BTreeMap<_, _>>(),
+        tls: None,
         problems: registration.problem().cloned().into_iter().chain(report.unpinned).collect(),
     }
 }

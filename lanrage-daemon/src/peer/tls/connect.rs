@@ -24,7 +24,7 @@ use tokio_rustls::rustls::{
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Connects to the relay, and to nobody who only has its address.
-pub(super) async fn connect(place: RelayTls) -> Result<TlsStream<TcpStream>, Trouble> {
+pub(crate) async fn connect(place: RelayTls) -> Result<TlsStream<TcpStream>, Trouble> {
     let address = place.address;
     let work = async {
         let stream = TcpStream::connect(address).await?;

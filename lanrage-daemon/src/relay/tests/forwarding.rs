@@ -1,7 +1,7 @@
 //! The relay role on loopback: real sockets, real WireGuard sessions, userspace forwarding.
 
 use super::super::*;
-use crate::config::RelayModeChoice;
+use crate::config::{RelayModeChoice, TlsListen};
 use boringtun::noise::{Tunn, TunnResult};
 use lanrage_common::binding::{BindingClient, Output};
 use lanrage_common::identity::{PartyId, WgKey};
@@ -31,6 +31,7 @@ async fn relay() -> Relay {
         token: Some("token".into()),
         mode: RelayModeChoice::Userspace,
         pin_dir: PathBuf::new(),
+        tls_listen: TlsListen::Off,
         ..RelayConfig::default()
     };
     let (trigger, shutdown) = crate::shutdown::channel();
@@ -222,6 +223,7 @@ async fn a_restarted_relay_knows_its_tickets_but_wants_new_bindings() {
         token: Some("token".into()),
         mode: RelayModeChoice::Userspace,
         pin_dir: PathBuf::new(),
+        tls_listen: TlsListen::Off,
         ..RelayConfig::default()
     };
     let (trigger, shutdown) = crate::shutdown::channel();
@@ -283,7 +285,7 @@ async fn bad_configuration_is_one_clear_line() {
     let state = tempfile::tempdir().unwrap();
     let (_trigger, shutdown) = crate::shutdown::channel();
     let listen = "127.0.0.1:0".parse().unwrap();
-    let without_control = RelayConfig { listen, ..RelayConfig::default() };
+    let without_control = RelayConfig { listen, tls_listen: TlsListen::Off, ..RelayConfig::default() };
     let error = start(&without_control, state.path(), shutdown.clone()).await.unwrap_err().to_string();
     assert!(error.contains("relay.control is missing"), "{error}");
     let without_token = RelayConfig { control: Some("http://127.0.0.1:9".into()), ..without_control };

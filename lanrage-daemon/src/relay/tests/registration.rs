@@ -1,7 +1,7 @@
 //! The relay on the list of a real control server, and a member that binds with its ticket.
 
 use super::super::*;
-use crate::config::{ControlConfig, RelayModeChoice};
+use crate::config::{ControlConfig, RelayModeChoice, TlsListen};
 use crate::control::client::{ControlClient, ControlLink, LinkEvent};
 use crate::control::{self, ControlHandle};
 use crate::shutdown::{self, ShutdownTrigger};
@@ -41,6 +41,7 @@ async fn relay(control: &Control, token: Option<&str>) -> (RelayHandle, Shutdown
         token: token.map(str::to_owned),
         mode: RelayModeChoice::Userspace,
         pin_dir: PathBuf::new(),
+        tls_listen: TlsListen::Off,
         ..RelayConfig::default()
     };
     let (trigger, shutdown) = shutdown::channel();
@@ -135,6 +136,7 @@ async fn only_a_guessed_address_is_a_problem() {
         token: Some("token".into()),
         mode: RelayModeChoice::Userspace,
         pin_dir: PathBuf::new(),
+        tls_listen: TlsListen::Off,
         ..RelayConfig::default()
     };
     let bound = RelayConfig { listen: "127.0.0.1:0".parse().unwrap(), ..guessed.clone() };
