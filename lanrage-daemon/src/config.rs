@@ -53,6 +53,8 @@ pub struct Config {
     pub ui: SocketAddr,
     /// Lets `ui` be an address that other machines reach. The token still protects it, but it travels unencrypted.
     pub ui_allow_remote: bool,
+    /// What is logged, and how.
+    pub log: LogConfig,
     /// The control server role.
     pub control: ControlConfig,
     /// The relay role.
@@ -69,10 +71,38 @@ impl Default for Config {
             socket: "/run/lanrage/lanrage.sock".into(),
             ui: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8666),
             ui_allow_remote: false,
+            log: LogConfig::default(),
             control: ControlConfig::default(),
             relay: RelayConfig::default(),
             peer: PeerConfig::default(),
         }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Text for people, or an object a line.
+    pub format: LogFormat,
+    /// A level, or a filter of `tracing`.
+    pub filter: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object a line, with party, member and relay as fields of their own.
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info,sqlx=warn,hyper=warn,rustls=warn".into() }
     }
 }
 

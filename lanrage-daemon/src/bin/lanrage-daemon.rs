@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
-use lanrage_daemon::config::{self, Role, Sources};
+use lanrage_daemon::config::{self, LogConfig, LogFormat, Role, Sources};
 use lanrage_daemon::{roles, shutdown};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,23 +39,12 @@ struct Arguments {
     /// End what a stopped relay still forwards in the kernel, and do nothing else.
     #[arg(long)]
     detach: bool,
-    /// What to log: a level or tracing filter such as info,lanrage_daemon=debug.
-    #[arg(
-        long,
-        env = "LANRAGE_LOG",
-        value_name = "FILTER",
-        default_value = "info,sqlx=warn,hyper=warn,rustls=warn"
-    )]
-    log: String,
-    /// How to log.
-    #[arg(long, env = "LANRAGE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+    /// What to log: a level or tracing filter such as info,lanrage_daemon=debug; the configuration's `log.filter` when absent.
+    #[arg(long, env = "LANRAGE_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    /// How to log; the configuration's `log.format` when absent.
+    #[arg(long, env = "LANRAGE_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -97,7 +86,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let loaded = config::load(&arguments.sources())?;
-    start_logging(arguments)?;
+    start_logging(arguments, &loaded.config.log)?;
     let file = loaded.file.as_deref().map_or("none".into(), |file| file.display().to_string());
     tracing::debug!(file, "configuration loaded");
     if arguments.detach {
@@ -131,11 +120,12 @@ async fn serve(config: config::Config) -> anyhow::Result<()> {
 /// Libraries that warn of what is no operator's business: a session that ended, news that nobody waits for any more.
 const QUIET: &str = "boringtun=off,netlink_proto=error";
 
-fn start_logging(arguments: &Arguments) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", arguments.log))
-        .with_context(|| format!("--log {}: write a level such as info or debug", arguments.log))?;
+fn start_logging(arguments: &Arguments, config: &LogConfig) -> anyhow::Result<()> {
+    let wanted = arguments.log.as_ref().unwrap_or(&config.filter);
+    let filter = EnvFilter::try_new(format!("{QUIET},{wanted}"))
+        .with_context(|| format!("--log {wanted}: write a level such as info or debug"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match arguments.log_format {
+    match arguments.log_format.unwrap_or(config.format) {
         LogFormat::Json => builder.json().init(),
         // The journal has its own times.
         LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {

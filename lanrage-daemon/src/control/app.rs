@@ -6,6 +6,7 @@ use super::hub::{Hub, now};
 use super::limits::{Kind, Limits};
 use super::metrics::{Gauges, Metrics};
 use super::relays::Relays;
+use super::store::Counts;
 use super::{landing, member_socket, relay_socket};
 use crate::shutdown::Shutdown;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
@@ -28,9 +29,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
+use tokio::sync::Mutex;
 
 /// Bytes a request's body may have: all of ours are far smaller.
 const MAX_BODY: usize = 16 * 1024;
+/// How long a count of the database is good enough.
+const COUNTS_LAST: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What all requests share.
@@ -44,6 +48,8 @@ pub(super) struct App {
     pub(super) subnet: Ipv4Net,
     pub(super) relay_token: String,
     pub(super) behind_proxy: bool,
+    /// The database's last count, and when that was.
+    pub(super) counted: Mutex<Option<(Instant, Counts)>>,
     /// Ends what would outlive the server.
     pub(super) shutdown: Shutdown,
 }
@@ -80,9 +86,22 @@ impl App {
         self.limits.refund(kind, ends.remote.ip(), Instant::now());
     }
 
+    /// Counting reads whole tables: whoever asks often gets the last answer again.
+    async fn counts(&self) -> anyhow::Result<Counts> {
+        let mut last = self.counted.lock().await;
+        if let Some((at, counts)) = *last
+            && at.elapsed() < COUNTS_LAST
+        {
+            return Ok(counts);
+        }
+        let counts = self.hub.store().counts().await?;
+        *last = Some((Instant::now(), counts));
+        Ok(counts)
+    }
+
     /// Figures for the metrics and the status.
     pub(super) async fn gauges(&self) -> anyhow::Result<Gauges> {
-        let counts = self.hub.store().counts().await?;
+        let counts = self.counts().await?;
         let load = self.relays.load();
         Ok(Gauges {
             parties: counts.parties,
@@ -286,11 +305,19 @@ async fn leave(
 }
 
 async fn healthz(State(app): State<SharedApp>) -> Result<&'static str, Refused> {
-    app.hub.store().counts().await.map_err(internal)?;
+    app.hub.store().answers().await.map_err(internal)?;
     Ok("ok\n")
 }
 
-async fn metrics(State(app): State<SharedApp>) -> Result<Response, Refused> {
+/// For this machine, and for whoever has the operator's token.
+async fn metrics(
+    State(app): State<SharedApp>,
+    ends: Extension<Ends>,
+    mut parts: Parts,
+) -> Result<Response, Refused> {
+    if !ends.remote.ip().to_canonical().is_loopback() {
+        Operator::from_request_parts(&mut parts, &app).await?;
+    }
     let gauges = app.gauges().await.map_err(internal)?;
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     Ok((content_type, app.metrics.render(&gauges)).into_response())

@@ -1,6 +1,7 @@
 //! Accepts connections and speaks HTTP on them, with limits that a slow or hostile client cannot stretch.
 
 use super::app::Ends;
+use super::limits::source_key;
 use crate::shutdown::Shutdown;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
@@ -104,7 +105,9 @@ pub(super) struct Place {
 }
 
 impl Sources {
+    /// One household is one source, however many addresses it has.
     fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
+        let source = source_key(source);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(source).or_default();
         if *count >= self.limit {
@@ -138,7 +141,10 @@ mod tests {
         let places = [sources.enter(one).unwrap(), sources.enter(one).unwrap()];
         assert!(sources.enter(one).is_none());
         assert!(sources.enter(other).is_some());
-        drop(places);
+        let neighbour = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, n]);
+        let network = [sources.enter(neighbour(1)).unwrap(), sources.enter(neighbour(2)).unwrap()];
+        assert!(sources.enter(neighbour(3)).is_none(), "an IPv6 network is one source");
+        drop((places, network));
         assert!(sources.open.lock().unwrap().is_empty());
         assert!(sources.enter(one).is_some());
     }

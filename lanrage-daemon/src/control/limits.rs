@@ -86,7 +86,7 @@ fn whole_seconds(wait: Duration) -> u64 {
 }
 
 /// One household is one source: an IPv4 address, or an IPv6 /64.
-fn source_key(source: IpAddr) -> IpAddr {
+pub(super) fn source_key(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V6(address) => {
             let mut octets = address.octets();

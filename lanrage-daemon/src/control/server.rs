@@ -23,6 +23,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -115,6 +116,7 @@ pub async fn start(
         subnet: config.subnet,
         relay_token: relay_token.clone(),
         behind_proxy: config.behind_proxy,
+        counted: Mutex::default(),
         shutdown: shutdown.clone(),
     });
     let weak = Arc::downgrade(&app);

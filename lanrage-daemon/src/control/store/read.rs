@@ -10,6 +10,12 @@ use sqlx::sqlite::SqliteRow;
 use std::net::Ipv4Addr;
 
 impl Store {
+    /// Whether the database answers.
+    pub(in super::super) async fn answers(&self) -> anyhow::Result<()> {
+        sqlx::query("SELECT 1").execute(&self.readers).await?;
+        Ok(())
+    }
+
     /// Which party an invite is for.
     pub(in super::super) async fn party_of_invite(&self, code: &CodeHash) -> anyhow::Result<Option<PartyId>> {
         let query = sqlx::query("SELECT party FROM invites WHERE code = ?").bind(&code.0[..]);
