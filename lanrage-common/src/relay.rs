@@ -3,7 +3,7 @@
 //! | datagram | rule |
 //! |---|---|
 //! | STUN Bind ([`crate::binding`]) | nonce proves the address, ticket the member; the newest epoch of a party wins |
-//! | STUN Binding | answered when the answer is not longer than the request |
+//! | STUN Binding | answered when the answer is not longer than the request, or within a small budget; RFC 5780 |
 //! | WireGuard type 1 | mac1 names one bound member of the sender's party; its sender index is claimed, tentatively |
 //! | type 2 | routed by receiver index, mac1 checked; both directions become flows *before* it is forwarded |
 //! | type 3 | routed by receiver index |
@@ -25,6 +25,7 @@ mod persist;
 mod reason;
 mod route;
 mod server;
+mod stun;
 #[cfg(test)]
 mod tests;
 mod wireguard;
@@ -33,6 +34,7 @@ pub use census::{BoundMember, Traffic};
 pub use persist::{Adoption, RECORD_LEN};
 pub use reason::Reason;
 pub use server::{Limits, Output, RelayServer, Setup, Unbound};
+pub use stun::Alternates;
 
 use std::net::SocketAddr;
 use std::time::Instant;

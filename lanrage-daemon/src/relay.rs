@@ -24,7 +24,7 @@ use crate::shutdown::Shutdown;
 use anyhow::Context as _;
 use lanrage_common::api::RelayStatus;
 use lanrage_common::protocol::RelayInfo;
-use lanrage_common::relay::{Limits, RelayServer, Setup};
+use lanrage_common::relay::{Alternates, Limits, RelayServer, Setup};
 use rand_core::OsRng;
 use registration::Registration;
 use sha2::{Digest as _, Sha256};
@@ -78,7 +78,8 @@ pub async fn start(
     let (mut datapath, adopted) = open_datapath(config, bound, &ticket_key).await;
     let limits = limits(config);
     let own = vec![SocketAddr::V4(bound), public];
-    let setup = Setup { ticket_key, own, limits, clock: crate::platform::clock_zero() };
+    let alternates = Alternates::default();
+    let setup = Setup { ticket_key, own, alternates, limits, clock: crate::platform::clock_zero() };
     let mut server = RelayServer::new(setup, &mut OsRng);
     // Flows of members that this relay does not know must end.
     let adoption = server.adopt([], adopted.flows, run::now());

@@ -2,8 +2,9 @@
 
 use bytecodec::bytes::{BytesEncoder, RemainingBytesDecoder};
 use bytecodec::{ByteCount, Decode, Encode, Eos, Result, SizedEncode, TryTaggedDecode};
-use stun_codec::rfc5389::attributes::{ErrorCode, Nonce, XorMappedAddress};
+use stun_codec::rfc5389::attributes::{ErrorCode, Nonce, UnknownAttributes, XorMappedAddress};
 use stun_codec::rfc5766::attributes::Lifetime;
+use stun_codec::rfc5780::attributes::{OtherAddress, ResponseOrigin};
 use stun_codec::{AttributeType, define_attribute_enums};
 
 /// An attribute whose value is bytes that only its user understands.
@@ -100,9 +101,35 @@ opaque_attribute!(
     IntegritySha256, IntegritySha256Decoder, IntegritySha256Encoder, 0x001C
 );
 
+opaque_attribute!(
+    /// CHANGE-REQUEST (RFC 5780, section 7.2): four bytes, of which `stun_codec` 0.4 reads the wrong bits.
+    ChangeRequest, ChangeRequestDecoder, ChangeRequestEncoder, 0x0003
+);
+opaque_attribute!(
+    /// RESPONSE-PORT (RFC 5780, section 7.5): the port, and two bytes that `stun_codec` 0.4 would take for a part of it.
+    ResponsePort, ResponsePortDecoder, ResponsePortEncoder, 0x0027
+);
+opaque_attribute!(
+    /// PADDING (RFC 5780, section 7.6).
+    Padding, PaddingDecoder, PaddingEncoder, 0x0026
+);
+
 define_attribute_enums!(
     Attribute,
     AttributeDecoder,
     AttributeEncoder,
-    [AccessToken, ErrorCode, IntegritySha256, Lifetime, Nonce, XorMappedAddress]
+    [
+        AccessToken,
+        ChangeRequest,
+        ErrorCode,
+        IntegritySha256,
+        Lifetime,
+        Nonce,
+        OtherAddress,
+        Padding,
+        ResponseOrigin,
+        ResponsePort,
+        UnknownAttributes,
+        XorMappedAddress
+    ]
 );

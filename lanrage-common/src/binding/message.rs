@@ -1,15 +1,18 @@
 //! Bind and Binding messages as bytes.
 
-use super::attribute::{AccessToken, Attribute, IntegritySha256};
+use super::attribute::{AccessToken, Attribute, ChangeRequest, IntegritySha256, Padding, ResponsePort};
 use bytecodec::{DecodeExt as _, EncodeExt as _};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use std::net::SocketAddr;
 use std::time::Duration;
-use stun_codec::rfc5389::attributes::{ErrorCode, Nonce, XorMappedAddress};
+use stun_codec::rfc5389::attributes::{ErrorCode, Nonce, UnknownAttributes, XorMappedAddress};
 use stun_codec::rfc5389::methods::BINDING;
 use stun_codec::rfc5766::attributes::Lifetime;
-use stun_codec::{Message, MessageClass, MessageDecoder, MessageEncoder, Method, TransactionId};
+use stun_codec::rfc5780::attributes::{OtherAddress, ResponseOrigin};
+use stun_codec::{
+    AttributeType, Message, MessageClass, MessageDecoder, MessageEncoder, Method, TransactionId,
+};
 
 /// The STUN method of Bind.
 ///
@@ -89,12 +92,37 @@ impl Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Binding of RFC 8489: "what is my address?"
-    Binding {
-        /// Echoed in the answer.
-        transaction: [u8; 12],
-    },
+    Binding(BindingRequest),
     /// Our Bind.
     Bind(BindRequest),
+}
+
+/// A Binding request, with what RFC 5780 adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BindingRequest {
+    /// Echoed in the answer.
+    pub transaction: [u8; 12],
+    /// Answer from the other address.
+    pub change_ip: bool,
+    /// Answer from the other port.
+    pub change_port: bool,
+    /// Answer to this port of the sender's address.
+    pub response_port: Option<u16>,
+    /// Whether the answer should be padded.
+    pub has_padding: bool,
+}
+
+/// What a full answer to a Binding request says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FullAnswer {
+    /// The request's transaction.
+    pub transaction: [u8; 12],
+    /// Where the request came from.
+    pub mapped: SocketAddr,
+    /// Where the answer comes from.
+    pub origin: Option<SocketAddr>,
+    /// Where else it could have come from: other address, other port.
+    pub other: Option<SocketAddr>,
 }
 
 /// A Bind request.
@@ -160,7 +188,7 @@ pub fn parse_request(datagram: &[u8]) -> Option<Request> {
     }
     let transaction = *message.transaction_id().as_bytes();
     match message.method() {
-        BINDING => Some(Request::Binding { transaction }),
+        BINDING => parse_binding_request(&message).map(Request::Binding),
         method if method.as_u16() == BIND_METHOD => Some(Request::Bind(BindRequest {
             transaction,
             ticket: message.get_attribute::<AccessToken>()?.0.clone(),
@@ -169,6 +197,25 @@ pub fn parse_request(datagram: &[u8]) -> Option<Request> {
         })),
         _ => None,
     }
+}
+
+fn parse_binding_request(message: &Message<Attribute>) -> Option<BindingRequest> {
+    let flags = match message.get_attribute::<ChangeRequest>() {
+        Some(ChangeRequest(value)) => u32::from_be_bytes(value[..].try_into().ok()?),
+        None => 0,
+    };
+    let response_port = match message.get_attribute::<ResponsePort>() {
+        Some(ResponsePort(value)) if value.len() >= 2 => Some(u16::from_be_bytes([value[0], value[1]])),
+        Some(_) => return None,
+        None => None,
+    };
+    Some(BindingRequest {
+        transaction: *message.transaction_id().as_bytes(),
+        change_ip: flags & 4 != 0,
+        change_port: flags & 2 != 0,
+        response_port,
+        has_padding: message.get_attribute::<Padding>().is_some(),
+    })
 }
 
 /// Reads an answer to Bind: its transaction, and what it says. `None` for anything else.
@@ -250,6 +297,32 @@ pub fn binding_request(transaction: [u8; 12]) -> Vec<u8> {
 pub fn binding_answer(transaction: [u8; 12], mapped: SocketAddr) -> Vec<u8> {
     let mut message = Message::new(MessageClass::SuccessResponse, BINDING, TransactionId::new(transaction));
     message.add_attribute(XorMappedAddress::new(mapped));
+    to_bytes(message)
+}
+
+/// Answer to a Binding request with all that there is to say; padded up to `length` bytes, if there is one and it leaves
+/// room for padding. (RFC 5780, section 6.1, wants as much as the path's MTU: that would be more than was asked with.)
+pub fn full_answer(answer: &FullAnswer, length: Option<usize>) -> Vec<u8> {
+    let mut message =
+        Message::new(MessageClass::SuccessResponse, BINDING, TransactionId::new(answer.transaction));
+    message.add_attribute(XorMappedAddress::new(answer.mapped));
+    answer.origin.into_iter().for_each(|origin| message.add_attribute(ResponseOrigin::new(origin)));
+    answer.other.into_iter().for_each(|other| message.add_attribute(OtherAddress::new(other)));
+    let bare = to_bytes(message.clone());
+    match length.and_then(|length| length.checked_sub(bare.len() + 4)) {
+        None => bare,
+        Some(room) => {
+            message.add_attribute(Padding(vec![0; room - room % 4]));
+            to_bytes(message)
+        }
+    }
+}
+
+/// "I have no other address to answer from" (420, RFC 5780, section 6.1).
+pub fn unable_answer(transaction: [u8; 12]) -> Vec<u8> {
+    let mut message = Message::new(MessageClass::ErrorResponse, BINDING, TransactionId::new(transaction));
+    add_error(&mut message, 420, "");
+    message.add_attribute(UnknownAttributes::new(vec![AttributeType::new(ChangeRequest::CODEPOINT)]));
     to_bytes(message)
 }
 

@@ -80,7 +80,16 @@ fn messages_survive_their_bytes() {
         assert_eq!(parse_answer(&answer), Some(([2; 12], BindAnswer::Refused(refusal))));
     }
     let request = binding_request([3; 12]);
-    assert_eq!(parse_request(&request), Some(Request::Binding { transaction: [3; 12] }));
+    assert_eq!(
+        parse_request(&request),
+        Some(Request::Binding(BindingRequest {
+            transaction: [3; 12],
+            change_ip: false,
+            change_port: false,
+            response_port: None,
+            has_padding: false,
+        }))
+    );
     for mapped in [mapped(), address("[2001:db8::1]:9")] {
         let answer = binding_answer([3; 12], mapped);
         assert_eq!(parse_binding_answer(&answer), Some(([3; 12], mapped)));

@@ -56,6 +56,10 @@ reasons! {
     BindPartyFull = "bind_party_full",
     /// STUN request shorter than its answer: not answered.
     StunShort = "stun_short",
+    /// STUN request for an answer from an address that this relay does not have.
+    StunUnable = "stun_unable",
+    /// STUN Binding request shorter than its answer, from a network that had its share.
+    StunBudget = "stun_budget",
     /// STUN Binding answered.
     StunAnswered = "stun_answered",
     /// STUN, but not a request that a relay answers.

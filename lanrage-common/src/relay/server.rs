@@ -3,9 +3,10 @@
 use super::member::Members;
 use super::reason::{Counters, Reason};
 use super::route::{Route, RouteKey, Routes, State};
+use super::stun::{Alternates, Budget};
 use super::wireguard;
 use super::{Flow, Leg, MemberLimits, Target, canonical};
-use crate::binding::{NonceKey, Request, binding_answer, is_stun, parse_request};
+use crate::binding::{NonceKey, Request, is_stun, parse_request};
 use crate::identity::{PartyId, WgKey};
 use crate::path::probe;
 use crate::time::Now;
@@ -34,6 +35,8 @@ pub struct Setup {
     pub ticket_key: [u8; 32],
     /// The relay's own addresses: datagrams from them are dropped.
     pub own: Vec<SocketAddr>,
+    /// Where it also answers STUN.
+    pub alternates: Alternates,
     /// How much it takes on.
     pub limits: Limits,
     /// What times in records and nonces count from: zero of a clock that outlives the process and never steps, such as
@@ -136,6 +139,8 @@ pub enum Unbound {
 pub struct RelayServer {
     pub(super) ticket_key: [u8; 32],
     own: Vec<SocketAddr>,
+    pub(super) alternates: Alternates,
+    pub(super) stun_budget: Budget,
     pub(super) limits: Limits,
     pub(super) clock: Instant,
     pub(super) nonces: NonceKey,
@@ -164,12 +169,15 @@ impl std::fmt::Debug for RelayServer {
 impl RelayServer {
     /// A relay without members. Randomness: the nonces' secret.
     pub fn new(setup: Setup, rng: &mut impl CryptoRngCore) -> Self {
-        let Setup { ticket_key, own, limits, clock } = setup;
+        let Setup { ticket_key, own, alternates, limits, clock } = setup;
         let mut secret = [0; 32];
         rng.fill_bytes(&mut secret);
+        let all = own.into_iter().chain(alternates.all());
         Self {
             ticket_key,
-            own: own.into_iter().map(canonical).collect(),
+            own: all.map(canonical).collect(),
+            alternates,
+            stun_budget: Budget::new(),
             limits,
             clock,
             nonces: NonceKey::new(secret, clock),
@@ -257,10 +265,7 @@ impl RelayServer {
     fn handle_stun(&mut self, leg: Leg, datagram: &[u8], now: Now) -> Result<Reason, Reason> {
         match parse_request(datagram) {
             Some(Request::Bind(request)) => self.handle_bind(leg, datagram, request, now),
-            Some(Request::Binding { transaction }) => {
-                let answer = binding_answer(transaction, leg.remote);
-                self.answer(leg, datagram, answer, Reason::StunAnswered)
-            }
+            Some(Request::Binding(request)) => self.handle_binding(leg, datagram, request, now.instant),
             None => Err(Reason::StunUnexpected),
         }
     }
