@@ -247,7 +247,7 @@ impl Lane {
         self.copy.extend_from_slice(&[0; 2]);
         self.copy.extend_from_slice(packet.bytes());
         readdress(&mut self.copy[OVERHEAD..], packet, self.address, destination);
-        self.udp_checksum = wire::udp_checksum(self.address.octets(), [0; 4], &self.copy[IPV4_LEN..]);
+        self.udp_checksum = wire::udp_checksum(&self.address.octets(), &[0; 4], &self.copy[IPV4_LEN..]);
         self.next_id = self.next_id.checked_add(1).unwrap_or(1);
         self.next_member = 0;
     }

@@ -2,7 +2,7 @@
 //!
 //! | feature | adds | used by |
 //! |---|---|---|
-//! | none | `wire`, `reason`, `maps`, `forward` (`no_std`) | kernel programs |
+//! | none | `wire`, `reason`, `maps`, `forward`, `police`, `stun` (`no_std`) | kernel programs |
 //! | `std` | identity, messages, and the state machines | daemon, tests, every operating system |
 //! | `user` | `aya::Pod` for the map types | the daemon's kernel loader |
 //!
@@ -13,7 +13,9 @@
 
 pub mod forward;
 pub mod maps;
+pub mod police;
 pub mod reason;
+pub mod stun;
 pub mod wire;
 
 #[cfg(feature = "std")]

@@ -38,7 +38,7 @@ pub mod xdp;
 
 use crate::config::RelayConfig;
 use lanrage_common::api::{Problem, RelayMode};
-use lanrage_common::maps::Counter;
+use lanrage_common::maps::{Counter, MemberCounter};
 use lanrage_common::reason::Reason;
 use lanrage_common::relay::{Flow, Target};
 use std::collections::BTreeMap;
@@ -184,9 +184,9 @@ impl Datapath {
         self.kernel.as_ref().map_or_else(Vec::new, kernel::Kernel::reasons)
     }
 
-    /// Frames that the kernel program forwarded for a member.
-    pub fn member(&self, slot: u32) -> Counter {
-        self.kernel.as_ref().map_or_else(Counter::default, |kernel| kernel.member(slot))
+    /// What became of a member's frames in the kernel program.
+    pub fn member(&self, slot: u32) -> MemberCounter {
+        self.kernel.as_ref().map_or_else(MemberCounter::default, |kernel| kernel.member(slot))
     }
 
     /// Packets that the kernel program sent on since start.

@@ -2,11 +2,19 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod admission;
+#[cfg(target_arch = "bpf")]
+mod event;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod relay;
+#[cfg(target_arch = "bpf")]
+mod resize;
+#[cfg(target_arch = "bpf")]
+mod stun;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {

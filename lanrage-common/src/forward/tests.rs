@@ -1,80 +1,124 @@
 use super::*;
-use crate::wire::{checksum, udp_checksum};
+use crate::wire::{checksum, udp_checksum as full_udp_checksum};
+use core::net::IpAddr;
 use proptest::prelude::*;
 
-/// An IPv4 header and a UDP datagram with right checksums, unless `plain` asks for none in UDP.
-fn packet(addresses: [[u8; 4]; 2], ports: [u16; 2], ttl: u8, plain: bool, payload: &[u8]) -> Vec<u8> {
-    let total = (28 + payload.len()) as u16;
-    let mut bytes = vec![0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, ttl, 17, 0, 0];
-    bytes[2..4].copy_from_slice(&total.to_be_bytes());
-    bytes.extend(addresses.concat());
-    let sum = checksum(&bytes);
-    bytes[10..12].copy_from_slice(&sum.to_be_bytes());
-    bytes.extend(ports.map(u16::to_be_bytes).concat());
-    bytes.extend((total - 20).to_be_bytes());
-    bytes.extend([0, 0]);
-    bytes.extend(payload);
-    if !plain {
-        let sum = udp_checksum(addresses[0], addresses[1], &bytes[20..]);
-        bytes[26..28].copy_from_slice(&sum.to_be_bytes());
+const V4: [&str; 2] = ["192.0.2.1", "198.51.100.1"];
+const V6: [&str; 2] = ["2001:db8::1", "2001:db8:ffff:1::ffff"];
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
-    bytes
 }
 
-fn headers(packet: &[u8]) -> Headers {
-    let be16 = |at: usize| Be16::from_octets([packet[at], packet[at + 1]]);
-    let be32 = |at: usize| Be32::from_octets([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
+/// A UDP checksum from scratch; the datagram's own field is zero.
+fn checksum_of(addresses: [IpAddr; 2], ports: [u16; 2], payload: &[u8]) -> u16 {
+    let mut datagram = ports.map(u16::to_be_bytes).concat();
+    datagram.extend((8 + payload.len() as u16).to_be_bytes());
+    datagram.extend([0, 0]);
+    datagram.extend(payload);
+    full_udp_checksum(&octets(addresses[0]), &octets(addresses[1]), &datagram)
+}
+
+fn headers(addresses: [IpAddr; 2], ports: [u16; 2], payload: &[u8]) -> Headers {
     Headers {
-        total_length: be16(2).value(),
-        ttl: packet[8],
-        protocol: packet[9],
-        ip_checksum: be16(10),
-        source: be32(12),
-        destination: be32(16),
-        source_port: be16(20),
-        destination_port: be16(22),
-        udp_checksum: be16(26),
+        udp_length: 8 + payload.len() as u16,
+        traffic_class: 0xb8,
+        ttl: 64,
+        label: DONT_FRAGMENT,
+        ip_checksum: Be16::default(),
+        source: addresses[0].into(),
+        destination: addresses[1].into(),
+        source_port: Be16::new(ports[0]),
+        destination_port: Be16::new(ports[1]),
+        udp_checksum: Be16::new(checksum_of(addresses, ports, payload)),
     }
+}
+
+fn flow(addresses: [IpAddr; 2], ports: [u16; 2]) -> (FlowValue, NextHop) {
+    let value = FlowValue {
+        destination: addresses[1].into(),
+        source_port: Be16::new(ports[0]),
+        destination_port: Be16::new(ports[1]),
+        ..FlowValue::default()
+    };
+    (value, NextHop::new(3, 1500, [2; 6], [4; 6], addresses[0].into()))
+}
+
+fn address() -> impl Strategy<Value = [IpAddr; 2]> {
+    prop_oneof![
+        any::<[[u8; 4]; 2]>().prop_map(|both| both.map(IpAddr::from)),
+        any::<[[u8; 16]; 2]>().prop_map(|both| both.map(IpAddr::from)),
+    ]
 }
 
 proptest! {
-    /// Changing checksums by the difference gives what computing them from scratch gives.
+    /// Changing the UDP checksum by the difference gives what computing it from scratch gives, in and between families.
     #[test]
     fn incremental_equals_full_recompute(
-        addresses: [[u8; 4]; 4], ports: [u16; 4], ttl in 2u8.., plain: bool,
+        from in address(), to in address(), ports: [u16; 4],
         payload in prop::collection::vec(any::<u8>(), 0..96),
     ) {
-        let old = packet([addresses[0], addresses[1]], [ports[0], ports[1]], ttl, plain, &payload);
-        let new = packet([addresses[2], addresses[3]], [ports[2], ports[3]], ttl - 1, plain, &payload);
-        let flow = FlowValue {
-            source: Be32::from_octets(addresses[2]),
-            destination: Be32::from_octets(addresses[3]),
-            source_port: Be16::new(ports[2]),
-            destination_port: Be16::new(ports[3]),
-            ..FlowValue::default()
+        let old = headers(from, [ports[0], ports[1]], &payload);
+        let (flow, hop) = flow(to, [ports[2], ports[3]]);
+        let want = Be16::new(checksum_of(to, [ports[2], ports[3]], &payload));
+        let family = old.source.family();
+        prop_assert_eq!(udp_checksum(&old, family, &flow, &hop), want);
+        if family == hop.source.family() {
+            prop_assert_eq!(edit(family, &old, &flow, &hop).udp_checksum, want);
+        }
+    }
+
+    #[test]
+    fn ipv4_headers_are_right_and_stay_so(tos: u8, length in 8u16..1480, ttl in 2u8.., words: [[u8; 4]; 4]) {
+        let [a, b, c, d] = words.map(Be32::from_octets);
+        let bytes = ipv4_header(tos, length, DONT_FRAGMENT, ttl, a, b).map(Be32::octets).concat();
+        prop_assert_eq!(checksum(&bytes), 0);
+        let old = Headers {
+            udp_length: length, ttl, traffic_class: tos, ip_checksum: Be16::from_octets([bytes[10], bytes[11]]),
+            source: Address::from_v4(a), destination: Address::from_v4(b), ..headers(V4.map(|a| a.parse().unwrap()), [1, 2], &[])
         };
-        let edits = edit(&headers(&old), &flow, &NextHop::default());
-        let want = headers(&new);
-        prop_assert_eq!(edits.ttl, want.ttl);
-        prop_assert_eq!(edits.ip_checksum, want.ip_checksum);
-        prop_assert_eq!(edits.udp_checksum, want.udp_checksum);
-        prop_assert_eq!((edits.source, edits.destination), (want.source, want.destination));
-        prop_assert_eq!((edits.source_port, edits.destination_port), (want.source_port, want.destination_port));
+        let (flow, hop) = flow([words[2].into(), words[3].into()], [1, 2]);
+        let edits = edit(Family::V4, &old, &flow, &hop);
+        let mut new = ipv4_header(tos, length, DONT_FRAGMENT, ttl - 1, c, d).map(Be32::octets).concat();
+        new[10..12].copy_from_slice(&edits.ip_checksum.octets());
+        prop_assert_eq!(checksum(&new), 0);
     }
 }
 
 #[test]
 fn routes_by_next_hop() {
-    let headers = headers(&packet([[192, 0, 2, 1], [198, 51, 100, 1]], [51820, 3478], 64, false, &[4; 32]));
-    let hop = NextHop::new(3, 60, [2; 6], [4; 6]);
-    assert_eq!(route(&headers, &hop, 3), Ok(Reason::Forwarded));
-    assert_eq!(route(&headers, &hop, 4), Ok(Reason::Redirected));
-    assert_eq!(route(&headers, &NextHop { mtu: 59, ..hop }, 3), Err(Reason::TooBig));
-    assert_eq!(route(&headers, &NextHop::default(), 3), Err(Reason::NoNextHop));
+    let (flow_v4, hop) = flow(V4.map(|a| a.parse().unwrap()), [1, 2]);
+    let hop = NextHop { mtu: 60, ..hop };
+    assert_eq!(route(40, &flow_v4, &hop, 3), Ok(Reason::Forwarded));
+    assert_eq!(route(40, &flow_v4, &hop, 4), Ok(Reason::Redirected));
+    assert_eq!(route(41, &flow_v4, &hop, 3), Err(Reason::TooBig));
+    assert_eq!(route(40, &flow_v4, &NextHop::default(), 3), Err(Reason::NoNextHop));
+    let (flow_v6, hop_v6) = flow(V6.map(|a| a.parse().unwrap()), [1, 2]);
+    assert_eq!(route(40, &flow_v6, &hop, 3), Err(Reason::NoNextHop), "families must not mix by accident");
+    let hop_v6 = NextHop { mtu: 80, ..hop_v6 };
+    assert_eq!(route(40, &flow_v6, &hop_v6, 3), Ok(Reason::Forwarded));
+    assert_eq!(route(41, &flow_v6, &hop_v6, 3), Err(Reason::TooBig), "the new header counts");
+}
+
+#[test]
+fn headers_grow_only_where_that_is_allowed() {
+    let old = headers(V4.map(|a| a.parse().unwrap()), [1, 2], &[]);
+    let (_, hop) = flow(V6.map(|a| a.parse().unwrap()), [1, 2]);
+    let mut local = Local::default();
+    assert_eq!(may_change(&old, Family::V4, &hop, &local), Err(Reason::Mixed));
+    local.flags = Local::MIXED;
+    assert_eq!(may_change(&old, Family::V4, &hop, &local), Ok(()));
+    let none = Headers { udp_checksum: Be16::default(), ..old };
+    assert_eq!(may_change(&none, Family::V4, &hop, &local), Err(Reason::NoChecksum));
+    assert_eq!(may_change(&none, Family::V6, &hop, &local), Ok(()));
 }
 
 #[test]
 fn macs_begin_the_frame_in_order() {
-    let hop = NextHop::new(1, 1500, [1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]);
+    let source = Address::default();
+    let hop = NextHop::new(1, 1500, [1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12], source);
     assert_eq!(hop.macs.map(Be32::octets).concat(), (1..=12).collect::<Vec<u8>>());
 }

@@ -59,7 +59,7 @@ impl Packet {
         udp.extend_from_slice(&(8 + self.payload.len() as u16).to_be_bytes());
         udp.extend_from_slice(&[0, 0]);
         udp.extend_from_slice(&self.payload);
-        let sum = wire::udp_checksum(self.from.octets(), self.to.octets(), &udp);
+        let sum = wire::udp_checksum(&self.from.octets(), &self.to.octets(), &udp);
         udp[6..8].copy_from_slice(&sum.to_be_bytes());
         self.with_body(if self.fragment & 0x1fff == 0 { &udp } else { &self.payload })
     }
@@ -102,7 +102,7 @@ fn udp_is_right(packet: &[u8]) -> bool {
     let mut datagram = packet[20..].to_vec();
     let sum = u16::from_be_bytes([datagram[6], datagram[7]]);
     datagram[6..8].fill(0);
-    sum == 0 || sum == wire::udp_checksum(address(12), address(16), &datagram)
+    sum == 0 || sum == wire::udp_checksum(&address(12), &address(16), &datagram)
 }
 
 /// What `sender`'s lane makes of a packet, as member ME receives it.

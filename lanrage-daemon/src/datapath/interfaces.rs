@@ -6,56 +6,76 @@ use super::netlink::{self, Link};
 use super::xdp::{Hook, Program};
 use crate::config::RelayModeChoice;
 use lanrage_common::maps::{LOCAL_ADDRESSES, Local};
-use lanrage_common::wire::{Be16, Be32};
+use lanrage_common::wire::{Address, Be16, Family};
 use rtnetlink::Handle;
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Any public address: only the way there matters.
-const ANYWHERE: Ipv4Addr = Ipv4Addr::new(1, 1, 1, 1);
+/// Any public addresses: only the way there matters.
+const ANYWHERE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1111)),
+];
 
 /// What the relay needs to know about this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     links: HashMap<u32, Link>,
-    addresses: Vec<(u32, Ipv4Addr)>,
-    default: Option<u32>,
+    addresses: Vec<(u32, IpAddr)>,
+    /// Of each IP version that has a default route.
+    defaults: Vec<u32>,
 }
 
 impl Host {
     /// Asks the kernel.
     pub async fn look(handle: &Handle) -> Result<Self, rtnetlink::Error> {
-        let default = netlink::route(handle, ANYWHERE, Ipv4Addr::UNSPECIFIED).await?;
+        let mut defaults = Vec::new();
+        for anywhere in ANYWHERE {
+            let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+            defaults.extend(netlink::route(handle, anywhere, unspecified).await?.map(|route| route.ifindex));
+        }
         Ok(Self {
             links: netlink::links(handle).await?,
             addresses: netlink::addresses(handle).await?,
-            default: default.map(|route| route.ifindex),
+            defaults,
         })
     }
 
-    /// The interfaces to attach to: those named; else the one with the listen address; else the default route's; else
-    /// every Ethernet interface with an IPv4 address.
-    pub fn choose(&self, names: &[String], listen: Ipv4Addr) -> Result<Vec<&Link>, Fallback> {
+    /// The interfaces to attach to: those named; else the one with the listen address; else the default routes'; else
+    /// every Ethernet interface with an address. Frames of a VLAN come in by the interface below it.
+    pub fn choose(&self, names: &[String], listen: IpAddr) -> Result<Vec<&Link>, Fallback> {
+        let mut links: Vec<&Link> =
+            self.candidates(names, listen)?.into_iter().map(|link| self.below(link)).collect();
+        links.sort_by_key(|link| link.index);
+        links.dedup_by_key(|link| link.index);
+        Ok(links)
+    }
+
+    fn candidates(&self, names: &[String], listen: IpAddr) -> Result<Vec<&Link>, Fallback> {
         if !names.is_empty() {
             return names.iter().map(|name| self.named(name)).collect();
         }
         if !listen.is_unspecified() {
             return self.with_address(listen).map(|link| vec![link]);
         }
-        if let Some(link) = self.default.and_then(|index| self.links.get(&index)) {
-            return Ok(vec![link]);
+        let defaults: Vec<&Link> = self.defaults.iter().filter_map(|index| self.links.get(index)).collect();
+        if !defaults.is_empty() {
+            return Ok(defaults);
         }
-        let mut links: Vec<&Link> =
+        let links: Vec<&Link> =
             self.links.values().filter(|link| link.up && self.has_address(link)).collect();
-        links.sort_by_key(|link| link.index);
         if links.is_empty() {
             return Err(Fallback::new(
-                "no Ethernet interface with an IPv4 address is up",
+                "no Ethernet interface with an IP address is up",
                 "bring the interface up, or name it in `relay.interfaces`, then restart",
             ));
         }
         Ok(links)
+    }
+
+    fn below<'a>(&'a self, link: &'a Link) -> &'a Link {
+        link.vlan.and_then(|(parent, _)| self.links.get(&parent)).unwrap_or(link)
     }
 
     /// Is there still an interface with that index?
@@ -72,7 +92,7 @@ impl Host {
         })
     }
 
-    fn with_address(&self, listen: Ipv4Addr) -> Result<&Link, Fallback> {
+    fn with_address(&self, listen: IpAddr) -> Result<&Link, Fallback> {
         let owner = self.addresses.iter().find(|(_, address)| *address == listen);
         owner.and_then(|(index, _)| self.links.get(index)).ok_or_else(|| {
             Fallback::new(
@@ -87,29 +107,41 @@ impl Host {
     }
 
     /// What the program answers to: the listen address, or all of this host's when it is unspecified, those of `first`
-    /// before others if there are too many.
-    pub fn local(&self, listen: SocketAddrV4, first: &[u32]) -> Local {
+    /// before others if there are too many. An unspecified IPv4 address means IPv4 alone, as for the socket.
+    pub fn local(&self, listen: SocketAddr, first: &[u32]) -> Local {
         let mut local = Local::default();
         local.ports[0] = Be16::new(listen.port());
         if !listen.ip().is_unspecified() {
-            local.addresses[0] = Be32::from_octets(listen.ip().octets());
+            add_addresses(&mut local, &[listen.ip()]);
             return local;
         }
-        let mut addresses: Vec<_> =
-            self.addresses.iter().filter(|(_, address)| !address.is_loopback()).collect();
+        let mut addresses: Vec<_> = self
+            .addresses
+            .iter()
+            .filter(|(_, address)| !address.is_loopback() && (address.is_ipv4() || listen.is_ipv6()))
+            .collect();
         addresses.sort_by_key(|(index, _)| !first.contains(index));
-        if addresses.len() > LOCAL_ADDRESSES {
-            tracing::warn!(
-                have = addresses.len(),
-                used = LOCAL_ADDRESSES,
-                "too many addresses: set `relay.listen` to the one that members use, or the daemon forwards for the others"
-            );
-        }
-        for (place, (_, address)) in local.addresses.iter_mut().zip(addresses) {
-            *place = Be32::from_octets(address.octets());
-        }
+        let addresses: Vec<IpAddr> = addresses.into_iter().map(|(_, address)| *address).collect();
+        add_addresses(&mut local, &addresses);
         local
     }
+}
+
+/// As many as there is room for, of each IP version.
+fn add_addresses(local: &mut Local, addresses: &[IpAddr]) {
+    let (v4, v6): (Vec<Address>, Vec<Address>) = addresses
+        .iter()
+        .map(|address| Address::from(*address))
+        .partition(|address| address.family() == Family::V4);
+    for have in [v4.len(), v6.len()].into_iter().filter(|have| *have > LOCAL_ADDRESSES) {
+        tracing::warn!(
+            have,
+            used = LOCAL_ADDRESSES,
+            "too many addresses: set `relay.listen` to the one that members use, or the daemon forwards for the others"
+        );
+    }
+    local.v4.iter_mut().zip(v4).for_each(|(place, address)| *place = address.v4_word());
+    local.v6.iter_mut().zip(v6).for_each(|(place, address)| *place = address);
 }
 
 /// Hooks to try, best first.

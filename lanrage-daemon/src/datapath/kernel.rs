@@ -9,7 +9,7 @@ use super::xdp::{Hook, LoadError, Program};
 use super::{Adopted, Fallback, InstallError, Report};
 use crate::config::{RelayConfig, RelayModeChoice};
 use lanrage_common::api::RelayMode;
-use lanrage_common::maps::{Counter, NextHop};
+use lanrage_common::maps::{Counter, MemberCounter, NextHop};
 use lanrage_common::reason::Reason;
 use lanrage_common::relay::{Flow, Target};
 use std::collections::{BTreeMap, HashSet};
@@ -47,13 +47,13 @@ impl Kernel {
         program.put_next_hop(0, NextHop::default()).map_err(map_fallback)?;
         let handle = ways::handle().map_err(netlink_fallback)?;
         let host = Host::look(&handle).await.map_err(netlink_fallback)?;
-        let links = host.choose(&config.interfaces, *listen.ip())?;
+        let links = host.choose(&config.interfaces, (*listen.ip()).into())?;
         let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
-        program.set_local(host.local(listen, &indexes)).map_err(map_fallback)?;
+        program.set_local(host.local(listen.into(), &indexes)).map_err(map_fallback)?;
         let (hook, why) = attach(&mut program, &links, config.mode, kept)?;
         program.tidy();
         let egress: HashSet<u32> = indexes.into_iter().collect();
-        let ways = Ways::start(*listen.ip(), egress).map_err(netlink_fallback)?;
+        let ways = Ways::start(egress).map_err(netlink_fallback)?;
         let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
         tracing::info!(
             ?hook,
@@ -62,7 +62,7 @@ impl Kernel {
             "kernel program attached"
         );
         let report = report(mode(hook), why.clone());
-        let table = Table::new(listen);
+        let table = Table::default();
         let (names, mode) = (config.interfaces.clone(), config.mode);
         let (hook, compromise, watch) = (Some(hook), why, SendWatch::default());
         let mut kernel = Self { program, table, ways, hook, compromise, listen, names, mode, watch };
@@ -93,8 +93,8 @@ impl Kernel {
     /// Waits for a change and puts it into the kernel. Cancel safe.
     pub async fn maintain(&mut self, report: &mut Report) {
         match self.ways.changed().await {
-            Change::Way(destination, way) => {
-                for (flow, error) in self.table.set_way(&mut self.program, destination, way) {
+            Change::Way(ends, way) => {
+                for (flow, error) in self.table.set_way(&mut self.program, ends, way) {
                     tracing::warn!(?flow, %error, "the daemon forwards a flow that the kernel dropped");
                 }
             }
@@ -141,7 +141,7 @@ impl Kernel {
         for index in before.iter().filter(|index| !host.exists(**index)) {
             self.program.detach(*index);
         }
-        let problem = match host.choose(&self.names, *self.listen.ip()) {
+        let problem = match host.choose(&self.names, (*self.listen.ip()).into()) {
             Ok(links) => self.attach_missing(host, &links),
             Err(fallback) => Some(fallback),
         };
@@ -153,7 +153,7 @@ impl Kernel {
 
     fn attach_missing(&mut self, host: &Host, links: &[&Link]) -> Option<Fallback> {
         let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
-        if let Err(error) = self.program.set_local(host.local(self.listen, &indexes)) {
+        if let Err(error) = self.program.set_local(host.local(self.listen.into(), &indexes)) {
             tracing::warn!(%error, "cannot tell the kernel program its addresses");
         }
         let hook = self.hook?;
@@ -203,7 +203,7 @@ impl Kernel {
     }
 
     /// Frames forwarded for a member.
-    pub fn member(&self, slot: u32) -> Counter {
+    pub fn member(&self, slot: u32) -> MemberCounter {
         self.program.member(slot)
     }
 
@@ -231,7 +231,8 @@ impl Kept {
 
     /// Bindings and flows.
     pub fn adopted(&self) -> Adopted {
-        let flows = self.leftovers.flows.iter().map(|(key, value)| table::restore(*key, *value));
+        let Leftovers { flows, next_hops, .. } = &self.leftovers;
+        let flows = flows.iter().map(|(key, value)| table::restore(*key, *value, next_hops));
         Adopted { flows: flows.collect() }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Adopted, Fallback, InstallError, Report};
 use crate::config::RelayConfig;
-use lanrage_common::maps::Counter;
+use lanrage_common::maps::{Counter, MemberCounter};
 use lanrage_common::reason::Reason;
 use lanrage_common::relay::{Flow, Target};
 use std::collections::BTreeMap;
@@ -76,7 +76,7 @@ impl Kernel {
     }
 
     /// Never called.
-    pub fn member(&self, _: u32) -> Counter {
+    pub fn member(&self, _: u32) -> MemberCounter {
         match self.0 {}
     }
 

@@ -8,11 +8,13 @@ mod adopt;
 pub use adopt::restore;
 
 use super::InstallError;
-use lanrage_common::maps::{FlowKey, FlowValue, NextHop};
-use lanrage_common::relay;
+use lanrage_common::maps::{FlowKey, FlowValue, MemberState, NextHop, SourceKey};
+use lanrage_common::relay::{Flow, Target};
 use lanrage_common::wire::{Be16, Be32};
+use nix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::IpAddr;
+use std::time::Instant;
 
 /// The kernel maps as the table writes them.
 pub trait Maps {
@@ -24,56 +26,41 @@ pub trait Maps {
     fn put_next_hop(&mut self, slot: u32, hop: NextHop) -> Result<(), InstallError>;
     /// How many next-hop slots there are.
     fn next_hops(&self) -> u32;
+    /// Gives a member its budgets, full.
+    fn put_member(&mut self, slot: u32, state: MemberState) -> Result<(), InstallError>;
+    /// Says who is bound at an address.
+    fn put_source(&mut self, source: SourceKey, slot: u32) -> Result<(), InstallError>;
+    /// Says that nobody is.
+    fn remove_source(&mut self, source: SourceKey);
 }
 
-/// How this host reaches a destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
-    /// This host's address towards it.
-    pub source: Ipv4Addr,
-    /// The first hop.
-    pub hop: NextHop,
+/// Between whom packets travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ends {
+    /// The relay's address; unspecified = the route decides.
+    pub local: IpAddr,
+    /// The receiving member's.
+    pub remote: IpAddr,
+}
+
+impl Ends {
+    fn of(target: &Target) -> Self {
+        Self { local: target.leg.local.ip(), remote: target.leg.remote.ip() }
+    }
 }
 
 /// A change of the destinations whose way must be looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watch {
     /// The first flow to this destination came.
-    Begin(Ipv4Addr),
+    Begin(Ends),
     /// The last flow to this destination went.
-    End(Ipv4Addr),
-}
-
-/// A flow between IPv4 members: the only ones that the kernel program forwards so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Flow {
-    source: SocketAddrV4,
-    index: u32,
-}
-
-impl Flow {
-    fn new(flow: relay::Flow) -> Option<Self> {
-        let SocketAddr::V4(source) = flow.source else { return None };
-        Some(Self { source, index: flow.index })
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Target {
-    destination: SocketAddrV4,
-    member: u32,
-}
-
-impl Target {
-    fn new(target: relay::Target) -> Option<Self> {
-        let SocketAddr::V4(destination) = target.leg.remote else { return None };
-        Some(Self { destination, member: target.member })
-    }
+    End(Ends),
 }
 
 #[derive(Debug, Default)]
 struct Destination {
-    way: Option<Way>,
+    way: Option<NextHop>,
     slot: u32,
     flows: HashSet<Flow>,
 }
@@ -86,73 +73,40 @@ struct Slot {
 }
 
 /// Flows, destinations and next hops.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Table {
-    /// Source port of everything forwarded, and source address unless the way decides.
-    listen: SocketAddrV4,
     flows: HashMap<Flow, Target>,
-    destinations: BTreeMap<Ipv4Addr, Destination>,
+    destinations: BTreeMap<Ends, Destination>,
     slots: Vec<Slot>,
     watches: Vec<Watch>,
 }
 
 impl Table {
-    /// An empty table for a relay that listens there; the address may be unspecified.
-    pub fn new(listen: SocketAddrV4) -> Self {
-        Self {
-            listen,
-            flows: HashMap::new(),
-            destinations: BTreeMap::new(),
-            slots: Vec::new(),
-            watches: Vec::new(),
-        }
-    }
-
     /// Changes of watched destinations since the last call, in order.
     pub fn take_watches(&mut self) -> Vec<Watch> {
         std::mem::take(&mut self.watches)
     }
 
-    /// Adds a flow or moves it to a new target. After an error the flow is not in the kernel; nor is one with IPv6,
-    /// whose packets the kernel passes up.
-    pub fn install(
-        &mut self,
-        maps: &mut impl Maps,
-        flow: relay::Flow,
-        target: relay::Target,
-    ) -> Result<(), InstallError> {
-        let (Some(ours), Some(target)) = (Flow::new(flow), Target::new(target)) else {
-            self.remove(maps, flow);
-            return Ok(());
-        };
-        self.install_v4(maps, ours, target)
-    }
-
-    fn install_v4(&mut self, maps: &mut impl Maps, flow: Flow, target: Target) -> Result<(), InstallError> {
-        if self.flows.get(&flow).is_some_and(|old| old.destination.ip() != target.destination.ip()) {
+    /// Adds a flow or moves it to a new target. After an error the flow is not in the kernel.
+    pub fn install(&mut self, maps: &mut impl Maps, flow: Flow, target: Target) -> Result<(), InstallError> {
+        let ends = Ends::of(&target);
+        if self.flows.get(&flow).is_some_and(|old| Ends::of(old) != ends) {
             self.unlink(maps, flow);
         }
         if let Err(error) = maps.put_flow(key(flow), self.value(target)) {
-            self.remove_v4(maps, flow);
+            self.remove(maps, flow);
             return Err(error);
         }
         self.flows.insert(flow, target);
-        let address = *target.destination.ip();
-        if !self.destinations.contains_key(&address) {
-            self.watches.push(Watch::Begin(address));
+        if !self.destinations.contains_key(&ends) {
+            self.watches.push(Watch::Begin(ends));
         }
-        self.destinations.entry(address).or_default().flows.insert(flow);
+        self.destinations.entry(ends).or_default().flows.insert(flow);
         Ok(())
     }
 
     /// Removes a flow.
-    pub fn remove(&mut self, maps: &mut impl Maps, flow: relay::Flow) {
-        if let Some(flow) = Flow::new(flow) {
-            self.remove_v4(maps, flow);
-        }
-    }
-
-    fn remove_v4(&mut self, maps: &mut impl Maps, flow: Flow) {
+    pub fn remove(&mut self, maps: &mut impl Maps, flow: Flow) {
         maps.remove_flow(key(flow));
         self.unlink(maps, flow);
         self.flows.remove(&flow);
@@ -162,16 +116,16 @@ impl Table {
     pub fn set_way(
         &mut self,
         maps: &mut impl Maps,
-        address: Ipv4Addr,
-        way: Option<Way>,
+        ends: Ends,
+        way: Option<NextHop>,
     ) -> Vec<(Flow, InstallError)> {
-        let Some(destination) = self.destinations.get(&address) else { return Vec::new() };
+        let Some(destination) = self.destinations.get(&ends) else { return Vec::new() };
         if destination.way == way {
             return Vec::new();
         }
         let old_slot = destination.slot;
-        let slot = way.map_or(0, |way| self.acquire(maps, way.hop));
-        let Some(destination) = self.destinations.get_mut(&address) else { return Vec::new() };
+        let slot = way.map_or(0, |way| self.acquire(maps, way));
+        let Some(destination) = self.destinations.get_mut(&ends) else { return Vec::new() };
         destination.way = way;
         destination.slot = slot;
         let flows: Vec<Flow> = destination.flows.iter().copied().collect();
@@ -188,33 +142,28 @@ impl Table {
     }
 
     fn value(&self, target: Target) -> FlowValue {
-        let destination = self.destinations.get(target.destination.ip());
-        let way = destination.and_then(|destination| destination.way);
-        let source = match *self.listen.ip() {
-            Ipv4Addr::UNSPECIFIED => way.map_or(Ipv4Addr::UNSPECIFIED, |way| way.source),
-            listen => listen,
-        };
+        let destination = self.destinations.get(&Ends::of(&target));
         FlowValue {
-            source: Be32::from_octets(source.octets()),
-            destination: Be32::from_octets(target.destination.ip().octets()),
-            source_port: Be16::new(self.listen.port()),
-            destination_port: Be16::new(target.destination.port()),
+            destination: target.leg.remote.ip().into(),
+            destination_port: Be16::new(target.leg.remote.port()),
+            source_port: Be16::new(target.leg.local.port()),
             next_hop: destination.map_or(0, |destination| destination.slot),
             member: target.member,
+            expires: monotonic_seconds(target.expires),
         }
     }
 
     /// Takes a flow off its destination.
     fn unlink(&mut self, maps: &mut impl Maps, flow: Flow) {
         let Some(target) = self.flows.get(&flow) else { return };
-        let address = *target.destination.ip();
-        let Some(destination) = self.destinations.get_mut(&address) else { return };
+        let ends = Ends::of(target);
+        let Some(destination) = self.destinations.get_mut(&ends) else { return };
         destination.flows.remove(&flow);
         if destination.flows.is_empty() {
             let slot = destination.slot;
-            self.destinations.remove(&address);
+            self.destinations.remove(&ends);
             self.release(maps, slot);
-            self.watches.push(Watch::End(address));
+            self.watches.push(Watch::End(ends));
         }
     }
 
@@ -249,9 +198,21 @@ impl Table {
 
 fn key(flow: Flow) -> FlowKey {
     FlowKey {
-        source: Be32::from_octets(flow.source.ip().octets()),
+        source: flow.source.ip().into(),
         index: Be32::from_octets(flow.index.to_le_bytes()),
         source_port: Be16::new(flow.source.port()),
         reserved: Be16::default(),
     }
+}
+
+/// A moment on the kernel's clock, to the second after it.
+fn monotonic_seconds(at: Instant) -> u32 {
+    let left = at.saturating_duration_since(Instant::now()).as_secs();
+    u32::try_from(monotonic_now().saturating_add(left).saturating_add(1)).unwrap_or(u32::MAX)
+}
+
+/// Seconds on the kernel's clock.
+fn monotonic_now() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| u64::try_from(now.tv_sec()).unwrap_or(0))
 }

@@ -6,7 +6,7 @@
 
 use super::interfaces::Host;
 use super::netlink::{self, Link, Neighbour};
-use super::table::{Watch, Way};
+use super::table::{Ends, Watch};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use lanrage_common::maps::NextHop;
@@ -15,7 +15,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::{Handle, MulticastGroup};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -32,7 +32,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// The way to a destination is now this one, or not known.
-    Way(Ipv4Addr, Option<Way>),
+    Way(Ends, Option<NextHop>),
     /// Links and addresses as they are now; they may have changed.
     Interfaces(Box<Host>),
     /// Packets that the egress interfaces have sent in all; told only when all of them are veth.
@@ -54,14 +54,13 @@ enum Command {
 }
 
 impl Ways {
-    /// Starts the task. Ways lead from `source` unless that is unspecified, and out of the `egress` interfaces only.
-    pub fn start(source: Ipv4Addr, egress: HashSet<u32>) -> io::Result<Self> {
+    /// Starts the task. Ways lead out of the `egress` interfaces only.
+    pub fn start(egress: HashSet<u32>) -> io::Result<Self> {
         let (handle, announcements) = connect()?;
         let (commands, inbox) = mpsc::unbounded_channel();
         let (outbox, changes) = mpsc::unbounded_channel();
         let task = Task {
             handle,
-            source,
             egress,
             known: BTreeMap::new(),
             look_at_host: Instant::now() + REFRESH,
@@ -114,6 +113,9 @@ fn connect() -> io::Result<(Handle, Announcements)> {
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv4Rule,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv6Route,
+        MulticastGroup::Ipv6Rule,
     ];
     let (connection, _, announcements) = rtnetlink::new_multicast_connection(&groups)?;
     tokio::spawn(connection);
@@ -130,21 +132,20 @@ fn connect() -> io::Result<(Handle, Announcements)> {
 
 struct Task {
     handle: Handle,
-    source: Ipv4Addr,
     egress: HashSet<u32>,
     /// Watched destinations with the way last told; `None` outside = nothing told yet.
-    known: BTreeMap<Ipv4Addr, Option<Option<Way>>>,
+    known: BTreeMap<Ends, Option<Option<NextHop>>>,
     /// When links and addresses are looked at again; in the past once they changed, until a look succeeds.
     look_at_host: Instant,
     /// Neighbours on the way to them.
-    neighbours: HashSet<Ipv4Addr>,
+    neighbours: HashSet<IpAddr>,
     outbox: mpsc::UnboundedSender<Change>,
 }
 
 /// One look at everything that ways are made of.
 struct Snapshot {
     links: HashMap<u32, Link>,
-    neighbours: HashMap<(u32, Ipv4Addr), Neighbour>,
+    neighbours: HashMap<(u32, IpAddr), Neighbour>,
 }
 
 impl Task {
@@ -240,14 +241,15 @@ impl Task {
     async fn look_up(
         &mut self,
         snapshot: &Snapshot,
-        destination: Ipv4Addr,
-        unresolved: &mut HashSet<(u32, Ipv4Addr)>,
-    ) -> Result<Option<Way>, rtnetlink::Error> {
-        let Some(route) = netlink::route(&self.handle, destination, self.source).await? else {
+        ends: Ends,
+        unresolved: &mut HashSet<(u32, IpAddr)>,
+    ) -> Result<Option<NextHop>, rtnetlink::Error> {
+        let Some(route) = netlink::route(&self.handle, ends.remote, ends.local).await? else {
             return Ok(None);
         };
         let Some(link) = snapshot.links.get(&route.ifindex) else { return Ok(None) };
-        if !link.up || !self.egress.contains(&link.index) {
+        let (egress, vlan) = link.vlan.unwrap_or((link.index, 0));
+        if !link.up || !self.egress.contains(&egress) {
             return Ok(None);
         }
         self.neighbours.insert(route.neighbour);
@@ -256,9 +258,9 @@ impl Task {
             unresolved.insert((link.index, route.neighbour));
         }
         let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
-        Ok(neighbour.map(|neighbour| Way {
-            source: route.source,
-            hop: NextHop::new(link.index, mtu, neighbour.mac, link.mac),
+        Ok(neighbour.map(|neighbour| NextHop {
+            vlan,
+            ..NextHop::new(egress, mtu, neighbour.mac, link.mac, route.source.into())
         }))
     }
 
@@ -270,13 +272,13 @@ impl Task {
         }
     }
 
-    fn tell(&mut self, destination: Ipv4Addr, way: Option<Way>) {
-        if let Some(told) = self.known.get_mut(&destination)
+    fn tell(&mut self, ends: Ends, way: Option<NextHop>) {
+        if let Some(told) = self.known.get_mut(&ends)
             && *told != Some(way)
         {
-            tracing::debug!(%destination, ?way, "way changed");
+            tracing::debug!(?ends, ?way, "way changed");
             *told = Some(way);
-            let _ = self.outbox.send(Change::Way(destination, way));
+            let _ = self.outbox.send(Change::Way(ends, way));
         }
     }
 }

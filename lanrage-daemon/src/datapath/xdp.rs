@@ -9,7 +9,9 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
-use lanrage_common::maps::{self, Counter, FlowKey, FlowValue, Local, NextHop};
+use lanrage_common::maps::{
+    self, Counter, FlowKey, FlowValue, Local, MemberCounter, MemberState, NextHop, SourceKey,
+};
 use lanrage_common::reason::Reason;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -66,7 +68,9 @@ pub struct Program {
     next_hops: Array<MapData, NextHop>,
     local: Array<MapData, Local>,
     reasons: PerCpuArray<MapData, Counter>,
-    members: PerCpuArray<MapData, Counter>,
+    members: Array<MapData, MemberState>,
+    sources: HashMap<MapData, SourceKey, u32>,
+    counters: PerCpuArray<MapData, MemberCounter>,
     links: BTreeMap<u32, Attachment>,
     home: Option<Home>,
 }
@@ -89,6 +93,13 @@ impl Program {
     /// Loads the embedded program with room for `max_flows` flows. It is attached to nothing yet.
     pub fn load(max_flows: u32) -> Result<Self, LoadError> {
         Self::load_on(&Self::shapes(max_flows)?, None)
+    }
+
+    /// The same with the time taken from [`Local::clock`], for tests.
+    pub fn load_with_given_clock(max_flows: u32) -> Result<Self, LoadError> {
+        let mut loader = EbpfLoader::new();
+        loader.override_global(maps::TEST_CLOCK, &1u8, true);
+        Self::load_by(loader, &Self::shapes(max_flows)?, None)
     }
 
     /// The same, on maps that outlive it: those of `last` if they have the right layout and size, else new ones that
@@ -119,7 +130,14 @@ impl Program {
     }
 
     fn load_on(shapes: &[Shape], set: Option<&Set>) -> Result<Self, LoadError> {
-        let mut loader = EbpfLoader::new();
+        Self::load_by(EbpfLoader::new(), shapes, set)
+    }
+
+    fn load_by<'a>(
+        mut loader: EbpfLoader<'a>,
+        shapes: &'a [Shape],
+        set: Option<&Set>,
+    ) -> Result<Self, LoadError> {
         for shape in shapes {
             loader.map_max_entries(&shape.name, shape.max_entries);
             if let Some(set) = set {
@@ -138,6 +156,8 @@ impl Program {
             local: take(&mut ebpf, maps::LOCAL)?,
             reasons: take(&mut ebpf, maps::REASONS)?,
             members: take(&mut ebpf, maps::MEMBERS)?,
+            sources: take(&mut ebpf, maps::SOURCES)?,
+            counters: take(&mut ebpf, maps::COUNTERS)?,
             links: BTreeMap::new(),
             home: None,
             ebpf,
@@ -248,20 +268,35 @@ impl Program {
 
     /// Frames by reason, over all CPUs.
     pub fn reasons(&self) -> Vec<(Reason, Counter)> {
-        Reason::ALL.iter().map(|reason| (*reason, total(&self.reasons, reason.index()))).collect()
+        Reason::ALL.iter().map(|reason| (*reason, self.reason(*reason))).collect()
+    }
+
+    fn reason(&self, reason: Reason) -> Counter {
+        let Ok(values) = self.reasons.get(&reason.index(), 0) else { return Counter::default() };
+        values.iter().fold(Counter::default(), |sum, counter| Counter {
+            packets: sum.packets.wrapping_add(counter.packets),
+            bytes: sum.bytes.wrapping_add(counter.bytes),
+        })
     }
 
     /// Frames sent on, over all CPUs.
     pub fn forwarded(&self) -> u64 {
-        [Reason::Forwarded, Reason::Redirected]
-            .map(|reason| total(&self.reasons, reason.index()).packets)
-            .iter()
-            .sum()
+        [Reason::Forwarded, Reason::Redirected].map(|reason| self.reason(reason).packets).iter().sum()
     }
 
-    /// What was forwarded for a member, over all CPUs.
-    pub fn member(&self, slot: u32) -> Counter {
-        total(&self.members, slot)
+    /// What became of a member's packets, over all CPUs.
+    pub fn member(&self, slot: u32) -> MemberCounter {
+        let Ok(values) = self.counters.get(&slot, 0) else { return MemberCounter::default() };
+        values.iter().fold(MemberCounter::default(), |sum, counter| MemberCounter {
+            packets: sum.packets.wrapping_add(counter.packets),
+            bytes: sum.bytes.wrapping_add(counter.bytes),
+            dropped: sum.dropped.wrapping_add(counter.dropped),
+        })
+    }
+
+    /// What a member may still send.
+    pub fn member_state(&self, slot: u32) -> Option<MemberState> {
+        self.members.get(&slot, 0).ok()
     }
 }
 
@@ -281,6 +316,19 @@ impl Maps for Program {
 
     fn next_hops(&self) -> u32 {
         self.next_hops.len()
+    }
+
+    fn put_member(&mut self, slot: u32, state: MemberState) -> Result<(), InstallError> {
+        self.members.set(slot, state, 0).map_err(map_error)
+    }
+
+    fn put_source(&mut self, source: SourceKey, slot: u32) -> Result<(), InstallError> {
+        self.sources.insert(source, slot, 0).map_err(map_error)
+    }
+
+    fn remove_source(&mut self, source: SourceKey) {
+        // As for flows.
+        let _ = self.sources.remove(&source);
     }
 }
 
@@ -302,14 +350,6 @@ where
     let map =
         ebpf.take_map(name).ok_or_else(|| LoadError::Refused(format!("the object has no map `{name}`")))?;
     M::try_from(map).map_err(|error| LoadError::Refused(format!("map `{name}`: {error}")))
-}
-
-fn total(counters: &PerCpuArray<MapData, Counter>, index: u32) -> Counter {
-    let Ok(values) = counters.get(&index, 0) else { return Counter::default() };
-    values.iter().fold(Counter::default(), |sum, counter| Counter {
-        packets: sum.packets.wrapping_add(counter.packets),
-        bytes: sum.bytes.wrapping_add(counter.bytes),
-    })
 }
 
 fn map_error(error: MapError) -> InstallError {

@@ -95,7 +95,7 @@ pub(super) fn describe(parts: &Parts, status: RelayStatus, counts: Counts, start
     }
 }
 
-fn show(member: &BoundMember, kernel: lanrage_common::maps::Counter) -> RelayMember {
+fn show(member: &BoundMember, kernel: lanrage_common::maps::MemberCounter) -> RelayMember {
     let short = |text: String| text.chars().take(SHORT).collect::<String>();
     RelayMember {
         slot: member.slot,

@@ -27,7 +27,7 @@ pub fn measure(rounds: usize, repeat: u32) -> Result<BTreeMap<u32, f64>> {
 fn one(programs: &mut Programs, flows: u32, rounds: usize, repeat: u32) -> Result<f64> {
     let traffic = Traffic::wireguard(SENDER, RELAY, flows, PAYLOAD);
     // Test runs come in by loopback, interface 1.
-    let hop = NextHop::new(1, 1500, [2; 6], [4; 6]);
+    let hop = NextHop::new(1, 1500, [2; 6], [4; 6], (*RELAY.ip()).into());
     let mut program = table::loaded(&traffic, Exit { hop, source: RELAY, destination: RECEIVER })?;
     let frame = traffic.frame(MACS);
     programs.set_traffic(&traffic, &frame)?;

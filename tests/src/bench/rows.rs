@@ -9,6 +9,7 @@ use crate::lab::netns::Namespace;
 use crate::veth::{CLIENT, CLIENT_TWO, PEER, RELAY_A, RELAY_B, ifindex};
 use anyhow::{Context, Result};
 use lanrage_common::maps::NextHop;
+use lanrage_common::wire::Address;
 use lanrage_daemon::config::{RelayConfig, RelayModeChoice};
 use lanrage_daemon::datapath::xdp::{Hook, Program};
 use lanrage_daemon::{relay, shutdown};
@@ -187,7 +188,7 @@ fn hairpin(bed: &Bed) -> Result<Exit> {
 
 fn hop(bed: &Bed, link: &str, macs: [u8; 12]) -> Result<NextHop> {
     let [a, b, c, d, e, f, source @ ..] = macs;
-    Ok(NextHop::new(ifindex(&bed.relay, link)?, 1500, [a, b, c, d, e, f], source))
+    Ok(NextHop::new(ifindex(&bed.relay, link)?, 1500, [a, b, c, d, e, f], source, Address::default()))
 }
 
 fn attach(bed: &Bed, hook: Hook, traffic: &Traffic, exit: Exit) -> Result<Box<Program>> {

@@ -26,10 +26,10 @@ pub struct Exit {
 pub fn loaded(traffic: &Traffic, exit: Exit) -> Result<Program> {
     let mut program = Program::load(traffic.flows)?;
     let mut local = Local::default();
-    local.addresses[0] = Be32::from_octets(traffic.destination.ip().octets());
+    local.v4[0] = Be32::from_octets(traffic.destination.ip().octets());
     local.ports[0] = Be16::new(traffic.destination.port());
     program.set_local(local)?;
-    program.put_next_hop(1, exit.hop)?;
+    program.put_next_hop(1, NextHop { source: (*exit.source.ip()).into(), ..exit.hop })?;
     for flow in 0..traffic.flows {
         program.put_flow(key(traffic.source_of(flow), traffic.index_of(flow)), value(exit, flow))?;
     }
@@ -39,7 +39,7 @@ pub fn loaded(traffic: &Traffic, exit: Exit) -> Result<Program> {
 /// The key of a flow.
 pub fn key(source: SocketAddrV4, index: u32) -> FlowKey {
     FlowKey {
-        source: Be32::from_octets(source.ip().octets()),
+        source: (*source.ip()).into(),
         index: Be32::from_octets(index.to_le_bytes()),
         source_port: Be16::new(source.port()),
         reserved: Be16::default(),
@@ -49,11 +49,11 @@ pub fn key(source: SocketAddrV4, index: u32) -> FlowKey {
 /// Where a flow goes.
 fn value(exit: Exit, flow: u32) -> FlowValue {
     FlowValue {
-        source: Be32::from_octets(exit.source.ip().octets()),
-        destination: Be32::from_octets(exit.destination.ip().octets()),
+        destination: (*exit.destination.ip()).into(),
         source_port: Be16::new(exit.source.port()),
         destination_port: Be16::new(exit.destination.port()),
         next_hop: 1,
         member: (1 + flow / FLOWS_A_MEMBER) % DEFAULT_MEMBERS,
+        expires: u32::MAX,
     }
 }

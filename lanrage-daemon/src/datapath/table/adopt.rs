@@ -1,9 +1,9 @@
 //! Taking over what an earlier daemon left in the maps.
 
-use super::{Destination, Flow, Maps, Slot, Table, Target, Watch, Way};
+use super::{Destination, Ends, Maps, Slot, Table, Watch, monotonic_now};
 use lanrage_common::maps::{FlowKey, FlowValue, NextHop};
-use lanrage_common::relay::{self, Leg};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use lanrage_common::relay::{Flow, Leg, Target};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 impl Table {
@@ -13,8 +13,8 @@ impl Table {
         self.flows.reserve(flows.len());
         let mut torn = Vec::new();
         for (key, value) in flows {
-            let (flow, target) = (flow(*key), target(*value));
-            let destination = self.destination(value, next_hops);
+            let (flow, target) = restore(*key, *value, next_hops);
+            let destination = self.destination(Ends::of(&target), value, next_hops);
             destination.flows.insert(flow);
             if destination.slot != value.next_hop {
                 torn.push(flow);
@@ -28,16 +28,14 @@ impl Table {
         }
     }
 
-    fn destination(&mut self, value: &FlowValue, next_hops: &[NextHop]) -> &mut Destination {
-        let address = Ipv4Addr::from(value.destination.octets());
-        if !self.destinations.contains_key(&address) {
-            let hop = next_hops.get(value.next_hop as usize).filter(|hop| hop.ifindex != 0);
-            let way = hop.map(|hop| Way { source: value.source.octets().into(), hop: *hop });
-            let slot = hop.map_or(0, |hop| self.occupy(value.next_hop, *hop));
-            self.destinations.insert(address, Destination { way, slot, ..Destination::default() });
-            self.watches.push(Watch::Begin(address));
+    fn destination(&mut self, ends: Ends, value: &FlowValue, next_hops: &[NextHop]) -> &mut Destination {
+        if !self.destinations.contains_key(&ends) {
+            let way = next_hops.get(value.next_hop as usize).filter(|hop| hop.ifindex != 0).copied();
+            let slot = way.map_or(0, |hop| self.occupy(value.next_hop, hop));
+            self.destinations.insert(ends, Destination { way, slot, ..Destination::default() });
+            self.watches.push(Watch::Begin(ends));
         }
-        self.destinations.entry(address).or_default()
+        self.destinations.entry(ends).or_default()
     }
 
     /// Counts one more user of a slot that is filled already.
@@ -53,21 +51,25 @@ impl Table {
     }
 }
 
-/// What the relay server calls an entry of the map.
-pub fn restore(key: FlowKey, value: FlowValue) -> (relay::Flow, relay::Target) {
-    let (Flow { source, index }, Target { destination, member }) = (flow(key), target(value));
-    let local = SocketAddrV4::new(value.source.octets().into(), value.source_port.value());
-    let leg = Leg { local: SocketAddr::V4(local), remote: SocketAddr::V4(destination) };
-    let expires = Instant::now() + Duration::from_secs(190);
-    (relay::Flow { source: SocketAddr::V4(source), index }, relay::Target { leg, member, expires })
+/// What the relay server calls an entry of the map. The relay's own address is the next hop's; it is unspecified where
+/// that was not known.
+pub fn restore(key: FlowKey, value: FlowValue, next_hops: &[NextHop]) -> (Flow, Target) {
+    let remote = IpAddr::from(value.destination);
+    let hop = next_hops.get(value.next_hop as usize).filter(|hop| hop.ifindex != 0);
+    let local = hop.map_or_else(|| unspecified_like(remote), |hop| IpAddr::from(hop.source));
+    let source = SocketAddr::new(key.source.into(), key.source_port.value());
+    let leg = Leg {
+        local: SocketAddr::new(local, value.source_port.value()),
+        remote: SocketAddr::new(remote, value.destination_port.value()),
+    };
+    let left = u64::from(value.expires).saturating_sub(monotonic_now());
+    let expires = Instant::now() + Duration::from_secs(left);
+    (Flow { source, index: u32::from_le_bytes(key.index.octets()) }, Target { leg, member: value.member, expires })
 }
 
-fn flow(key: FlowKey) -> Flow {
-    let source = SocketAddrV4::new(key.source.octets().into(), key.source_port.value());
-    Flow { source, index: u32::from_le_bytes(key.index.octets()) }
-}
-
-fn target(value: FlowValue) -> Target {
-    let destination = SocketAddrV4::new(value.destination.octets().into(), value.destination_port.value());
-    Target { destination, member: value.member }
+fn unspecified_like(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
