@@ -119,7 +119,7 @@ async fn choose(config: &RelayConfig) -> Result<Vec<u32>, Choice> {
         .await
         .map_err(|error| refused(format!("cannot ask netlink: {error}")))?;
     let std::net::SocketAddr::V4(listen) = config.listen else { return Ok(Vec::new()) };
-    match host.choose(&config.interfaces, *listen.ip()) {
+    match host.choose(&config.interfaces, (*listen.ip()).into()) {
         Ok(links) => Ok(links.iter().map(|link| link.index).collect()),
         Err(fallback) => Err(Choice { reason: fallback.reason, fix: fallback.fix }),
     }

@@ -6,7 +6,7 @@ use lanrage_common::maps::{Local, MemberState};
 use lanrage_common::police::{Bucket, Rate};
 use lanrage_common::reason::Reason;
 use lanrage_common::wire::Be16;
-use lanrage_tests::frames::{data, fix_checksums, tagged_frame, udp_frame};
+use lanrage_tests::frames::{data, fix_checksums, stun, tagged_frame, udp_frame};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -135,7 +135,11 @@ fn templates() -> [Vec<Vec<u8>>; 2] {
             good.push(tagged_frame(SENDERS[from], RELAYS[to], 7, &data(index, 40)));
         }
     }
-    [fixtures().into_iter().map(|(_, frame)| frame).filter(|frame| frame.len() < 400).collect(), good]
+    let mut special: Vec<_> =
+        fixtures().into_iter().map(|(_, frame)| frame).filter(|frame| frame.len() < 400).collect();
+    // often enough to use up what strangers may send
+    special.extend(std::iter::repeat_n(udp_frame(STRANGERS[0], RELAY, &stun(1, &[])), 20));
+    [special, good]
 }
 
 fn random_frame(random: &mut StdRng, [special, good]: &[Vec<Vec<u8>>; 2], frame: &mut Vec<u8>) {

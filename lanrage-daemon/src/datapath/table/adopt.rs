@@ -64,7 +64,10 @@ pub fn restore(key: FlowKey, value: FlowValue, next_hops: &[NextHop]) -> (Flow, 
     };
     let left = u64::from(value.expires).saturating_sub(monotonic_now());
     let expires = Instant::now() + Duration::from_secs(left);
-    (Flow { source, index: u32::from_le_bytes(key.index.octets()) }, Target { leg, member: value.member, expires })
+    (
+        Flow { source, index: u32::from_le_bytes(key.index.octets()) },
+        Target { leg, member: value.member, expires },
+    )
 }
 
 fn unspecified_like(address: IpAddr) -> IpAddr {
