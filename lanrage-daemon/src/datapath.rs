@@ -64,6 +64,8 @@ pub struct Report {
 pub struct Adopted {
     /// Flows that the kernel goes on forwarding.
     pub flows: Vec<(Flow, Target)>,
+    /// What [`Datapath::persist`] kept, by slot.
+    pub records: Vec<(u32, Vec<u8>)>,
 }
 
 /// A flow could not be installed; its packets are forwarded by the daemon instead.
@@ -163,6 +165,20 @@ impl Datapath {
         if let Some(kernel) = &mut self.kernel {
             kernel.remove(flow);
         }
+    }
+
+    /// Keeps the record of a binding for the next daemon.
+    pub fn persist(&mut self, slot: u32, record: &[u8]) {
+        if let Some(kernel) = &mut self.kernel
+            && let Err(error) = kernel.keep_record(slot, record)
+        {
+            tracing::warn!(slot, %error, "a binding cannot be kept for the next start: its member binds anew then");
+        }
+    }
+
+    /// Drops the record of a binding that is over.
+    pub fn forget(&mut self, slot: u32) {
+        self.persist(slot, &[]);
     }
 
     /// Waits for the next change of routes, neighbours or interfaces and puts it into the kernel. Cancel safe; never

@@ -81,9 +81,7 @@ pub async fn start(
     let alternates = Alternates::default();
     let setup = Setup { ticket_key, own, alternates, limits, clock: crate::platform::clock_zero() };
     let mut server = RelayServer::new(setup, &mut OsRng);
-    // Flows of members that this relay does not know must end.
-    let adoption = server.adopt([], adopted.flows, run::now());
-    adoption.refused_flows.into_iter().for_each(|flow| datapath.remove(flow));
+    take_over(&mut server, &mut datapath, adopted);
     announce(bound, public, &datapath);
     let bound = SocketAddr::V4(bound);
     let parts = run::Parts {
@@ -108,6 +106,17 @@ async fn open_datapath(config: &RelayConfig, bound: SocketAddrV4, key: &[u8; 32]
         return (Datapath::open(config, bound).await, Adopted::default());
     }
     Datapath::resume(config, bound, &pin_directory(config, bound.port(), key)).await
+}
+
+/// Goes on with what the last daemon knew. Flows of members that are not bound any more end.
+fn take_over(server: &mut RelayServer, datapath: &mut Datapath, adopted: Adopted) {
+    let records = adopted.records.iter().map(|(slot, record)| (*slot, record.as_slice()));
+    let adoption = server.adopt(records, adopted.flows, run::now());
+    adoption.refused_flows.into_iter().for_each(|flow| datapath.remove(flow));
+    adoption.refused_records.into_iter().for_each(|slot| datapath.forget(slot));
+    if adoption.members > 0 {
+        tracing::info!(members = adoption.members, flows = adoption.flows, "bindings and flows taken over");
+    }
 }
 
 /// A relay is known by its port and its key: another relay's flows are not to be taken over.

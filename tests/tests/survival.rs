@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use anyhow::{Context, Result, ensure};
-use lanrage_common::api::{RelayMode, RelayStatus, Status};
+use lanrage_common::api::{Problem, RelayMode, RelayStatus, Status};
 use lanrage_tests::bench::session;
 use lanrage_tests::lab::netns::command_output;
 use lanrage_tests::lab::process::{self, Process, wait_until};
@@ -73,7 +73,8 @@ impl Relay {
         let mut command = Command::new(process::program("lanrage").unwrap());
         let socket = self.dir.path().join("socket");
         let text = command_output(command.arg("--socket").arg(socket).args(["status", "--json"])).ok()?;
-        serde_json::from_str::<Status>(&text).unwrap().relay
+        let Status { relay, problems, .. } = serde_json::from_str(&text).unwrap();
+        Some(RelayStatus { problems, ..relay? })
     }
 
     fn log(&self) -> String {
@@ -85,6 +86,32 @@ impl Relay {
         process.signal(Signal::SIGKILL)?;
         ensure!(process.wait(PATIENCE), "it survives SIGKILL");
         Ok(())
+    }
+
+    /// As systemd restarts it.
+    fn restart(&mut self) -> Result<RelayStatus> {
+        let process = self.process.take().context("the relay does not run")?;
+        process.end(PATIENCE)?;
+        self.run()
+    }
+
+    /// The relay's own directory in bpffs.
+    fn home(&self) -> Result<PathBuf> {
+        let entry = fs::read_dir(&self.pins)?.next().context("nothing is pinned")?;
+        Ok(entry?.path())
+    }
+
+    fn entries(&self, prefix: &str) -> Result<Vec<PathBuf>> {
+        let Ok(home) = self.home() else { return Ok(Vec::new()) };
+        let entries = fs::read_dir(home)?.map(|entry| entry.map(|entry| entry.path()));
+        let entries: Vec<PathBuf> = entries.collect::<std::io::Result<_>>()?;
+        let begins =
+            |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix));
+        Ok(entries.into_iter().filter(begins).collect())
+    }
+
+    fn kept(&self, prefix: &str) -> Result<usize> {
+        self.entries(prefix).map(|entries| entries.len())
     }
 
     /// A pair of members with a WireGuard session, and packets that go from one to the other.
@@ -138,6 +165,10 @@ fn remove(pins: &Path) -> Result<()> {
     Ok(())
 }
 
+fn unpinned(status: &RelayStatus) -> Option<&Problem> {
+    status.problems.iter().find(|problem| problem.code == "relay_not_pinned")
+}
+
 fn moves_on(streams: &[Stream]) -> bool {
     let before: Vec<u64> = streams.iter().map(Stream::arrived).collect();
     wait_until(Duration::from_secs(5), || {
@@ -156,10 +187,144 @@ fn all_arrived(streams: Vec<Stream>) -> Result<()> {
 }
 
 #[test]
-fn a_killed_relay_forwards_on() -> Result<()> {
+fn a_killed_relay_forwards_on_and_is_taken_over() -> Result<()> {
     let mut relay = Relay::start("svk")?;
     let streams = relay.pairs()?;
-    relay.kill()?;
-    ensure!(moves_on(&streams), "nothing passes without the daemon");
+    for _ in 0..3 {
+        relay.kill()?;
+        ensure!(moves_on(&streams), "nothing passes without the daemon");
+        let status = relay.run()?;
+        ensure!(status.mode == RelayMode::XdpNative && status.bindings == u32::from(PAIRS) * 2, "{status:?}");
+        ensure!(status.flows >= u32::from(PAIRS), "{status:?}");
+        ensure!(moves_on(&streams), "nothing passes after the restart");
+    }
     all_arrived(streams)
+}
+
+#[test]
+fn twenty_upgrades_lose_nothing_and_lead_nothing_astray() -> Result<()> {
+    let mut relay = Relay::start("svu")?;
+    let streams = relay.pairs()?;
+    for round in 0..20 {
+        let status = relay.restart()?;
+        ensure!(status.bindings == u32::from(PAIRS) * 2, "round {round}: {status:?}\n{}", relay.log());
+    }
+    ensure!(moves_on(&streams), "nothing passes after the upgrades");
+    all_arrived(streams)
+}
+
+#[test]
+fn an_upgrade_to_maps_of_another_size_loses_nothing() -> Result<()> {
+    let mut relay = Relay::start("svs")?;
+    let streams = relay.pairs()?;
+    for max_flows in [2000, 70_000, 500] {
+        relay.max_flows = max_flows;
+        let status = relay.restart()?;
+        ensure!(status.flows >= u32::from(PAIRS) && status.mode == RelayMode::XdpNative, "{status:?}");
+        ensure!(moves_on(&streams), "nothing passes with room for {max_flows} flows");
+        ensure!(relay.kept("maps-")? == 1, "the old maps are still there");
+    }
+    all_arrived(streams)
+}
+
+#[test]
+fn a_start_may_be_interrupted_anywhere() -> Result<()> {
+    let mut relay = Relay::start("svi")?;
+    let streams = relay.pairs()?;
+    relay.kill()?;
+    for round in 0..50 {
+        // Another size every other time, so that new maps are made as well.
+        relay.max_flows = 1000 + round % 2;
+        relay.launch()?;
+        std::thread::sleep(Duration::from_millis(u64::from(round) * 4));
+        relay.kill()?;
+    }
+    let status = relay.run()?;
+    ensure!(status.mode == RelayMode::XdpNative && status.bindings == u32::from(PAIRS) * 2, "{status:?}");
+    ensure!(moves_on(&streams), "nothing passes any more");
+    ensure!(relay.kept("maps-")? == 1 && relay.kept("link-")? == 2, "something is left over");
+    all_arrived(streams)
+}
+
+#[test]
+fn nonsense_in_the_pin_directory_keeps_no_relay_from_starting() -> Result<()> {
+    let mut relay = Relay::start("svg")?;
+    relay.kill()?;
+    let home = relay.home()?;
+    let set = relay.entries("maps-")?.remove(0);
+    fs::create_dir_all(home.join("maps-v2-nonsense/FLOWS"))?;
+    fs::create_dir_all(home.join("maps-v77-12345678"))?;
+    fs::create_dir_all(home.join("maps-new/FLOWS"))?;
+    fs::create_dir_all(home.join("what-is-this/deep"))?;
+    fs::create_dir(home.join("link-1-2-native"))?;
+    fs::remove_file(set.join("FLOWS"))?;
+    fs::rename(set.join("LOCAL"), set.join("FLOWS"))?;
+    let link = relay.entries("link-")?.into_iter().find(|path| path.is_file()).context("no link")?;
+    fs::rename(set.join("NEXT_HOPS"), &link)?;
+    let status = relay.run()?;
+    ensure!(status.mode == RelayMode::XdpNative && unpinned(&status).is_none(), "{status:?}");
+    ensure!(relay.kept("maps-")? == 1 && relay.kept("link-")? == 2 && relay.kept("")? == 3, "rubbish stays");
+    all_arrived(relay.pairs()?)
+}
+
+#[test]
+fn a_relay_without_bpffs_says_what_that_means() -> Result<()> {
+    let mut relay = Relay::start("svb")?;
+    relay.kill()?;
+    let pins = std::mem::replace(&mut relay.pins, "/run/lanrage-test-no-bpffs".into());
+    remove(&pins)?;
+    let status = relay.run()?;
+    let problem = unpinned(&status).context("no problem is reported")?;
+    ensure!(problem.fix.contains("mount -t bpf"), "{problem:?}");
+    ensure!(status.mode == RelayMode::XdpNative && !relay.pins.exists(), "{status:?}");
+    Ok(())
+}
+
+#[test]
+fn a_full_table_leaves_the_others_alone() -> Result<()> {
+    let mut relay = Relay::start("svf")?;
+    relay.max_flows = 4;
+    relay.restart()?;
+    let first = relay.pair(0)?;
+    ensure!(moves_on(std::slice::from_ref(&first)), "nothing passes");
+    ensure!(relay.pair(1).is_err(), "a pair of the same party got more than the party's share");
+    let status = relay.status().context("no status")?;
+    ensure!(status.flows == 2 && status.userspace.contains_key("party_full"), "{status:?}");
+    all_arrived(vec![first])
+}
+
+#[test]
+fn flows_taken_over_follow_neighbours_routes_and_links() -> Result<()> {
+    let mut relay = Relay::start("svn")?;
+    let streams = relay.pairs()?;
+    relay.kill()?;
+    relay.run()?;
+    relay.row.peer.ip("link set b0 address 02:00:00:00:07:07")?;
+    relay.row.relay.ip("neigh replace 10.71.2.2 lladdr 02:00:00:00:07:07 dev rb nud reachable")?;
+    ensure!(moves_on(&streams), "after the peer's MAC address changed");
+    relay.row.peer.ip("addr add 10.71.2.77/24 dev b0")?;
+    relay.row.relay.ip("route add 10.71.2.2/32 via 10.71.2.77")?;
+    ensure!(moves_on(&streams), "after the route changed");
+    relay.row.relay.ip("link set rb down")?;
+    std::thread::sleep(Duration::from_secs(1));
+    relay.row.relay.ip("link set rb up\nroute replace 10.71.2.2/32 via 10.71.2.77")?;
+    ensure!(moves_on(&streams), "after the link came back");
+    for stream in streams {
+        let tally = stream.stop()?;
+        ensure!(tally.astray == 0 && tally.twice == 0, "{tally:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn detaching_ends_what_a_stopped_relay_forwards() -> Result<()> {
+    let mut relay = Relay::start("svd")?;
+    let streams = relay.pairs()?;
+    relay.process.take().context("the relay does not run")?.end(PATIENCE)?;
+    ensure!(moves_on(&streams), "a stopped relay does not forward on");
+    let mut command = Command::new(process::program("lanrage-daemon")?);
+    command.args(["relay", "--detach", "--config"]).arg(relay.dir.path().join("lanrage.toml"));
+    relay.row.relay.output(&mut command)?;
+    ensure!(!moves_on(&streams) && relay.kept("")? == 0, "it still forwards");
+    streams.into_iter().try_for_each(|stream| stream.stop().map(drop))
 }

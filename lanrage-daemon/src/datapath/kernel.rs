@@ -86,6 +86,11 @@ impl Kernel {
         self.pass_watches();
     }
 
+    /// Keeps what the relay server remembers of a binding; empty = nothing.
+    pub fn keep_record(&mut self, slot: u32, record: &[u8]) -> Result<(), InstallError> {
+        self.program.put_record(slot, record)
+    }
+
     fn pass_watches(&mut self) {
         self.table.take_watches().into_iter().for_each(|watch| self.ways.watch(watch));
     }
@@ -233,7 +238,11 @@ impl Kept {
     pub fn adopted(&self) -> Adopted {
         let Leftovers { flows, next_hops, .. } = &self.leftovers;
         let flows = flows.iter().map(|(key, value)| table::restore(*key, *value, next_hops));
-        Adopted { flows: flows.collect() }
+        let records =
+            self.leftovers.records.iter().filter_map(|(slot, record)| {
+                Some((*slot, record.bytes.get(..record.length as usize)?.to_vec()))
+            });
+        Adopted { flows: flows.collect(), records: records.collect() }
     }
 
     /// Detaches everything that was kept and forgets it.

@@ -61,6 +61,11 @@ impl Kernel {
     }
 
     /// Never called.
+    pub fn keep_record(&mut self, _: u32, _: &[u8]) -> Result<(), InstallError> {
+        match self.0 {}
+    }
+
+    /// Never called.
     pub async fn maintain(&mut self, _: &mut Report) {
         match self.0 {}
     }

@@ -20,7 +20,7 @@ use aya::maps::{MapData, MapInfo};
 use aya::programs::ProgramInfo;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::util::KernelVersion;
-use lanrage_common::maps::{self, FlowKey, FlowValue, LAYOUT_VERSION, NextHop};
+use lanrage_common::maps::{self, FlowKey, FlowValue, LAYOUT_VERSION, NextHop, Record};
 use nix::sys::statfs::statfs;
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
@@ -93,6 +93,10 @@ impl Pins {
         };
         Leftovers {
             flows: read(maps::FLOWS).typed().collect(),
+            records: read(maps::RECORDS)
+                .typed()
+                .filter(|(_, record): &(u32, Record)| record.length > 0)
+                .collect(),
             next_hops: read(maps::NEXT_HOPS).typed().map(|(_, hop): (u32, NextHop)| hop).collect(),
             set: Some(set),
         }
@@ -184,6 +188,8 @@ pub struct Leftovers {
     pub flows: Vec<(FlowKey, FlowValue)>,
     /// What they point to, by slot.
     pub next_hops: Vec<NextHop>,
+    /// Records of bindings by slot.
+    pub records: Vec<(u32, Record)>,
 }
 
 /// A directory with all maps of one layout and size.

@@ -10,7 +10,8 @@ use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use lanrage_common::maps::{
-    self, Counter, FlowKey, FlowValue, Local, MemberCounter, MemberState, NextHop, SourceKey,
+    self, Counter, FlowKey, FlowValue, Local, MemberCounter, MemberState, NextHop, RECORD_LEN, Record,
+    SourceKey,
 };
 use lanrage_common::reason::Reason;
 use std::collections::BTreeMap;
@@ -71,6 +72,7 @@ pub struct Program {
     members: Array<MapData, MemberState>,
     sources: HashMap<MapData, SourceKey, u32>,
     counters: PerCpuArray<MapData, MemberCounter>,
+    records: Array<MapData, Record>,
     links: BTreeMap<u32, Attachment>,
     home: Option<Home>,
 }
@@ -158,6 +160,7 @@ impl Program {
             members: take(&mut ebpf, maps::MEMBERS)?,
             sources: take(&mut ebpf, maps::SOURCES)?,
             counters: take(&mut ebpf, maps::COUNTERS)?,
+            records: take(&mut ebpf, maps::RECORDS)?,
             links: BTreeMap::new(),
             home: None,
             ebpf,
@@ -264,6 +267,16 @@ impl Program {
     /// Sets the relay's own addresses and ports.
     pub fn set_local(&mut self, local: Local) -> Result<(), InstallError> {
         self.local.set(0, local, 0).map_err(map_error)
+    }
+
+    /// Keeps what the relay server remembers of the binding in a slot; empty = nothing.
+    pub fn put_record(&mut self, slot: u32, bytes: &[u8]) -> Result<(), InstallError> {
+        let mut record = Record { length: bytes.len() as u32, bytes: [0; RECORD_LEN] };
+        let Some(place) = record.bytes.get_mut(..bytes.len()) else {
+            return Err(InstallError::Kernel(format!("a record of {} bytes is too long", bytes.len())));
+        };
+        place.copy_from_slice(bytes);
+        self.records.set(slot, record, 0).map_err(map_error)
     }
 
     /// Frames by reason, over all CPUs.

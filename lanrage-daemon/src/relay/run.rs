@@ -178,11 +178,10 @@ impl Relay {
                 Output::Unbound { party, member, why } => {
                     tracing::info!(%party, %member, ?why, "member unbound");
                 }
-                // the kernel program neither polices members nor outlives the daemon yet
-                Output::Admit { .. }
-                | Output::Dismiss { .. }
-                | Output::Persist { .. }
-                | Output::Forget { .. } => {}
+                Output::Persist { slot, record } => self.parts.datapath.persist(slot, &record),
+                Output::Forget { slot } => self.parts.datapath.forget(slot),
+                // the kernel program does not police members yet
+                Output::Admit { .. } | Output::Dismiss { .. } => {}
             }
         }
     }
