@@ -82,8 +82,10 @@ fn the_path_becomes_direct_when_the_nats_allow_it() {
 }
 
 #[test]
-fn blocked_udp_is_explained() {
+fn blocked_udp_and_tls_are_explained() {
     let mut lab = TestLab::up("udp", &[Symmetric, UdpBlocked]);
+    let no_tls = "table ip strict {\n chain forward {\n  type filter hook forward priority 0;\n  tcp dport 443 drop\n }\n}\n";
+    lab.topology().router(2).nft(no_tls).unwrap();
     lab.form_party().unwrap();
     let problem = || {
         let problems = lab.daemon_status(Role::Peer(2)).unwrap().problems;

@@ -5,7 +5,9 @@ mod relay;
 #[cfg(test)]
 mod tests;
 
-use lanrage_common::api::{LaneStatus, MemberStatus, PartyStatus, PathKind, RelayDetail, Status};
+use lanrage_common::api::{
+    CarrierStatus, LaneStatus, MemberStatus, PartyStatus, PathKind, RelayDetail, Status,
+};
 use std::fmt::{Display, Write as _};
 
 const PATHS: [(PathKind, &str); 4] = [
@@ -95,7 +97,22 @@ impl Page {
         self.per_peer(&others, "transmit_bytes_total", "counter", "Payload sent.", |member| {
             Some(member.tx_bytes as f64)
         });
+        self.carriers(&party.carriers);
         self.lane(&party.lane);
+    }
+
+    fn carriers(&mut self, carriers: &[CarrierStatus]) {
+        let name = "lanrage_carrier_datagrams_total";
+        if !carriers.is_empty() {
+            self.family(name, "counter", "Datagrams over TLS to the relay at this address.");
+        }
+        for carrier in carriers {
+            let address = carrier.address.to_string();
+            let counts = [("in", carrier.received), ("out", carrier.sent), ("dropped", carrier.dropped)];
+            for (direction, count) in counts {
+                self.sample(name, &[("address", &address), ("direction", direction)], count);
+            }
+        }
     }
 
     fn per_peer(

@@ -82,6 +82,11 @@ pub(super) fn relay_lines(screen: &mut Screen<'_>, relay: &RelayStatus) {
             relay.userspace_forwarded
         ),
     );
+    if let Some(tls) = &relay.tls {
+        let text =
+            format!("{} over TLS, {} connected, {} dropped", tls.address, tls.connections, tls.dropped);
+        fact(screen, "", &text);
+    }
     if let Some(reason) = &relay.mode_reason {
         fact(screen, "", &format!("{mode} because {reason}"));
     }

@@ -53,6 +53,8 @@ struct Table {
     published: Option<Instant>,
     /// When the list is to be published again.
     due: Option<Instant>,
+    /// Some members have heard of a change since: to them even the published list is news.
+    is_overtaken: bool,
 }
 
 #[derive(Debug)]
@@ -160,6 +162,7 @@ impl Relays {
         if relay.info != before {
             table.publish_within(LAZY, now);
         }
+        table.is_overtaken |= news.is_some();
         self.publish_due_of(&mut table, now);
         Ok(news)
     }
@@ -171,6 +174,7 @@ impl Relays {
         current.filter(|relay| relay.registration == registration.number)?;
         let relay = table.relays.remove(&registration.name)?;
         table.publish_within(LAZY, now);
+        table.is_overtaken = true;
         let message = encode(&ServerMessage::RelayGone { relay: relay.info.name.clone() });
         Some(News { message, ..relay.news() })
     }
@@ -252,9 +256,10 @@ impl Relays {
         }
         (table.due, table.published) = (None, Some(now));
         let list = encode_list(table);
-        // a relay that comes back unchanged is no news
+        let is_overtaken = std::mem::take(&mut table.is_overtaken);
+        // a relay that comes back unchanged is no news, unless its going was told
         self.list.send_if_modified(|published| {
-            let changed = *published != list;
+            let changed = is_overtaken || *published != list;
             *published = list;
             changed
         });
@@ -441,6 +446,25 @@ mod tests {
         let gone = relays.remove(&one, now).unwrap();
         assert_eq!(gone.to.len(), 2);
         assert!(gone.message.as_str().contains("relay_gone"));
+    }
+
+    #[test]
+    fn a_relay_that_is_back_before_the_list_was_published_is_told_to_those_who_heard_of_its_going() {
+        let (relays, now) = (Relays::default(), Instant::now());
+        let one = relays.register(info("one", 1), &key(), now).unwrap();
+        let mut list = relays.list();
+        list.mark_unchanged();
+        ask(&relays, 1, now).unwrap();
+        assert_eq!(relays.remove(&one, now).unwrap().to, [ConnId(1)]);
+        let later = now + PUBLISH_GAP;
+        relays.register(info("one", 1), &key(), later).unwrap();
+        relays.publish_due(later);
+        assert!(list.has_changed().unwrap());
+        assert!(list.borrow_and_update().as_str().contains("one"));
+        let again = relays.register(info("one", 1), &key(), later + PUBLISH_GAP).unwrap();
+        relays.publish_due(later + 2 * PUBLISH_GAP);
+        assert!(!list.has_changed().unwrap(), "nobody has heard of anything");
+        drop(again);
     }
 
     #[test]

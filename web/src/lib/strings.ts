@@ -135,6 +135,8 @@ export const strings = {
     kernel: "Forwarded in the kernel",
     userspace: "Forwarded by the program",
     addresses: "Reached at",
+    tls: "Over TLS, where UDP is blocked",
+    tlsMembers: (n: number) => (n === 1 ? "1 member" : `${n} members`),
     counters: "Counters by reason",
     kernelCounters: "Kernel",
     userspaceCounters: "Program",

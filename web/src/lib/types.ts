@@ -79,8 +79,17 @@ export interface ServerStatus {
   relays: number;
 }
 
+export interface RelayTlsStatus {
+  address: string;
+  connections: number;
+  received: number;
+  sent: number;
+  dropped: number;
+}
+
 export interface RelayStatus {
   addresses: string[];
+  tls?: RelayTlsStatus;
   mode: RelayMode;
   mode_reason?: string;
   mode_fix?: string;

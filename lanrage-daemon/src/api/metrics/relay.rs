@@ -2,7 +2,7 @@
 //! for each of them.
 
 use super::Page;
-use lanrage_common::api::{ReasonCount, RelayDetail, RelayMode, RelayStatus};
+use lanrage_common::api::{ReasonCount, RelayDetail, RelayMode, RelayStatus, RelayTlsStatus};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MODES: [(RelayMode, &str); 3] = [
@@ -31,6 +31,25 @@ impl Page {
         self.family(forwarded, "counter", "Data packets forwarded, by plane.");
         self.sample(forwarded, &[("plane", "kernel")], relay.kernel_forwarded);
         self.sample(forwarded, &[("plane", "userspace")], relay.userspace_forwarded);
+        if let Some(tls) = &relay.tls {
+            self.relay_tls(tls);
+        }
+    }
+
+    fn relay_tls(&mut self, tls: &RelayTlsStatus) {
+        self.gauge("lanrage_relay_tls_connections", "Members over TLS.", tls.connections);
+        let datagrams = "lanrage_relay_tls_datagrams_total";
+        self.family(datagrams, "counter", "Datagrams by TLS, from and to members.");
+        self.sample(datagrams, &[("direction", "in")], tls.received);
+        self.sample(datagrams, &[("direction", "out")], tls.sent);
+        let dropped = "lanrage_relay_tls_dropped_datagrams_total";
+        self.family(dropped, "counter", "Datagrams that TCP could not take in time.");
+        self.sample(dropped, &[], tls.dropped);
+        let ended = "lanrage_relay_tls_ended_total";
+        self.family(ended, "counter", "TLS connections that ended or were refused, by reason.");
+        for (reason, count) in &tls.ended {
+            self.sample(ended, &[("reason", reason)], count);
+        }
     }
 
     /// What it takes a question to the relay to know.
