@@ -3,11 +3,14 @@
 //! Everything happens in memory between network namespaces, so figures compare with each other and with nothing else.
 
 pub mod bed;
+pub mod chart;
 pub mod cost;
 pub mod coturn;
 pub mod generator;
+pub mod latency;
 pub mod layout;
 pub mod machine;
+pub mod pages;
 pub mod processor;
 pub mod relay;
 pub mod report;

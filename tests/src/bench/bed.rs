@@ -1,7 +1,7 @@
 //! The three namespaces that a row is measured in, and leaving nothing of them behind.
 
 use crate::lab::netns::Namespace;
-use crate::veth::{Row, ifindex, mac_bytes};
+use crate::veth::{Row, ifindex, mac_bytes, pass_object};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -42,6 +42,13 @@ impl Bed {
     pub fn add_sources(&self, addresses: impl Iterator<Item = Ipv4Addr>) -> Result<()> {
         let add = addresses.map(|address| format!("addr replace {address}/24 dev a0"));
         self.client.ip(&add.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Attaches the program that passes everything to the relay's ends.
+    pub fn pass_at_relay(&self) -> Result<()> {
+        let object = pass_object()?;
+        let pass = |link| format!("link set dev {link} xdp obj {} sec xdp", object.display());
+        self.relay.ip(&["ra", "rb"].map(pass).join("\n"))
     }
 
     /// MAC addresses from one interface to another, as they begin a frame.

@@ -28,7 +28,7 @@ fn one(programs: &mut Programs, flows: u32, rounds: usize, repeat: u32) -> Resul
     let traffic = Traffic::wireguard(SENDER, RELAY, flows, PAYLOAD);
     // Test runs come in by loopback, interface 1.
     let hop = NextHop::new(1, 1500, [2; 6], [4; 6], (*RELAY.ip()).into());
-    let mut program = table::loaded(&traffic, Exit { hop, source: RELAY, destination: RECEIVER })?;
+    let mut program = table::loaded(&traffic, Exit { hop, source: RELAY, destination: RECEIVER }, &[])?;
     let frame = traffic.frame(MACS);
     programs.set_traffic(&traffic, &frame)?;
     let mut pair = |repeat| -> Result<f64> {

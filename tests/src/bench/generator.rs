@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// Frames a system call when there is no rate to keep.
 const CHUNK: u32 = 20_000;
 /// At most how much a generator that keeps a rate sends at once; each call has a price.
-const PACE: Duration = Duration::from_micros(500);
+const PACE: Duration = Duration::from_micros(200);
 /// Frames a batch, as a driver would hand over.
 const BATCH: u32 = 64;
 /// Where the UDP payload begins.
@@ -62,6 +62,15 @@ impl Traffic {
         Self { source, destination, index: 0, stride: 1, flows, payload: message, index_at: 4, sink_ports }
     }
 
+    /// STUN Binding requests, padded to the length of their answers: shorter ones are not answered by the kernel program.
+    pub fn stun(source: SocketAddrV4, destination: SocketAddrV4, flows: u32) -> Self {
+        let header = [0, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        let padding = [0, 0x26, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+        let payload = [&header[..], &padding].concat();
+        let sink_ports = source.port()..source.port() + job::PORTS as u16;
+        Self { source, destination, index: 0, stride: 1, flows, payload, index_at: 0, sink_ports }
+    }
+
     /// Where a flow comes from.
     pub fn source_of(&self, flow: u32) -> SocketAddrV4 {
         let address = Ipv4Addr::from_bits(self.source.ip().to_bits() + flow / job::PORTS);
@@ -71,6 +80,13 @@ impl Traffic {
     /// A flow's receiver index.
     pub fn index_of(&self, flow: u32) -> u32 {
         self.index.wrapping_add(flow.wrapping_mul(self.stride))
+    }
+
+    /// Leaves the first flow out.
+    pub fn skip_first(&mut self) {
+        self.source = self.source_of(1);
+        self.index = self.index_of(1);
+        self.flows -= 1;
     }
 
     /// Addresses that the flows come from.

@@ -1,11 +1,15 @@
 //! What the figures were measured on, and how busy it was.
 
+use crate::lab::netns::command_output;
 use serde::Serialize;
 use std::fs;
+use std::process::Command;
 
 /// The machine.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
+    /// The day, in UTC.
+    pub date: String,
     /// Kernel release.
     pub kernel: String,
     /// Processor model.
@@ -24,6 +28,7 @@ impl Machine {
         let cpuinfo = read("/proc/cpuinfo");
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
         Self {
+            date: today(),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             cpu: model.unwrap_or("unknown").to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -36,6 +41,10 @@ impl Machine {
 /// Runnable processes on average over the last minute.
 pub fn load() -> f64 {
     read("/proc/loadavg").split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
+}
+
+fn today() -> String {
+    command_output(Command::new("date").args(["--utc", "--iso-8601"])).unwrap_or_default().trim().to_owned()
 }
 
 fn read(path: &str) -> String {

@@ -4,10 +4,10 @@ use super::bed::Bed;
 use super::generator::{Blast, Programs, Source};
 use super::machine::{self, Machine};
 use super::processor::Spinners;
-use super::report::{Costs, Figures, Report, Round};
-use super::rows::{self, Kind, Line};
-use super::{cost, layout};
-use anyhow::{Context, Result, bail};
+use super::report::{Costs, Figures, Report, Round, RoundTrips};
+use super::rows::{self, Kind, Line, STUN_FRAME};
+use super::{cost, latency, layout};
+use anyhow::{Context, Result, bail, ensure};
 use std::time::{Duration, Instant};
 
 const SMALL: usize = 200;
@@ -21,6 +21,7 @@ pub struct Effort {
     time: Duration,
     cost_rounds: usize,
     cost_repeat: u32,
+    latency: latency::Effort,
 }
 
 impl Effort {
@@ -31,6 +32,7 @@ impl Effort {
         time: Duration::from_millis(1_500),
         cost_rounds: 9,
         cost_repeat: 3_000_000,
+        latency: latency::Effort { rounds: 3, time: Duration::from_secs(2) },
     };
     /// Enough to see that it works, and roughly how.
     pub const QUICK: Self = Self {
@@ -39,6 +41,7 @@ impl Effort {
         time: Duration::from_millis(400),
         cost_rounds: 5,
         cost_repeat: 500_000,
+        latency: latency::Effort { rounds: 1, time: Duration::from_millis(700) },
     };
 }
 
@@ -72,6 +75,9 @@ fn lines(quick: bool) -> Vec<Line> {
     ];
     let mut lines = vec![line(Kind::Ceiling, 1, SMALL, 1), line(Kind::Ceiling, 1, LARGE, 1)];
     lines.push(line(Kind::Ceiling, 1, SMALL, 2));
+    for flows in [1, 1_000] {
+        lines.push(line(Kind::Stun, flows, STUN_FRAME, 1));
+    }
     for kind in kinds {
         let whole = !quick || kind == Kind::XdpNative;
         lines.push(line(kind, 1, SMALL, 1));
@@ -121,11 +127,18 @@ pub fn run(settings: Settings) -> Result<Report> {
     eprintln!("\rcost of the program                              ");
     drop(spinners);
     let costs = costs(effort)?;
+    let round_trips = round_trips(effort)?;
     machine.load_after = machine::load();
     let figures = all.into_iter().map(|row| Figures::new(row.line, row.reached, row.rounds)).collect();
-    let report = Report::new(machine, figures, costs);
+    let report = Report::new(machine, figures, costs, round_trips);
     refuse_below(report.ceiling(), least_ceiling)?;
     Ok(report)
+}
+
+/// Round trips of all rows in all states.
+pub fn round_trips(effort: Effort) -> Result<RoundTrips> {
+    let _awake = Spinners::start()?;
+    Ok(RoundTrips { round_trips: latency::measure(effort.latency)? })
 }
 
 /// What program and flow table cost, by number of flows.
@@ -179,7 +192,9 @@ impl Measured {
             self.pps = best_rate(|pps| Ok(send(time / 4, pps)?.delivered_pps()))?;
         }
         send(time / 4, self.pps)?;
-        self.rounds.push(send(time, self.pps)?);
+        let round = send(time, self.pps)?;
+        ensure!(round.delivered > 0, "not one packet arrives");
+        self.rounds.push(round);
         Ok(())
     }
 }

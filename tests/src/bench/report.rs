@@ -1,5 +1,6 @@
 //! Figures, as a table for people and as JSON.
 
+use super::latency;
 use super::layout::Lookup;
 use super::machine::Machine;
 use super::rows::{Kind, Line};
@@ -85,7 +86,7 @@ impl Figures {
     }
 
     /// Gbit a second of whole frames.
-    fn gbit_per_s(&self) -> f64 {
+    pub fn gbit_per_s(&self) -> f64 {
         self.delivered_pps as f64 * self.bytes as f64 * 8.0 / 1e9
     }
 }
@@ -106,6 +107,41 @@ pub struct Report {
     /// Without any network.
     #[serde(flatten)]
     pub costs: Costs,
+    /// What players would feel.
+    #[serde(flatten)]
+    pub round_trips: RoundTrips,
+}
+
+/// Round trips of all rows in all states.
+#[derive(Debug, Clone, Serialize)]
+pub struct RoundTrips {
+    /// One entry a row and state.
+    pub round_trips: Vec<latency::Figures>,
+}
+
+impl fmt::Display for RoundTrips {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<12} {:>8} {:>8} {:>8}   {:>26} {:>9} {:>6}",
+            "round trips", "p50", "p99", "p99.9", "over a routed hop (µs)", "packets", "lost"
+        )?;
+        let mut last = None;
+        for latency::Figures { name, state, rtt_us, added_us, packets, lost } in &self.round_trips {
+            if last.replace(*state) != Some(*state) {
+                writeln!(f, "  {}", state.name())?;
+            }
+            let added = added_us.map_or(String::new(), |added| {
+                format!("{:>+8.1} {:>+8.1} {:>+8.1}", added.p50, added.p99, added.p99_9)
+            });
+            let latency::Percentiles { p50, p99, p99_9 } = rtt_us;
+            writeln!(
+                f,
+                "{name:<12} {p50:>8.1} {p99:>8.1} {p99_9:>8.1}   {added:>26} {packets:>9} {lost:>6}"
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// What program and flow table cost, by number of flows.
@@ -137,9 +173,10 @@ impl fmt::Display for Costs {
 
 impl Report {
     /// Compares rows and judges the circumstances.
-    pub fn new(machine: Machine, rows: Vec<Figures>, costs: Costs) -> Self {
+    pub fn new(machine: Machine, rows: Vec<Figures>, costs: Costs, round_trips: RoundTrips) -> Self {
         let warnings = warnings(&machine, &rows);
-        Self { noisy: !warnings.is_empty(), warnings, ratios: ratios(&rows), machine, rows, costs }
+        let noisy = !warnings.is_empty();
+        Self { noisy, warnings, ratios: ratios(&rows), machine, rows, costs, round_trips }
     }
 
     /// Packets a second that the bench itself reaches.
@@ -206,7 +243,7 @@ fn median(sorted: &[f64]) -> f64 {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine { kernel, cpu, cores, load_before, load_after } = &self.machine;
+        let Machine { kernel, cpu, cores, load_before, load_after, .. } = &self.machine;
         writeln!(
             f,
             "Linux {kernel}, {cores} cores of {cpu}, load {load_before:.1} before and {load_after:.1} after"
@@ -240,6 +277,7 @@ impl fmt::Display for Report {
             writeln!(f, "{name:<28} {ratio:>6.2}")?;
         }
         write!(f, "\n{}", self.costs)?;
+        write!(f, "\n{}", self.round_trips)?;
         for warning in &self.warnings {
             writeln!(f, "NOISY: {warning}")?;
         }

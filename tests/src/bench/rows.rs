@@ -4,7 +4,7 @@ use super::bed::Bed;
 use super::coturn::{self, Coturn};
 use super::generator::{Programs, Traffic, pin_to};
 use super::session::{self, Indexes, Side};
-use super::table::{self, Exit};
+use super::table::{self, Direction, Exit};
 use crate::lab::netns::Namespace;
 use crate::veth::{CLIENT, CLIENT_TWO, PEER, RELAY_A, RELAY_B, ifindex};
 use anyhow::{Context, Result};
@@ -20,6 +20,8 @@ use std::thread::JoinHandle;
 
 const PORT: u16 = 3478;
 const MEMBER: u16 = 51820;
+/// Where a game's packets arrive.
+const GAME: u16 = 40_000;
 /// Peers of the userspace row have a port each from here on.
 const FIRST_PEER: u16 = 30_000;
 /// Members that one relay takes, two a flow.
@@ -46,6 +48,8 @@ pub enum Kind {
     XdpHairpin,
     /// LANrage in the network stack.
     XdpGeneric,
+    /// LANrage in the driver, answering STUN.
+    Stun,
     /// Destination and source NAT by nftables.
     Nftables,
     /// LANrage's relay role without a kernel program.
@@ -66,6 +70,7 @@ impl Kind {
             Self::XdpNative => "xdp_native",
             Self::XdpHairpin => "xdp_hairpin",
             Self::XdpGeneric => "xdp_generic",
+            Self::Stun => "xdp_stun",
             Self::Nftables => "nftables",
             Self::Userspace => "userspace",
             Self::Coturn => "coturn",
@@ -95,14 +100,14 @@ pub struct Line {
 }
 
 const HEADERS: usize = 42;
+/// Bytes of a frame with a STUN request that the kernel program answers.
+pub const STUN_FRAME: usize = HEADERS + 32;
 
 /// What keeps a row running.
 #[derive(Debug)]
 pub struct Running {
     /// What the generator must send for it.
     pub traffic: Traffic,
-    /// Receiver index on the way back, where that differs from the way there.
-    pub back: Option<u32>,
     _forwarder: Forwarder,
 }
 
@@ -119,14 +124,17 @@ enum Forwarder {
 pub fn start(line: Line, bed: &Bed, programs: &mut Programs) -> Result<Running> {
     let mut traffic = Traffic::wireguard(SOURCE, RELAY, line.flows, line.bytes - HEADERS);
     traffic.sink_ports = MEMBER..MEMBER + 1;
-    let mut back = None;
+    if line.kind == Kind::Stun {
+        traffic = Traffic::stun(SOURCE, RELAY, line.flows);
+    }
+    let returns = matches!(line.kind, Kind::XdpHairpin | Kind::Stun);
     programs.hold_generator(&bed.client)?;
-    let sink = if line.kind == Kind::XdpHairpin { (&bed.client, "a0") } else { (&bed.peer, "b0") };
+    let sink = if returns { (&bed.client, "a0") } else { (&bed.peer, "b0") };
     programs.attach("sink", sink.0, sink.1)?;
-    if line.kind != Kind::XdpHairpin {
+    if !returns {
         bed.pass_at_client()?;
     }
-    if !matches!(line.kind, Kind::Ceiling | Kind::XdpNative | Kind::XdpHairpin | Kind::XdpGeneric) {
+    if line.kind.drowns() {
         programs.attach("empty", &bed.relay, "ra")?;
         bed.relay
             .ip(&format!("link set dev rb xdp obj {} sec xdp", crate::veth::pass_object()?.display()))?;
@@ -137,12 +145,14 @@ pub fn start(line: Line, bed: &Bed, programs: &mut Programs) -> Result<Running> 
             programs.attach("sink", &bed.relay, "ra")?;
             Forwarder::Kernel
         }
-        Kind::XdpNative => Forwarder::Program(attach(bed, Hook::Native, &traffic, onward(bed)?)?),
-        Kind::XdpHairpin => Forwarder::Program(attach(bed, Hook::Native, &traffic, hairpin(bed)?)?),
+        Kind::XdpNative => Forwarder::Program(attach(bed, Hook::Native, &traffic, onward(bed)?, &[])?),
+        Kind::XdpHairpin | Kind::Stun => {
+            Forwarder::Program(attach(bed, Hook::Native, &traffic, hairpin(bed)?, &[])?)
+        }
         Kind::XdpGeneric => {
             // Without a native program, only GRO makes a veth take frames from the generator.
             bed.relay.output(Command::new("ethtool").args(["-K", "ra", "gro", "on"]))?;
-            Forwarder::Program(attach(bed, Hook::Generic, &traffic, onward(bed)?)?)
+            Forwarder::Program(attach(bed, Hook::Generic, &traffic, onward(bed)?, &[])?)
         }
         Kind::Routed => {
             bed.relay.sysctl("ipv4/ip_forward", "1")?;
@@ -160,17 +170,84 @@ pub fn start(line: Line, bed: &Bed, programs: &mut Programs) -> Result<Running> 
             traffic.index = indexes.there;
             traffic.stride = session::STRIDE;
             traffic.sink_ports = FIRST_PEER..FIRST_PEER + traffic.flows as u16;
-            back = Some(indexes.back);
             Forwarder::Thread(stop)
         }
-        Kind::Tokio => Forwarder::Thread(Stop::spawn(&bed.relay, Some(1), tokio_relay)?),
+        Kind::Tokio => Forwarder::Thread(Stop::spawn(&bed.relay, Some(1), || tokio_relay(DESTINATION))?),
         Kind::Coturn => {
             let (coturn, granted) = coturn::start(bed, &traffic, DESTINATION)?;
             traffic = granted;
             Forwarder::Coturn(coturn)
         }
     };
-    Ok(Running { traffic, back, _forwarder: forwarder })
+    Ok(Running { traffic, _forwarder: forwarder })
+}
+
+/// One game's flow in both directions, and others beside it.
+#[derive(Debug)]
+pub struct Game {
+    /// From where it plays.
+    pub client: SocketAddrV4,
+    /// To where it sends.
+    pub to: SocketAddrV4,
+    /// Where that arrives.
+    pub peer: SocketAddrV4,
+    /// Receiver index of what the client sends.
+    pub there: u32,
+    /// Receiver index of what the peer sends.
+    pub back: u32,
+    /// The others; the sink takes them.
+    pub others: Traffic,
+    _forwarder: Forwarder,
+}
+
+/// Sets a way to forward up for a game's flow and for `others` more, from the same client to the same peer.
+pub fn start_game(
+    kind: Kind,
+    bed: &Bed,
+    programs: &mut Programs,
+    others: u32,
+    payload: usize,
+) -> Result<Game> {
+    programs.hold_generator(&bed.client)?;
+    bed.pass_at_client()?;
+    programs.attach("sink", &bed.peer, "b0")?;
+    if kind != Kind::XdpNative {
+        bed.pass_at_relay()?;
+    }
+    let mut all = Traffic::wireguard(SOURCE, RELAY, 1 + others, payload);
+    let mut peer = SocketAddrV4::new(PEER, GAME);
+    let mut back = 0;
+    let mut sink_ports = MEMBER..MEMBER + 1;
+    let forwarder = match kind {
+        Kind::XdpNative => {
+            let way_there =
+                Direction { source: SOURCE, index: 0, exit: Exit { destination: peer, ..onward(bed)? } };
+            let exit = Exit { source: RELAY, destination: SOURCE, ..hairpin(bed)? };
+            let way_back = Direction { source: peer, index: 0, exit };
+            let mut rest = all.clone();
+            rest.skip_first();
+            Forwarder::Program(attach(bed, Hook::Native, &rest, onward(bed)?, &[way_there, way_back])?)
+        }
+        Kind::Userspace => {
+            let (stop, indexes) = userspace(bed, &all, 1)?;
+            (all.index, all.stride, back) = (indexes.there, session::STRIDE, indexes.back);
+            peer = SocketAddrV4::new(PEER, FIRST_PEER);
+            sink_ports = FIRST_PEER + 1..FIRST_PEER + 1 + others as u16;
+            Forwarder::Thread(stop)
+        }
+        Kind::Tokio => Forwarder::Thread(Stop::spawn(&bed.relay, Some(1), move || tokio_relay(peer))?),
+        Kind::Routed => {
+            bed.relay.sysctl("ipv4/ip_forward", "1")?;
+            all.destination = DESTINATION;
+            Forwarder::Kernel
+        }
+        other => anyhow::bail!("no round trips through {}", other.name()),
+    };
+    let to = if kind == Kind::Routed { peer } else { RELAY };
+    let there = all.index;
+    all.skip_first();
+    all.sink_ports = sink_ports;
+    Ok(Game { client: SOURCE, to, peer, there, back, others: all, _forwarder: forwarder })
 }
 
 /// From the relay to the peer.
@@ -191,10 +268,14 @@ fn hop(bed: &Bed, link: &str, macs: [u8; 12]) -> Result<NextHop> {
     Ok(NextHop::new(ifindex(&bed.relay, link)?, 1500, [a, b, c, d, e, f], source, Address::default()))
 }
 
-fn attach(bed: &Bed, hook: Hook, traffic: &Traffic, exit: Exit) -> Result<Box<Program>> {
-    let mut program = Box::new(table::loaded(traffic, exit)?);
-    let ra = ifindex(&bed.relay, "ra")?;
-    bed.relay.run(|| program.attach(ra, hook))?.context("cannot attach to ra")?;
+/// Attaches the relay's program where the client's packets come in, and where those come in that go the other way.
+fn attach(bed: &Bed, hook: Hook, traffic: &Traffic, exit: Exit, more: &[Direction]) -> Result<Box<Program>> {
+    let mut program = Box::new(table::loaded(traffic, exit, more)?);
+    let links: &[&str] = if more.is_empty() { &["ra"] } else { &["ra", "rb"] };
+    for link in links {
+        let index = ifindex(&bed.relay, link)?;
+        bed.relay.run(|| program.attach(index, hook))?.with_context(|| format!("cannot attach to {link}"))?;
+    }
     Ok(program)
 }
 
@@ -257,14 +338,16 @@ impl Drop for Stop {
     }
 }
 
-/// What one would write first: a socket a side, a copy a datagram. Flows mean nothing to it.
-async fn tokio_relay() -> Result<()> {
+/// What one would write first: a socket a side, a copy a datagram. It knows one client, which it connects with `first`;
+/// what comes from elsewhere goes to [`DESTINATION`].
+async fn tokio_relay(first: SocketAddrV4) -> Result<()> {
     let near = tokio::net::UdpSocket::bind((RELAY_A, PORT)).await?;
     let far = tokio::net::UdpSocket::bind((RELAY_B, PORT)).await?;
     let there = async {
         let mut buffer = vec![0; 2048];
-        while let Ok((length, _)) = near.recv_from(&mut buffer).await {
-            let _ = far.send_to(&buffer[..length], DESTINATION).await;
+        while let Ok((length, from)) = near.recv_from(&mut buffer).await {
+            let to = if from == SocketAddr::V4(SOURCE) { first } else { DESTINATION };
+            let _ = far.send_to(&buffer[..length], to).await;
         }
     };
     let back = async {

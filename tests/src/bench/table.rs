@@ -2,7 +2,8 @@
 
 use super::generator::Traffic;
 use anyhow::Result;
-use lanrage_common::maps::{DEFAULT_MEMBERS, FlowKey, FlowValue, Local, NextHop};
+use lanrage_common::maps::{DEFAULT_MEMBERS, FlowKey, FlowValue, Local, MemberState, NextHop};
+use lanrage_common::police::{Bucket, Rate};
 use lanrage_common::wire::{Be16, Be32};
 use lanrage_daemon::datapath::table::Maps as _;
 use lanrage_daemon::datapath::xdp::Program;
@@ -10,6 +11,11 @@ use std::net::SocketAddrV4;
 
 /// Flows of one member, as in a party of five.
 const FLOWS_A_MEMBER: u32 = 4;
+
+/// Budgets that everything passes, for each member and for all together: they are counted, but nothing exceeds them.
+const PACKETS: Rate = Rate::of_packets(100_000_000);
+/// Bytes, see [`PACKETS`].
+const BYTES: Rate = Rate::of_bytes(400_000_000_000);
 
 /// Where a table's flows leave.
 #[derive(Debug, Clone, Copy)]
@@ -22,16 +28,43 @@ pub struct Exit {
     pub destination: SocketAddrV4,
 }
 
-/// A loaded program that forwards all flows of `traffic`.
-pub fn loaded(traffic: &Traffic, exit: Exit) -> Result<Program> {
-    let mut program = Program::load(traffic.flows)?;
+/// One direction of a pair: what comes from that address with that receiver index leaves there.
+#[derive(Debug, Clone, Copy)]
+pub struct Direction {
+    /// The sender.
+    pub source: SocketAddrV4,
+    /// Receiver index.
+    pub index: u32,
+    /// To where.
+    pub exit: Exit,
+}
+
+/// A loaded program that forwards all flows of `traffic`, and `more`.
+pub fn loaded(traffic: &Traffic, exit: Exit, more: &[Direction]) -> Result<Program> {
+    let mut program = Program::load(traffic.flows + more.len() as u32)?;
     let mut local = Local::default();
-    local.v4[0] = Be32::from_octets(traffic.destination.ip().octets());
+    let own = more.iter().map(|direction| direction.exit.source).chain([traffic.destination, exit.source]);
+    for (place, own) in local.v4.iter_mut().zip(own) {
+        *place = Be32::from_octets(own.ip().octets());
+    }
     local.ports[0] = Be16::new(traffic.destination.port());
+    (local.packets, local.bytes) = (PACKETS, BYTES);
+    (local.packets_chunk, local.bytes_chunk) = (64, 1 << 17);
     program.set_local(local)?;
+    let budgets =
+        MemberState { packets: Bucket::new(PACKETS), bytes: Bucket::new(BYTES), ..MemberState::default() };
+    for member in 0..DEFAULT_MEMBERS.min(2 + traffic.flows / FLOWS_A_MEMBER) {
+        program.put_member(member, budgets)?;
+    }
     program.put_next_hop(1, NextHop { source: (*exit.source.ip()).into(), ..exit.hop })?;
     for flow in 0..traffic.flows {
-        program.put_flow(key(traffic.source_of(flow), traffic.index_of(flow)), value(exit, flow))?;
+        let member = (1 + flow / FLOWS_A_MEMBER) % DEFAULT_MEMBERS;
+        let key = key(traffic.source_of(flow), traffic.index_of(flow));
+        program.put_flow(key, value(exit, 1, member))?;
+    }
+    for (hop, Direction { source, index, exit }) in (2..).zip(more) {
+        program.put_next_hop(hop, NextHop { source: (*exit.source.ip()).into(), ..exit.hop })?;
+        program.put_flow(key(*source, *index), value(*exit, hop, 0))?;
     }
     Ok(program)
 }
@@ -47,13 +80,13 @@ pub fn key(source: SocketAddrV4, index: u32) -> FlowKey {
 }
 
 /// Where a flow goes.
-fn value(exit: Exit, flow: u32) -> FlowValue {
+fn value(exit: Exit, next_hop: u32, member: u32) -> FlowValue {
     FlowValue {
         destination: (*exit.destination.ip()).into(),
         source_port: Be16::new(exit.source.port()),
         destination_port: Be16::new(exit.destination.port()),
-        next_hop: 1,
-        member: (1 + flow / FLOWS_A_MEMBER) % DEFAULT_MEMBERS,
+        next_hop,
+        member,
         expires: u32::MAX,
     }
 }

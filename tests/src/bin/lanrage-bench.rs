@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use lanrage_tests::bench::bed;
 use lanrage_tests::bench::processor::Precedence;
 use lanrage_tests::bench::relay::{self, Effort, Settings};
+use lanrage_tests::bench::{bed, pages};
 use lanrage_tests::veth::require_root;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -28,9 +28,21 @@ enum Benchmark {
         /// Also write the figures there.
         #[arg(long)]
         json: Option<PathBuf>,
+        /// Write tables and pictures into benchmarks.md of this directory.
+        #[arg(long, value_name = "DIR")]
+        docs: Option<PathBuf>,
         /// Refuse to give figures when the bench itself does not reach this many packets a second.
         #[arg(long, value_name = "PPS", default_value_t = 2_000_000.0)]
         least_ceiling: f64,
+    },
+    /// Round trips through a relay, idle and beside other traffic.
+    Latency {
+        /// Fewer and shorter rounds.
+        #[arg(long)]
+        quick: bool,
+        /// Also write the figures there.
+        #[arg(long)]
+        json: Option<PathBuf>,
     },
     /// What the relay's program and its flow table cost, without any network.
     Table {
@@ -55,11 +67,18 @@ fn run(benchmark: Benchmark) -> Result<()> {
     let precedence = Precedence::take()?;
     bed::take_down_when_interrupted(precedence.clone());
     let result = match benchmark {
-        Benchmark::Relay { quick, json, least_ceiling } => {
+        Benchmark::Relay { quick, json, docs, least_ceiling } => {
             let effort = if quick { Effort::QUICK } else { Effort::FULL };
             let report = relay::run(Settings { effort, least_ceiling })?;
             println!("{report}");
+            docs.map_or(Ok(()), |docs| pages::write(&docs, &report))?;
             json.map_or(Ok(()), |path| write(&path, &report))
+        }
+        Benchmark::Latency { quick, json } => {
+            let effort = if quick { Effort::QUICK } else { Effort::FULL };
+            let round_trips = relay::round_trips(effort)?;
+            print!("{round_trips}");
+            json.map_or(Ok(()), |path| write(&path, &round_trips))
         }
         Benchmark::Table { quick } => {
             let effort = if quick { Effort::QUICK } else { Effort::FULL };
