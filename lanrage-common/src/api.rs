@@ -249,6 +249,12 @@ pub struct RelayStatus {
     pub kernel_forwarded: u64,
     /// Data packets the daemon forwarded.
     pub userspace_forwarded: u64,
+    /// UDP payload of the data that the daemon forwarded, in bytes.
+    #[serde(default)]
+    pub userspace_bytes: u64,
+    /// The daemon's forwarding threads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<RelayWorker>,
     /// Kernel counters by reason: packets.
     pub kernel: BTreeMap<String, u64>,
     /// Daemon counters by reason: packets.
@@ -366,6 +372,23 @@ pub struct RelayTlsStatus {
     pub dropped: u64,
     /// Connections that ended or were refused, by reason.
     pub ended: BTreeMap<String, u64>,
+}
+
+/// One of the threads that forward what the kernel program does not. All counts are since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayWorker {
+    /// Datagrams received.
+    pub received: u64,
+    /// In how many batches.
+    pub batches: u64,
+    /// Data sent on.
+    pub forwarded: u64,
+    /// Those that left together with others of their size and destination (UDP segmentation offload).
+    pub offloaded: u64,
+    /// What was not data and found the queue to the relay's state full.
+    pub queue_full: u64,
+    /// Lost because the thread was too slow: the sockets' buffers were full.
+    pub lost: u64,
 }
 
 /// Founds a party.

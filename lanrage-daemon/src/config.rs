@@ -187,8 +187,18 @@ impl From<TlsListen> for String {
 pub struct RelayConfig {
     /// UDP address to listen on.
     pub listen: SocketAddr,
+    /// IPv6 address to listen on as well; `[::]` with `listen`'s port when absent and `listen` is `0.0.0.0`.
+    pub listen6: Option<SocketAddr>,
     /// Address told to members; `listen`, or with an unspecified `listen` the default route's source address, when absent.
     pub public_address: Option<SocketAddr>,
+    /// IPv6 address told to members as well; the default route's source address when absent and it is a global one.
+    pub public_address6: Option<SocketAddr>,
+    /// Second port, for members to test how their routers behave (RFC 5780); 0 = no such tests.
+    pub alternate_port: u16,
+    /// Second address of this machine, for more of these tests.
+    pub alternate_address: Option<IpAddr>,
+    /// Threads that forward what the kernel program does not; 0 = one for each core.
+    pub workers: u16,
     /// Name at the control server; the host name when absent.
     pub name: Option<String>,
     /// Free text such as `eu-west`.
@@ -225,7 +235,12 @@ impl Default for RelayConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 3478),
+            listen6: None,
             public_address: None,
+            public_address6: None,
+            alternate_port: 3479,
+            alternate_address: None,
+            workers: 0,
             name: None,
             region: String::new(),
             control: None,

@@ -11,6 +11,7 @@ mod imp;
 pub mod holder;
 #[cfg(all(test, target_os = "linux"))]
 mod linux_tests;
+pub mod udp;
 
 pub use imp::{
     Interface, NetworkWatch, allow_files, clock_zero, host_name, networks, prepare_socket, prepare_stream,

@@ -1,12 +1,15 @@
-//! The relay role: drives `lanrage_common::relay` with a UDP socket, the data path and the control server.
+//! The relay role: drives `lanrage_common::relay` with UDP sockets, the data path and the control server.
 //!
-//! One task owns everything. What the kernel program does not forward itself comes up through the socket, goes through
-//! the sans-IO server, and leaves by the socket; flows that the server installs go to the [`Datapath`]. A flow that
-//! the kernel does not take is forwarded here, by the same table.
+//! One task owns the truth: bindings, handshakes and flows are the sans-IO server's. What it installs goes to the
+//! [`Datapath`] and to the [`plane`], whose workers own the sockets: they forward the data that the kernel program passes
+//! up, by the same flows, and hand the rest to the task.
 
 mod detail;
 mod key;
 mod load;
+mod loss;
+mod plane;
+mod reach;
 mod registration;
 mod run;
 mod socket;
@@ -19,17 +22,21 @@ pub use detail::Inquiry;
 
 use crate::config::RelayConfig;
 use crate::datapath::{self, Adopted, Datapath};
-use crate::roles::addresses;
 use crate::shutdown::Shutdown;
 use anyhow::Context as _;
 use lanrage_common::api::RelayStatus;
 use lanrage_common::protocol::RelayInfo;
-use lanrage_common::relay::{Alternates, Limits, RelayServer, Setup};
+use lanrage_common::relay::{Limits, RelayServer, Setup};
+use loss::Losses;
+use plane::Plane;
 use rand_core::OsRng;
+use reach::Reach;
 use registration::Registration;
 use sha2::{Digest as _, Sha256};
-use std::net::{SocketAddr, SocketAddrV4};
+use socket::Listening;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// Members bound at once; each costs the relay about a kilobyte.
@@ -53,51 +60,55 @@ pub async fn start(
     state_dir: &Path,
     shutdown: Shutdown,
 ) -> anyhow::Result<RelayHandle> {
-    let listen = ipv4_only(config.listen)?;
     let ticket_key = key::load_or_create(state_dir)?;
-    let socket = socket::bind(listen)?;
-    let bound = socket::local_address(&socket)?;
-    let public = config.public_address.unwrap_or_else(|| {
-        addresses::outside_address(SocketAddr::V4(bound), addresses::default_route_source())
-    });
-    let guessed = config.public_address.is_none() && listen.ip().is_unspecified();
-    let address_problem = guessed.then(|| addresses::private_relay_address(public)).flatten();
-    let tls = tls::start(config, state_dir, SocketAddr::V4(bound), public, shutdown.clone()).await;
+    let listening = socket::listen(config, socket::workers(config.workers))?;
+    let reach = Reach::of(config, &listening.main);
+    let (main, public) = (listening.main[0], reach.addresses[0]);
+    let tls = tls::start(config, state_dir, main, public, shutdown.clone()).await;
     if let Err(problem) = &tls {
         tracing::warn!(fix = problem.fix, "{}", problem.message);
     }
     let info = RelayInfo {
         name: name(config),
-        addresses: vec![public],
+        addresses: reach.addresses.clone(),
         region: config.region.clone(),
         tls: tls.as_ref().ok().and_then(|tls| tls.as_ref()).map(|tls| tls.info),
         ..RelayInfo::default()
     };
     let identity = detail::Identity { name: info.name.clone(), region: info.region.clone() };
     let registration = Registration::open(config, state_dir, info, &ticket_key)?;
-    let (mut datapath, adopted) = open_datapath(config, bound, &ticket_key).await;
+    let (mut datapath, adopted) = open_datapath(config, kernel_listen(&listening), &ticket_key).await;
     let limits = limits(config);
-    let own = vec![SocketAddr::V4(bound), public];
-    let alternates = Alternates::default();
+    let own = listening.main.iter().chain(&reach.addresses).copied().collect();
+    let alternates = listening.alternates(config);
     let setup = Setup { ticket_key, own, alternates, limits, clock: crate::platform::clock_zero() };
     let mut server = RelayServer::new(setup, &mut OsRng);
     take_over(&mut server, &mut datapath, adopted);
-    announce(bound, public, &datapath);
-    let bound = SocketAddr::V4(bound);
+    announce(&listening.main, &reach, &datapath);
+    let losses = Losses::new(listening.is_cramped, Instant::now());
+    let problems = listening.problems.into_iter().chain(reach.problem).collect();
     let parts = run::Parts {
-        socket,
+        plane: Plane::start(listening.endpoints)?,
         server,
         limits,
         datapath,
         registration,
-        bound,
-        public,
+        addresses: reach.addresses,
         identity,
-        address_problem,
+        problems,
+        losses,
         tls,
         shutdown,
     };
     Ok(run::spawn(parts))
+}
+
+/// Where the kernel program listens: it serves IPv4 so far, and elsewhere only the port tells it what is the relay's.
+fn kernel_listen(listening: &Listening) -> SocketAddrV4 {
+    match (listening.main_of(true), listening.main.first()) {
+        (Some(SocketAddr::V4(listen)), _) => listen,
+        (_, main) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, main.map_or(0, SocketAddr::port)),
+    }
 }
 
 /// The data path; with it, where it can outlive the daemon, what the last daemon knew.
@@ -143,23 +154,13 @@ fn limits(config: &RelayConfig) -> Limits {
     }
 }
 
-fn ipv4_only(listen: SocketAddr) -> anyhow::Result<SocketAddrV4> {
-    match listen {
-        SocketAddr::V4(listen) => Ok(listen),
-        SocketAddr::V6(listen) => anyhow::bail!(
-            "the relay cannot listen on {listen}: it serves IPv4 only so far. Set relay.listen = \"0.0.0.0:{}\"",
-            listen.port()
-        ),
-    }
-}
-
 fn name(config: &RelayConfig) -> String {
     let name = config.name.clone().or_else(crate::platform::host_name);
     name.unwrap_or_else(|| "relay".into())
 }
 
-fn announce(bound: SocketAddrV4, public: SocketAddr, datapath: &Datapath) {
+fn announce(listen: &[SocketAddr], reach: &Reach, datapath: &Datapath) {
     let report = datapath.report();
     let (reason, fix) = (report.reason.as_deref(), report.fix.as_deref());
-    tracing::info!(%bound, %public, mode = ?report.mode, reason, fix, "relay listens");
+    tracing::info!(?listen, public = ?reach.addresses, mode = ?report.mode, reason, fix, "relay listens");
 }

@@ -7,7 +7,7 @@ use crate::relay::Inquiry;
 use crate::shutdown::{self, ShutdownTrigger};
 use lanrage_common::api::{
     ControlStatus, DeviceStatus, InviteAnswer, LaneStatus, MemberStatus, PartyStatus, PathKind, PingAnswer,
-    PingReply, Problem, ReasonCount, RelayDetail, RelayMember, RelayMode, RelayStatus,
+    PingReply, Problem, ReasonCount, RelayDetail, RelayMember, RelayMode, RelayStatus, RelayWorker,
 };
 use lanrage_common::identity::{DeviceKey, Fingerprint, PartyId, WgKey};
 use lanrage_common::protocol::{ErrorBody, ErrorCode};
@@ -242,6 +242,15 @@ pub(crate) fn relay_status() -> RelayStatus {
         flows: 6,
         kernel_forwarded: 10_000,
         userspace_forwarded: 12,
+        userspace_bytes: 1_200,
+        workers: vec![RelayWorker {
+            received: 20,
+            batches: 15,
+            forwarded: 12,
+            offloaded: 4,
+            queue_full: 0,
+            lost: 0,
+        }],
         kernel: [("forwarded".into(), 10_000), ("no_flow".into(), 4)].into(),
         tls: None,
         userspace: [("forwarded".into(), 12)].into(),

@@ -66,6 +66,9 @@ fn optional_example(key: &str) -> &'static str {
         "relay.tls_cert" => "\"/etc/lanrage/relay.crt\"",
         "relay.tls_key" => "\"/etc/lanrage/relay.key\"",
         "relay.max_party_flows" => "32768",
+        "relay.listen6" => "\"[::]:3478\"",
+        "relay.public_address6" => "\"[2001:db8::7]:3478\"",
+        "relay.alternate_address" => "\"203.0.113.8\"",
         "relay.control" | "peer.control" => "\"http://192.0.2.1:8667\"",
         "control.relay_token" | "relay.token" => "\"the text in the control server's relay-token file\"",
         "relay.name" | "peer.name" => "\"Ana\"",
@@ -122,7 +125,7 @@ mod tests {
             let Some((key, _)) = line.strip_prefix('#').and_then(|rest| rest.split_once(" = ")) else {
                 continue;
             };
-            if key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+            if key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_') {
                 named.insert(join(&section, key));
             }
         }

@@ -14,6 +14,7 @@ pub(super) type Fault = (&'static str, String);
 const MTU: std::ops::RangeInclusive<u16> = 1280..=1440;
 /// IFNAMSIZ less its terminating zero.
 const MAX_INTERFACE: usize = 15;
+const WORKERS: std::ops::RangeInclusive<u16> = 0..=256;
 const MAX_FLOWS: std::ops::RangeInclusive<u32> = 2..=4_194_304;
 const MAX_PARTY_MEMBERS: std::ops::RangeInclusive<u32> = 2..=16_384;
 /// Longest path that fits `sockaddr_un` everywhere.
@@ -30,7 +31,21 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     rule("control.public_url", optional(&config.control.public_url, origin));
     rule("control.subnet", subnet(config.control.subnet));
     rule("control.relay_token", optional(&config.control.relay_token, token));
+    rule(
+        "relay.listen6",
+        config.relay.listen6.map_or(Ok(()), |listen6| second_family(config.relay.listen, listen6)),
+    );
     rule("relay.public_address", config.relay.public_address.map_or(Ok(()), reachable));
+    rule(
+        "relay.public_address6",
+        config.relay.public_address6.map_or(Ok(()), |it| ipv6(it).and_then(|()| reachable(it))),
+    );
+    rule("relay.alternate_port", another_port(config.relay.listen.port(), config.relay.alternate_port));
+    rule(
+        "relay.alternate_address",
+        config.relay.alternate_address.map_or(Ok(()), |ip| another_address(config, ip)),
+    );
+    rule("relay.workers", range(config.relay.workers, &WORKERS, "threads"));
     rule("relay.name", optional(&config.relay.name, name));
     rule("relay.control", optional(&config.relay.control, origin));
     rule("relay.token", optional(&config.relay.token, token));
@@ -135,6 +150,38 @@ fn token(token: &str) -> Result<(), String> {
         return Ok(());
     }
     Err("a token has at least 16 printable ASCII characters and no blanks".into())
+}
+
+fn ipv6(address: SocketAddr) -> Result<(), String> {
+    if address.is_ipv6() {
+        return Ok(());
+    }
+    Err(format!("{address} is not an IPv6 address; write it as [2001:db8::7]:3478"))
+}
+
+fn second_family(listen: SocketAddr, listen6: SocketAddr) -> Result<(), String> {
+    ipv6(listen6)?;
+    if listen.is_ipv4() {
+        return Ok(());
+    }
+    Err(format!(
+        "relay.listen is {listen}, which is IPv6 already; set relay.listen to an IPv4 address or leave this out"
+    ))
+}
+
+fn another_port(port: u16, alternate: u16) -> Result<(), String> {
+    if alternate == 0 || alternate != port {
+        return Ok(());
+    }
+    Err(format!("{alternate} is relay.listen's port; choose another one, or 0 for none"))
+}
+
+fn another_address(config: &Config, ip: IpAddr) -> Result<(), String> {
+    let listen6 = config.relay.listen6.map(|listen6| listen6.ip());
+    if ip.is_unspecified() || ip.is_multicast() || ip == config.relay.listen.ip() || Some(ip) == listen6 {
+        return Err(format!("{ip} is not a second address of this machine"));
+    }
+    Ok(())
 }
 
 fn reachable(address: SocketAddr) -> Result<(), String> {

@@ -222,7 +222,7 @@ pub fn prepare_socket(socket: &socket2::Socket) -> io::Result<()> {
     Ok(())
 }
 
-fn set_option(
+pub(crate) fn set_option(
     socket: &socket2::Socket,
     level: libc::c_int,
     name: libc::c_int,

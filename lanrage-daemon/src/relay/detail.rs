@@ -1,8 +1,10 @@
 //! The relay in all detail, made when somebody asks: counting every member costs a system call each.
 
+use super::plane::Traffic;
 use super::run::Parts;
-use super::status::{Counts, narrow};
+use super::status::{Counts, count_of, narrow};
 use lanrage_common::api::{ReasonCount, RelayDetail, RelayMember, RelayStatus};
+use lanrage_common::maps::MemberCounter;
 use lanrage_common::relay::{BoundMember, Reason};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -57,23 +59,24 @@ impl Inquiry {
 
 /// Everything as it is now.
 pub(super) fn describe(parts: &Parts, status: RelayStatus, counts: Counts, started: Instant) -> RelayDetail {
-    let Parts { server, datapath, identity, limits, .. } = parts;
-    let members: Vec<_> =
-        server.members().map(|member| show(&member, datapath.member(member.slot))).collect();
+    let Parts { plane, server, datapath, identity, limits, .. } = parts;
+    let workers = plane.totals();
+    let show = |member: BoundMember| show(&member, datapath.member(member.slot), plane.traffic(member.slot));
+    let members: Vec<_> = server.members().map(show).collect();
     let kernel = datapath.reasons().into_iter().map(|(reason, counter)| ReasonCount {
         name: reason.name().to_owned(),
         what: String::new(),
         packets: counter.packets,
         bytes: counter.bytes,
     });
-    let forwarded = members.iter().map(|member| member.userspace_bytes).sum();
+    let forwarded = status.userspace_bytes;
     let userspace = Reason::ALL.iter().map(|reason| ReasonCount {
         name: reason.as_str().to_owned(),
         what: reason.explanation().to_owned(),
-        packets: server.count_of(*reason),
+        packets: count_of(*reason, server, &workers),
         bytes: if *reason == Reason::Forwarded { forwarded } else { 0 },
     });
-    let own = counts.explained().map(|(name, what, packets)| ReasonCount {
+    let own = counts.with(&workers).explained().map(|(name, what, packets)| ReasonCount {
         name: name.to_owned(),
         what: what.to_owned(),
         packets,
@@ -95,7 +98,7 @@ pub(super) fn describe(parts: &Parts, status: RelayStatus, counts: Counts, start
     }
 }
 
-fn show(member: &BoundMember, kernel: lanrage_common::maps::MemberCounter) -> RelayMember {
+fn show(member: &BoundMember, kernel: MemberCounter, userspace: Traffic) -> RelayMember {
     let short = |text: String| text.chars().take(SHORT).collect::<String>();
     RelayMember {
         slot: member.slot,
@@ -106,8 +109,8 @@ fn show(member: &BoundMember, kernel: lanrage_common::maps::MemberCounter) -> Re
         kbit_per_s: member.limits.kbit_per_s,
         kernel_packets: kernel.packets,
         kernel_bytes: kernel.bytes,
-        userspace_packets: member.traffic.packets,
-        userspace_bytes: member.traffic.bytes,
-        dropped: member.traffic.dropped,
+        userspace_packets: userspace.packets,
+        userspace_bytes: userspace.bytes,
+        dropped: userspace.dropped,
     }
 }

@@ -3,6 +3,8 @@
 use super::RelayHandle;
 use super::detail::{self, Identity, Inbox, Inquiry};
 use super::load::Meter;
+use super::loss::Losses;
+use super::plane::{Control, Plane};
 use super::registration::{HEARTBEAT, Registration};
 use super::status::{self, Counts, narrow};
 use super::tls::Tls;
@@ -10,22 +12,17 @@ use crate::datapath::{Datapath, InstallError};
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{Problem, RelayStatus};
 use lanrage_common::protocol::RelayLoad;
-use lanrage_common::relay::{Flow, Leg, Limits, Output, Reason, RelayServer, Target};
+use lanrage_common::relay::{Flow, Leg, Limits, Output, RelayServer, Target};
 use lanrage_common::time::Now;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 /// Datagrams handled in a row before timers, control server and kernel get their turn.
 const BUDGET: usize = 256;
-/// Largest UDP payload.
-const MAX_DATAGRAM: usize = 65_535;
 const STATUS_EVERY: Duration = Duration::from_secs(1);
-/// First byte of WireGuard's transport messages.
-const DATA: u8 = 4;
 
 /// Both clocks.
 pub(super) fn now() -> Now {
@@ -35,26 +32,27 @@ pub(super) fn now() -> Now {
 
 /// What a relay consists of.
 pub(super) struct Parts {
-    pub(super) socket: UdpSocket,
+    pub(super) plane: Plane,
     pub(super) server: RelayServer,
     pub(super) limits: Limits,
     pub(super) datapath: Datapath,
     pub(super) registration: Registration,
-    /// Where the socket is bound: the local end of every leg.
-    pub(super) bound: SocketAddr,
-    pub(super) public: SocketAddr,
+    /// What members are told.
+    pub(super) addresses: Vec<SocketAddr>,
     pub(super) identity: Identity,
-    /// What is wrong with a guessed `public`.
-    pub(super) address_problem: Option<Problem>,
+    /// What was wrong from the beginning.
+    pub(super) problems: Vec<Problem>,
+    pub(super) losses: Losses,
     pub(super) tls: Result<Option<Tls>, Problem>,
     pub(super) shutdown: Shutdown,
 }
 
 impl Parts {
     fn describe(&self, counts: Counts) -> RelayStatus {
-        let Self { public, server, datapath, registration, .. } = self;
-        let mut status = status::describe(*public, server, datapath, registration, counts);
-        status.problems.extend(self.address_problem.clone());
+        let Self { addresses, server, datapath, registration, .. } = self;
+        let mut status = status::describe(server, datapath, registration, &self.plane.totals(), counts);
+        status.addresses.clone_from(addresses);
+        status.problems.extend(self.problems.iter().cloned().chain(self.losses.problem()));
         match &self.tls {
             Ok(tls) => status.tls = tls.as_ref().map(Tls::status),
             Err(problem) => status.problems.push(problem.clone()),
@@ -88,10 +86,13 @@ struct Relay {
 
 impl Relay {
     /// Priorities, highest first: the request to stop; flows whose time is over; the kernel's view of routes and
-    /// neighbours; the control server; status and heartbeat; and then datagrams, at most [`BUDGET`] in a row. All but
-    /// the last are rare, so they never keep datagrams waiting, and datagrams never keep them waiting.
+    /// neighbours; the control server; status and heartbeat; and then what the workers hand over, at most [`BUDGET`]
+    /// datagrams in a row. All but the last are rare, so they never keep datagrams waiting, and datagrams never keep them
+    /// waiting.
     async fn run(mut self) {
-        let mut buffer = vec![0; MAX_DATAGRAM];
+        let mut batch = Vec::with_capacity(BUDGET);
+        // what was adopted
+        self.drain();
         let mut heartbeat = interval(HEARTBEAT);
         let mut refresh = interval(STATUS_EVERY);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -113,51 +114,24 @@ impl Relay {
                 }
                 Ok(()) = self.drain.changed() => self.note_drain(),
                 _ = heartbeat.tick() => self.heartbeat(),
-                _ = refresh.tick() => self.publish(),
+                _ = refresh.tick() => self.refresh(),
                 Some(reply) = self.inbox.recv() => {
                     let status = self.parts.describe(self.counts);
                     // whoever asked may have gone
                     drop(reply.send(detail::describe(&self.parts, status, self.counts, self.started)));
                 }
-                ready = self.parts.socket.readable() => {
-                    match ready {
-                        Ok(()) => self.receive(&mut buffer),
-                        Err(_) => self.counts.receive_failed += 1,
-                    }
-                }
+                () = self.parts.plane.receive(&mut batch, BUDGET) => self.handle(&mut batch),
             }
         }
         tracing::info!("relay stops");
     }
 
-    fn receive(&mut self, buffer: &mut [u8]) {
-        let now = now();
-        for _ in 0..BUDGET {
-            match self.parts.socket.try_recv_from(buffer) {
-                Ok((length, remote)) => {
-                    let leg = Leg { local: self.parts.bound, remote };
-                    self.handle(leg, &buffer[..length], now);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => {
-                    self.counts.receive_failed += 1;
-                    return;
-                }
-            }
+    fn handle(&mut self, batch: &mut Vec<Control>) {
+        let (now, bindings) = (now(), self.parts.server.bindings());
+        for Control { leg, datagram } in batch.drain(..) {
+            self.parts.server.handle_datagram(leg, &datagram, now);
+            self.drain();
         }
-    }
-
-    /// Data goes straight from buffer to socket; everything else through the server's outputs.
-    fn handle(&mut self, leg: Leg, datagram: &[u8], now: Now) {
-        if datagram.first() == Some(&DATA) {
-            if let Some(to) = self.parts.server.forward_data(leg.remote, datagram, now) {
-                self.send(to, datagram);
-            }
-            return;
-        }
-        let bindings = self.parts.server.bindings();
-        self.parts.server.handle_datagram(leg, datagram, now);
-        self.drain();
         if self.parts.server.bindings() != bindings {
             self.publish();
         }
@@ -168,7 +142,10 @@ impl Relay {
             match output {
                 Output::Transmit { leg, payload } => self.send(leg, &payload),
                 Output::Install { flow, target } => self.install(flow, target),
-                Output::Remove { flow } => self.parts.datapath.remove(flow),
+                Output::Remove { flow } => {
+                    self.parts.datapath.remove(flow);
+                    self.parts.plane.remove(flow);
+                }
                 Output::Bound { party, member, leg } => {
                     tracing::info!(%party, %member, address = %leg.remote, "member bound");
                 }
@@ -178,16 +155,21 @@ impl Relay {
                 Output::Unbound { party, member, why } => {
                     tracing::info!(%party, %member, ?why, "member unbound");
                 }
-                Output::Persist { slot, record } => self.parts.datapath.persist(slot, &record),
-                Output::Forget { slot } => self.parts.datapath.forget(slot),
                 // the kernel program does not police members yet
-                Output::Admit { .. } | Output::Dismiss { .. } => {}
+                Output::Admit { slot, address, limits } => self.parts.plane.admit(slot, address, limits),
+                Output::Dismiss { address, .. } => self.parts.plane.dismiss(address),
+                Output::Persist { slot, record } => self.parts.datapath.persist(slot, &record),
+                Output::Forget { slot } => {
+                    self.parts.datapath.forget(slot);
+                    self.parts.plane.forget(slot);
+                }
             }
         }
     }
 
-    /// A flow that the kernel does not take is forwarded here.
+    /// What the kernel does not take is forwarded by the plane.
     fn install(&mut self, flow: Flow, target: Target) {
+        self.parts.plane.install(flow, target);
         match self.parts.datapath.install(flow, target) {
             Ok(()) => {}
             Err(InstallError::Full) => self.counts.install_full += 1,
@@ -199,8 +181,8 @@ impl Relay {
     }
 
     fn send(&mut self, leg: Leg, payload: &[u8]) {
-        match self.parts.socket.try_send_to(payload, leg.remote) {
-            Ok(_) => {}
+        match self.parts.plane.send(leg, payload) {
+            Ok(()) => {}
             Err(error) if is_full(&error) => self.counts.send_full += 1,
             Err(error) => {
                 tracing::trace!(to = %leg.remote, %error, "datagram not sent");
@@ -210,8 +192,8 @@ impl Relay {
     }
 
     fn heartbeat(&mut self) {
-        let Parts { server, datapath, registration, limits, .. } = &self.parts;
-        let forwarded = datapath.forwarded() + server.count_of(Reason::Forwarded);
+        let Parts { plane, server, datapath, registration, limits, .. } = &self.parts;
+        let forwarded = datapath.forwarded() + plane.totals().iter().map(|worker| worker.sent).sum::<u64>();
         let rates = self.meter.measure(forwarded, Instant::now());
         registration.heartbeat(RelayLoad {
             bindings: narrow(server.bindings()),
@@ -231,6 +213,12 @@ impl Relay {
         let draining = *self.drain.borrow_and_update();
         tracing::info!(draining, "the operator has changed whether this relay is being emptied");
         self.heartbeat();
+        self.publish();
+    }
+
+    fn refresh(&mut self) {
+        let lost = self.parts.plane.totals().iter().map(|worker| worker.lost).sum();
+        self.parts.losses.note(lost, Instant::now());
         self.publish();
     }
 

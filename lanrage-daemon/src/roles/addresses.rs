@@ -2,13 +2,22 @@
 
 use crate::config::Config;
 use lanrage_common::api::Problem;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Address that packets to the internet leave from. Nothing is sent: connecting a UDP socket only asks the routes.
 pub(crate) fn default_route_source() -> Option<IpAddr> {
     // 192.0.2.1 (RFC 5737) is never routed anywhere but along the default route.
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    let source = socket.local_addr().ok()?.ip();
+    (!source.is_unspecified()).then_some(source)
+}
+
+/// The same for IPv6.
+pub(crate) fn default_route_source6() -> Option<IpAddr> {
+    // 2001:db8::/32 (RFC 3849) is never routed anywhere but along the default route.
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9)).ok()?;
     let source = socket.local_addr().ok()?.ip();
     (!source.is_unspecified()).then_some(source)
 }

@@ -2,7 +2,7 @@
 //! for each of them.
 
 use super::Page;
-use lanrage_common::api::{ReasonCount, RelayDetail, RelayMode, RelayStatus, RelayTlsStatus};
+use lanrage_common::api::{ReasonCount, RelayDetail, RelayMode, RelayStatus, RelayTlsStatus, RelayWorker};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MODES: [(RelayMode, &str); 3] = [
@@ -31,6 +31,7 @@ impl Page {
         self.family(forwarded, "counter", "Data packets forwarded, by plane.");
         self.sample(forwarded, &[("plane", "kernel")], relay.kernel_forwarded);
         self.sample(forwarded, &[("plane", "userspace")], relay.userspace_forwarded);
+        self.workers(&relay.workers);
         if let Some(tls) = &relay.tls {
             self.relay_tls(tls);
         }
@@ -49,6 +50,24 @@ impl Page {
         self.family(ended, "counter", "TLS connections that ended or were refused, by reason.");
         for (reason, count) in &tls.ended {
             self.sample(ended, &[("reason", reason)], count);
+        }
+    }
+
+    fn workers(&mut self, workers: &[RelayWorker]) {
+        let counts: [(&str, &str, fn(&RelayWorker) -> u64); 6] = [
+            ("received", "Datagrams that a forwarding thread received.", |worker| worker.received),
+            ("batches", "Batches in which it received them.", |worker| worker.batches),
+            ("forwarded", "Data packets that it sent on.", |worker| worker.forwarded),
+            ("offloaded", "Those that left together with others.", |worker| worker.offloaded),
+            ("queue_full", "Messages that found too many others waiting.", |worker| worker.queue_full),
+            ("lost", "Datagrams that came faster than it takes them.", |worker| worker.lost),
+        ];
+        for (name, help, count) in counts {
+            let name = format!("lanrage_relay_worker_{name}_total");
+            self.family(&name, "counter", help);
+            for (n, worker) in workers.iter().enumerate() {
+                self.sample(&name, &[("worker", &n.to_string())], count(worker));
+            }
         }
     }
 

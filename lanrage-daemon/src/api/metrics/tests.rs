@@ -129,6 +129,8 @@ fn the_page_is_well_formed_and_complete() {
     );
     assert_eq!(value("lanrage_relay_budget_drops_total", &[("plane", "userspace")]), Some(5.0));
     assert_eq!(value("lanrage_relay_info", &[("name", "paris"), ("region", "eu-west")]), Some(1.0));
+    assert_eq!(value("lanrage_relay_worker_received_total", &[("worker", "0")]), Some(20.0));
+    assert_eq!(value("lanrage_relay_worker_offloaded_total", &[("worker", "0")]), Some(4.0));
     assert_eq!(value("lanrage_server_online", &[]), Some(3.0));
 }
 

@@ -5,6 +5,7 @@ use crate::config::{RelayModeChoice, TlsListen};
 use boringtun::noise::{Tunn, TunnResult};
 use lanrage_common::binding::{BindingClient, Output};
 use lanrage_common::identity::{PartyId, WgKey};
+use lanrage_common::relay::MemberLimits;
 use lanrage_common::ticket::Ticket;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -13,26 +14,30 @@ use tokio::time::timeout;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 const SESSION_KEY: [u8; 32] = [7; 32];
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-struct Relay {
-    handle: RelayHandle,
+pub(super) struct Relay {
+    pub(super) handle: RelayHandle,
     ticket_key: [u8; 32],
-    address: SocketAddr,
-    _trigger: crate::shutdown::ShutdownTrigger,
+    pub(super) address: SocketAddr,
+    pub(super) _trigger: crate::shutdown::ShutdownTrigger,
     _state: tempfile::TempDir,
 }
 
 async fn relay() -> Relay {
+    relay_with(RelayConfig { listen: "127.0.0.1:0".parse().unwrap(), ..RelayConfig::default() }).await
+}
+
+/// A userspace relay of its own, with these settings besides.
+pub(super) async fn relay_with(config: RelayConfig) -> Relay {
     let state = tempfile::tempdir().unwrap();
     let config = RelayConfig {
-        listen: "127.0.0.1:0".parse().unwrap(),
         control: Some("http://127.0.0.1:9".into()),
         token: Some("token".into()),
         mode: RelayModeChoice::Userspace,
         pin_dir: PathBuf::new(),
         tls_listen: TlsListen::Off,
-        ..RelayConfig::default()
+        ..config
     };
     let (trigger, shutdown) = crate::shutdown::channel();
     let handle = start(&config, state.path(), shutdown).await.unwrap();
@@ -42,33 +47,47 @@ async fn relay() -> Relay {
 }
 
 /// A member with a real socket and a real WireGuard session to one other member.
-struct Member {
-    socket: UdpSocket,
+pub(super) struct Member {
+    /// Where the relay is for this member.
+    at: SocketAddr,
+    pub(super) socket: UdpSocket,
     binding: BindingClient,
     tunnel: Tunn,
 }
 
 impl Member {
     async fn bind(relay: &Relay, secret: &StaticSecret, other: &StaticSecret) -> Self {
+        Self::bind_at(relay, relay.address, MemberLimits::default(), secret, other).await
+    }
+
+    /// Binds to one of the relay's addresses, with limits in its ticket.
+    pub(super) async fn bind_at(
+        relay: &Relay,
+        at: SocketAddr,
+        limits: MemberLimits,
+        secret: &StaticSecret,
+        other: &StaticSecret,
+    ) -> Self {
         let ticket = Ticket {
             party: PartyId([1; 16]),
             member: WgKey(PublicKey::from(secret).to_bytes()),
             epoch: 1,
             expires: run::now().unix + 600,
-            kbit_per_s: 0,
-            packets_per_s: 0,
+            kbit_per_s: limits.kbit_per_s,
+            packets_per_s: limits.packets_per_s,
             session_key: SESSION_KEY,
         };
-        let mut binding = BindingClient::new(relay.address, OsRng);
+        let mut binding = BindingClient::new(at, OsRng);
         binding.set_ticket(ticket.seal(&relay.ticket_key, &mut OsRng), SESSION_KEY, run::now());
         let tunnel = Tunn::new(secret.clone(), PublicKey::from(other), None, None, 1, None);
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let mut member = Self { socket, binding, tunnel };
-        member.until_bound(relay).await;
+        let ip = if at.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+        let socket = UdpSocket::bind(ip).await.unwrap();
+        let mut member = Self { at, socket, binding, tunnel };
+        member.until_bound().await;
         member
     }
 
-    async fn until_bound(&mut self, relay: &Relay) {
+    async fn until_bound(&mut self) {
         let mut buffer = [0; 2048];
         while !self.binding.is_bound() {
             while let Some(output) = self.binding.poll_output() {
@@ -78,7 +97,7 @@ impl Member {
             }
             let (length, from) =
                 timeout(PATIENCE, self.socket.recv_from(&mut buffer)).await.unwrap().unwrap();
-            assert_eq!(from, relay.address);
+            assert_eq!(from, self.at);
             assert!(self.binding.handle_datagram(from, &buffer[..length], run::now()));
         }
         let mapped = self.socket.local_addr().unwrap();
@@ -86,25 +105,25 @@ impl Member {
     }
 
     /// Sends an IP packet through the tunnel, which starts a handshake when there is none.
-    async fn send(&mut self, relay: &Relay, packet: &[u8]) {
+    pub(super) async fn send(&mut self, _: &Relay, packet: &[u8]) {
         let mut buffer = [0; 2048];
         let TunnResult::WriteToNetwork(datagram) = self.tunnel.encapsulate(packet, &mut buffer) else {
             panic!("nothing to send")
         };
-        self.socket.send_to(datagram, relay.address).await.unwrap();
+        self.socket.send_to(datagram, self.at).await.unwrap();
     }
 
     /// Takes one datagram from the relay; gives the IP packet if it held one.
-    async fn receive(&mut self, relay: &Relay) -> Option<Vec<u8>> {
+    pub(super) async fn receive(&mut self, _: &Relay) -> Option<Vec<u8>> {
         let (mut input, mut output) = ([0; 2048], [0; 2048]);
         let received = timeout(PATIENCE, self.socket.recv_from(&mut input)).await;
         let (length, from) = received.expect("the relay forwards").unwrap();
-        assert_eq!(from, relay.address);
+        assert_eq!(from, self.at);
         let mut result = self.tunnel.decapsulate(None, &input[..length], &mut output);
         loop {
             match result {
                 TunnResult::WriteToNetwork(datagram) => {
-                    self.socket.send_to(datagram, relay.address).await.unwrap();
+                    self.socket.send_to(datagram, self.at).await.unwrap();
                 }
                 TunnResult::WriteToTunnelV4(packet, _) => return Some(packet.to_vec()),
                 TunnResult::Done => return None,
@@ -114,7 +133,7 @@ impl Member {
         }
     }
 
-    async fn receive_packet(&mut self, relay: &Relay) -> Vec<u8> {
+    pub(super) async fn receive_packet(&mut self, relay: &Relay) -> Vec<u8> {
         loop {
             if let Some(packet) = self.receive(relay).await {
                 return packet;
@@ -123,7 +142,7 @@ impl Member {
     }
 
     /// A new socket, as after a NAT rebinding.
-    async fn move_to_a_new_port(&mut self, relay: &Relay) {
+    async fn move_to_a_new_port(&mut self, _: &Relay) {
         self.socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         self.binding.rebind(run::now());
         let mut buffer = [0; 2048];
@@ -143,13 +162,13 @@ impl Member {
             let (length, from) =
                 timeout(PATIENCE, self.socket.recv_from(&mut buffer)).await.unwrap().unwrap();
             assert!(self.binding.handle_datagram(from, &buffer[..length], run::now()));
-            assert_eq!(from, relay.address);
+            assert_eq!(from, self.at);
         }
     }
 }
 
 /// The smallest IPv4 packet that boringtun lets through, with a payload to tell packets apart.
-fn packet(payload: u32) -> Vec<u8> {
+pub(super) fn packet(payload: u32) -> Vec<u8> {
     let mut packet = vec![0x45, 0, 0, 24, 0, 0, 0, 0, 64, 17, 0, 0];
     packet.extend(Ipv4Addr::new(10, 66, 0, 1).octets());
     packet.extend(Ipv4Addr::new(10, 66, 0, 2).octets());
@@ -157,7 +176,7 @@ fn packet(payload: u32) -> Vec<u8> {
     packet
 }
 
-async fn status_when(relay: &mut Relay, is_reached: impl Fn(&RelayStatus) -> bool) -> RelayStatus {
+pub(super) async fn status_when(relay: &mut Relay, is_reached: impl Fn(&RelayStatus) -> bool) -> RelayStatus {
     let status = timeout(PATIENCE, relay.handle.status.wait_for(is_reached)).await;
     status.expect("the status is reached in time").unwrap().clone()
 }
@@ -168,7 +187,7 @@ async fn pair(relay: &Relay) -> (Member, Member) {
 }
 
 /// First packet both ways; the handshake happens on the way.
-async fn connect(relay: &Relay, a: &mut Member, b: &mut Member) {
+pub(super) async fn connect(relay: &Relay, a: &mut Member, b: &mut Member) {
     a.send(relay, &packet(1)).await;
     assert_eq!(b.receive(relay).await, None, "type 1");
     assert_eq!(a.receive(relay).await, None, "type 2");
@@ -291,7 +310,7 @@ async fn bad_configuration_is_one_clear_line() {
     let without_token = RelayConfig { control: Some("http://127.0.0.1:9".into()), ..without_control };
     let error = start(&without_token, state.path(), shutdown.clone()).await.unwrap_err().to_string();
     assert!(error.contains("relay.token is missing"), "{error}");
-    let v6 = RelayConfig { listen: "[::]:3478".parse().unwrap(), ..without_token };
-    let error = start(&v6, state.path(), shutdown).await.unwrap_err().to_string();
-    assert!(error.contains("IPv4 only"), "{error}");
+    let foreign = RelayConfig { listen: "192.0.2.1:3478".parse().unwrap(), ..without_token };
+    let error = start(&foreign, state.path(), shutdown).await.unwrap_err().to_string();
+    assert!(error.contains("no address of this machine"), "{error}");
 }

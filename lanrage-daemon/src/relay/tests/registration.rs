@@ -4,6 +4,7 @@ use super::super::*;
 use crate::config::{ControlConfig, RelayModeChoice, TlsListen};
 use crate::control::client::{ControlClient, ControlLink, LinkEvent};
 use crate::control::{self, ControlHandle};
+use crate::roles::addresses;
 use crate::shutdown::{self, ShutdownTrigger};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
