@@ -133,6 +133,11 @@ impl Routes {
         self.table.get(&key).copied()
     }
 
+    pub(super) fn all_confirmed(&self) -> impl Iterator<Item = (RouteKey, Route)> {
+        let all = self.table.iter().map(|(key, route)| (*key, *route));
+        all.filter(|(_, route)| route.state == State::Confirmed)
+    }
+
     /// Flows.
     pub(super) fn confirmed(&self) -> usize {
         self.all.confirmed

@@ -345,6 +345,11 @@ impl RelayServer {
         }
     }
 
+    /// Every flow, as [`Output::Install`] gives them: also those that [`RelayServer::adopt`] took over.
+    pub fn installed(&self) -> impl Iterator<Item = (Flow, Target)> {
+        self.routes.all_confirmed().filter_map(|(key, route)| self.flow_of(key, route))
+    }
+
     fn flow_of(&self, (sender, index): RouteKey, route: Route) -> Option<(Flow, Target)> {
         let source = self.members.at(sender)?.leg.remote;
         let leg = self.members.at(route.owner)?.leg;

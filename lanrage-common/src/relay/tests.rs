@@ -204,6 +204,7 @@ impl Bench {
     /// Data path and userspace must agree on every flow.
     fn assert_same_as_data_path(&mut self) {
         assert_eq!(self.installed.len(), self.server.flows());
+        assert_eq!(self.installed, self.server.installed().collect());
         for (flow, target) in self.installed.clone() {
             let to = self.server.forward_data(flow.source, &data(flow.index), self.now);
             assert_eq!(to, Some(target.leg), "{flow:?}");

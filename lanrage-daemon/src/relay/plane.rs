@@ -125,6 +125,11 @@ impl Plane {
         self.table.install(flow, target);
     }
 
+    /// Many at once.
+    pub(super) fn install_all(&self, flows: impl Iterator<Item = (Flow, Target)>) {
+        self.table.install_all(flows);
+    }
+
     /// Forgets a flow.
     pub(super) fn remove(&self, flow: Flow) {
         self.table.remove(flow);

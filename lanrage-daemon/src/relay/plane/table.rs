@@ -85,15 +85,19 @@ impl Table {
 
     /// Adds a flow, or moves it. One whose ends the relay does not know is not forwarded.
     pub(super) fn install(&self, flow: Flow, target: Target) {
-        let endpoint = self.endpoint_of(target.leg.local);
+        self.install_all(std::iter::once((flow, target)));
+    }
+
+    /// The same for many.
+    pub(super) fn install_all(&self, flows: impl Iterator<Item = (Flow, Target)>) {
         let mut entries = self.write();
-        let key = (spelled(flow.source), flow.index);
-        match (endpoint, entries.slots.get(&target.member).cloned()) {
-            (Some(endpoint), Some((_, allowance))) => {
+        for (flow, target) in flows {
+            let key = (spelled(flow.source), flow.index);
+            let allowance = entries.slots.get(&target.member).map(|(_, allowance)| allowance.clone());
+            if let Some((endpoint, allowance)) = self.endpoint_of(target.leg.local).zip(allowance) {
                 let expires = self.nanos(target.expires);
                 entries.flows.insert(key, Entry { leg: target.leg, endpoint, expires, allowance });
-            }
-            _ => {
+            } else {
                 entries.flows.remove(&key);
             }
         }
