@@ -6,10 +6,11 @@ use crate::peer::{PeerCommand, PeerHandle, PeerStatus};
 use crate::relay::Inquiry;
 use crate::shutdown::{self, ShutdownTrigger};
 use lanrage_common::api::{
-    ControlStatus, DeviceStatus, InviteAnswer, LaneStatus, MemberStatus, PartyStatus, PathKind, PingAnswer,
-    PingReply, Problem, ReasonCount, RelayDetail, RelayMember, RelayMode, RelayStatus, RelayWorker,
+    CarrierStatus, ControlStatus, DeviceStatus, InviteAnswer, LaneStatus, MemberStatus, PartyStatus,
+    PathKind, PingAnswer, PingReply, Problem, ReasonCount, RelayDetail, RelayMember, RelayMode, RelayStatus,
+    RelayTlsStatus, RelayWorker,
 };
-use lanrage_common::identity::{DeviceKey, Fingerprint, PartyId, WgKey};
+use lanrage_common::identity::{CertificateFingerprint, DeviceKey, Fingerprint, PartyId, WgKey};
 use lanrage_common::protocol::{ErrorBody, ErrorCode};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -137,7 +138,12 @@ pub(crate) fn peer_status() -> PeerStatus {
                 gone(),
             ],
             lane: LaneStatus { seen: 5, copied: 10, delivered: 3, dropped: [("dhcp".into(), 2)].into() },
-            carriers: Vec::new(),
+            carriers: vec![CarrierStatus {
+                address: "203.0.113.7:443".parse().unwrap(),
+                received: 7,
+                sent: 8,
+                dropped: 1,
+            }],
         }),
         control: Some(ControlStatus { url: "http://192.0.2.1:8667".into(), connected: true }),
         problems: vec![Problem {
@@ -252,7 +258,16 @@ pub(crate) fn relay_status() -> RelayStatus {
             lost: 0,
         }],
         kernel: [("forwarded".into(), 10_000), ("no_flow".into(), 4)].into(),
-        tls: None,
+        tls: Some(RelayTlsStatus {
+            listen: "0.0.0.0:443".parse().unwrap(),
+            address: "203.0.113.7:443".parse().unwrap(),
+            certificate: CertificateFingerprint([7; 32]),
+            connections: 2,
+            received: 30,
+            sent: 40,
+            dropped: 1,
+            ended: [("closed".into(), 3)].into(),
+        }),
         userspace: [("forwarded".into(), 12)].into(),
         problems: vec![Problem {
             code: "no_neighbour".into(),
