@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
 
 /// The TURN server that the relay is compared with.
 const COTURN: (&str, &[&str]) = ("turnserver", &["coturn"]);
@@ -15,7 +14,7 @@ const COTURN: (&str, &[&str]) = ("turnserver", &["coturn"]);
 /// Builds and runs `lanrage-bench`. Comes back only with an error.
 pub fn run(root: &Path, arguments: &[OsString]) -> Result<()> {
     if arguments.first().is_some_and(|benchmark| benchmark == "relay") && find(COTURN.0).is_none() {
-        step("install coturn, to compare with", install_coturn)?;
+        step("install coturn, to compare with", || apt(COTURN.1))?;
     }
     step("build the kernel programs", || ebpf::build(root).map(drop))?;
     step("build the benchmark (release)", || {
@@ -33,13 +32,4 @@ pub fn run(root: &Path, arguments: &[OsString]) -> Result<()> {
     let target = target.parent().context("this program is not in a target directory")?;
     let mut command = as_root(target.join("release/lanrage-bench"))?;
     Err(command.args(arguments).exec()).context("cannot run the benchmark")
-}
-
-fn install_coturn() -> Result<()> {
-    apt(COTURN.1)?;
-    if find("systemctl").is_some() {
-        // Debian starts what it installs; a benchmark leaves no server running. Without systemd there is none.
-        let _ = check(Command::new("systemctl").args(["disable", "--now", "coturn"]));
-    }
-    Ok(())
 }

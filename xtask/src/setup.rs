@@ -20,6 +20,7 @@ const NEEDS: &[Need] = &[
     Need { what: "iproute2", packages: &["iproute2"], present: || has("ip") },
     Need { what: "ethtool", packages: &["ethtool"], present: || has("ethtool") },
     Need { what: "ping", packages: &["iputils-ping"], present: || has("ping") },
+    Need { what: "coturn's tools", packages: &["coturn"], present: || has("turnutils_natdiscovery") },
     Need { what: "Node.js 18 or later", packages: &["nodejs"], present: has_node },
     Need { what: "npm", packages: &["npm"], present: || has("npm") },
 ];
@@ -119,7 +120,12 @@ pub fn apt(packages: &[&str]) -> Result<()> {
         )
     };
     apt(&["update"])?;
-    apt(&[&["install", "-y", "--no-install-recommends"], packages].concat())
+    apt(&[&["install", "-y", "--no-install-recommends"], packages].concat())?;
+    if packages.contains(&"coturn") && find("systemctl").is_some() {
+        // Debian starts what it installs; tests leave no server running. Without systemd there is none.
+        let _ = check(Command::new("systemctl").args(["disable", "--now", "coturn"]));
+    }
+    Ok(())
 }
 
 /// Installs a cargo program that is missing.
