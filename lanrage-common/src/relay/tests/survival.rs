@@ -223,8 +223,11 @@ proptest! {
     }
 }
 
+/// By slot.
+type Records = Vec<(u32, Vec<u8>)>;
+
 /// Members 0 to 999 by record, and flows between them; no handshakes, which would take longer than the adoption.
-fn crowd(flows: u32) -> (RelayServer, Vec<(u32, Vec<u8>)>, impl Iterator<Item = (Flow, Target)>, Now) {
+fn crowd(flows: u32) -> (RelayServer, Records, impl Iterator<Item = (Flow, Target)>, Now) {
     const MEMBERS: u32 = 1000;
     let limits = Limits { members: 1000, flows: 2_000_000, party_members: 1000, party_flows: 2_000_000 };
     let mut bench = Bench::with_limits(limits);
