@@ -486,6 +486,13 @@ pub struct PingReply {
 pub struct DrainRequest {
     /// Whether members shall go.
     pub drain: bool,
+    /// The relay ends after this many seconds even if members are left; 0 = at once.
+    #[serde(default = "default_drain_time")]
+    pub within_s: u32,
+}
+
+fn default_drain_time() -> u32 {
+    600
 }
 
 /// How to open the web UI.

@@ -18,7 +18,7 @@ pub use token::Token;
 use crate::control::ControlView;
 use crate::http;
 use crate::peer::PeerHandle;
-use crate::relay::Inquiry;
+use crate::relay::{Drain, Inquiry};
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{Problem, RelayStatus};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub struct Daemon {
     /// The relay role.
     pub relay: Option<watch::Receiver<RelayStatus>>,
     /// Empties the relay.
-    pub relay_drain: Option<watch::Sender<bool>>,
+    pub relay_drain: Option<watch::Sender<Drain>>,
     /// For the relay's detail.
     pub relay_inquiry: Option<Inquiry>,
     /// The control server role.

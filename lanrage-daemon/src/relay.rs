@@ -42,13 +42,23 @@ use tokio::sync::watch;
 /// Members bound at once; each costs the relay about a kilobyte.
 const MAX_MEMBERS: usize = lanrage_common::maps::DEFAULT_MEMBERS as usize;
 
+/// Whether a relay is being emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Drain {
+    /// It serves.
+    #[default]
+    No,
+    /// It takes no more members, and ends when it has none, at this time at the latest.
+    Until(Instant),
+}
+
 /// A running relay.
 #[derive(Debug)]
 pub struct RelayHandle {
     /// Refreshed every second and on every change; closed when the relay has ended.
     pub status: watch::Receiver<RelayStatus>,
     /// Whether the relay is being emptied: it asks for no more members, and those it has move to other relays.
-    pub drain: watch::Sender<bool>,
+    pub drain: watch::Sender<Drain>,
     /// For more than the status.
     pub inquiry: Inquiry,
 }

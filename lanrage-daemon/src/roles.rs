@@ -10,6 +10,7 @@ use crate::control::{self, ControlHandle};
 use crate::shutdown::{self, Shutdown, ShutdownTrigger};
 use crate::{peer, relay};
 use anyhow::anyhow;
+use lanrage_common::api::RelayStatus;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,15 +25,35 @@ struct Started {
     control: Option<ControlHandle>,
 }
 
+/// What ends a daemon that nobody asked to stop.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// This role has failed.
+    Role(&'static str),
+    /// Its only role was a relay, which has been drained.
+    Drained,
+}
+
 impl Started {
-    /// Waits for the first role that ends, and names it. Cancel safe.
-    async fn ended(&mut self) -> &'static str {
+    /// Waits for the first role that ends. Cancel safe.
+    async fn ended(&mut self) -> End {
         let Self { daemon: Daemon { peer, relay, .. }, control } = self;
+        let is_alone = peer.is_none() && control.is_none();
         tokio::select! {
-            () = or_never(control.as_mut().map(ControlHandle::ended)) => "control server",
-            () = or_never(relay.as_mut().map(closed)) => "relay",
-            () = or_never(peer.as_mut().map(|peer| closed(&mut peer.status))) => "peer",
+            () = or_never(control.as_mut().map(ControlHandle::ended)) => End::Role("control server"),
+            end = or_never(relay.as_mut().map(|relay| relay_ended(relay, is_alone))) => end,
+            () = or_never(peer.as_mut().map(|peer| closed(&mut peer.status))) => End::Role("peer"),
         }
+    }
+}
+
+/// Waits for the relay's end. One that has been drained leaves the other roles at work.
+async fn relay_ended(relay: &mut watch::Receiver<RelayStatus>, is_alone: bool) -> End {
+    closed(relay).await;
+    match (relay.borrow().draining, is_alone) {
+        (true, true) => End::Drained,
+        (true, false) => std::future::pending().await,
+        (false, _) => End::Role("relay"),
     }
 }
 
@@ -67,7 +88,10 @@ async fn until_stop(
 ) -> anyhow::Result<()> {
     let result = tokio::select! {
         () = shutdown.requested() => Ok(()),
-        role = started.ended() => Err(anyhow!("the {role} stopped unexpectedly: see the log above")),
+        end = started.ended() => match end {
+            End::Role(role) => Err(anyhow!("the {role} stopped unexpectedly: see the log above")),
+            End::Drained => Ok(()),
+        },
         served = &mut serving => return served?,
     };
     trigger.request();
@@ -148,7 +172,7 @@ async fn closed<T>(watched: &mut watch::Receiver<T>) {
 }
 
 /// Waits for a role's end; for ever, when the role does not run here.
-async fn or_never(end: Option<impl Future<Output = ()>>) {
+async fn or_never<T>(end: Option<impl Future<Output = T>>) -> T {
     match end {
         Some(end) => end.await,
         None => std::future::pending().await,
@@ -159,7 +183,6 @@ async fn or_never(end: Option<impl Future<Output = ()>>) {
 mod tests {
     use super::*;
     use crate::api::fixture::relay_status;
-    use lanrage_common::api::RelayStatus;
 
     /// A relay, and a local API that serves until it is asked to stop.
     fn parts() -> (Started, watch::Sender<RelayStatus>, JoinHandle<anyhow::Result<()>>, ShutdownTrigger) {
@@ -189,6 +212,16 @@ mod tests {
         drop(role);
         let error = until_stop(&mut started, serving, trigger, &shutdown).await.unwrap_err();
         assert_eq!(error.to_string(), "the relay stopped unexpectedly: see the log above");
+        stopped(started).await;
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_has_been_drained_ends_the_daemon_without_an_error() {
+        let (mut started, role, serving, trigger) = parts();
+        let (_asker, shutdown) = shutdown::channel();
+        role.send_replace(RelayStatus { draining: true, ..relay_status() });
+        drop(role);
+        until_stop(&mut started, serving, trigger, &shutdown).await.unwrap();
         stopped(started).await;
     }
 

@@ -53,6 +53,28 @@ fn traffic_is_back_within_seconds_of_the_relay() {
 }
 
 #[test]
+fn a_relay_that_is_killed_and_comes_back_loses_nothing() {
+    let mut lab = TestLab::party("rls", &[Symmetric, Symmetric]);
+    let kernel = lab.kernel_forwarded();
+    assert!(kernel > 0, "the relay does not forward in the kernel: was `cargo xtask build-ebpf` run?");
+    let handshake = |lab: &TestLab| {
+        let party = lab.daemon_status(Role::Peer(1)).unwrap().party.unwrap();
+        let other = party.members.into_iter().find(|member| !member.is_self).unwrap();
+        Instant::now() - Duration::from_secs(other.handshake_age_s.unwrap())
+    };
+    let before = handshake(&lab);
+    let pulse = pulse(&lab);
+    lab.kill(Role::Relay).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    lab.restart(Role::Relay).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let Beats { count, longest_gap } = pulse.stop();
+    assert_eq!(count.received, count.sent, "lost packets; longest silence {longest_gap:?}");
+    assert!(handshake(&lab).saturating_duration_since(before) < Duration::from_secs(2), "a new handshake");
+    assert!(lab.kernel_forwarded() > kernel, "the counters go on, as the kernel does");
+}
+
+#[test]
 fn a_killed_peer_rejoins_by_itself() {
     let mut lab = TestLab::party("per", &[Symmetric, Symmetric]);
     let overlay = lab.overlay(2).unwrap();

@@ -69,10 +69,14 @@ impl Relay {
         )
     }
 
+    fn lanrage(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(process::program("lanrage")?);
+        command.arg("--socket").arg(self.dir.path().join("socket"));
+        command_output(command.args(arguments))
+    }
+
     fn status(&self) -> Option<RelayStatus> {
-        let mut command = Command::new(process::program("lanrage").unwrap());
-        let socket = self.dir.path().join("socket");
-        let text = command_output(command.arg("--socket").arg(socket).args(["status", "--json"])).ok()?;
+        let text = self.lanrage(&["status", "--json"]).ok()?;
         let Status { relay, problems, .. } = serde_json::from_str(&text).unwrap();
         Some(RelayStatus { problems, ..relay? })
     }
@@ -326,5 +330,22 @@ fn detaching_ends_what_a_stopped_relay_forwards() -> Result<()> {
     command.args(["relay", "--detach", "--config"]).arg(relay.dir.path().join("lanrage.toml"));
     relay.row.relay.output(&mut command)?;
     ensure!(!moves_on(&streams) && relay.kept("")? == 0, "it still forwards");
+    streams.into_iter().try_for_each(|stream| stream.stop().map(drop))
+}
+
+#[test]
+fn a_drained_relay_ends_by_itself_and_leaves_nothing_behind() -> Result<()> {
+    let mut relay = Relay::start("sve")?;
+    let streams = relay.pairs()?;
+    relay.lanrage(&["relay", "drain", "--no-wait"])?;
+    let status = relay.status().context("it ended before it was empty")?;
+    ensure!(status.draining && status.bindings == u32::from(PAIRS) * 2, "{status:?}");
+    ensure!(relay.pair(PAIRS).is_err(), "it takes new members");
+    ensure!(moves_on(&streams), "it does not serve those it has");
+    let ended = relay.lanrage(&["relay", "drain", "--now"]);
+    ensure!(ended.is_err_and(|error| format!("{error:#}").contains("exit status: 1")), "members were left");
+    let process = relay.process.take().context("the relay does not run")?;
+    ensure!(process.wait(PATIENCE), "it does not end");
+    ensure!(relay.kept("")? == 0 && !moves_on(&streams), "the kernel still forwards");
     streams.into_iter().try_for_each(|stream| stream.stop().map(drop))
 }

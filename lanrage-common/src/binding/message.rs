@@ -40,18 +40,21 @@ pub enum Refusal {
     BadIntegrity,
     /// No room for another member of this party.
     PartyFull,
+    /// The relay is being emptied: it takes no more members.
+    Draining,
     /// A reason that this version does not know.
     Unknown,
 }
 
 impl Refusal {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::TicketExpired,
         Self::WrongRelay,
         Self::OldEpoch,
         Self::RelayFull,
         Self::PartyFull,
         Self::BadIntegrity,
+        Self::Draining,
     ];
 
     /// Stable name.
@@ -63,6 +66,7 @@ impl Refusal {
             Self::RelayFull => "relay_full",
             Self::BadIntegrity => "bad_integrity",
             Self::PartyFull => "party_full",
+            Self::Draining => "draining",
             Self::Unknown => "unknown",
         }
     }
@@ -78,7 +82,7 @@ impl Refusal {
             Self::TicketExpired | Self::BadIntegrity => 401,
             Self::WrongRelay | Self::OldEpoch => 403,
             Self::PartyFull => 486,
-            Self::RelayFull => 508,
+            Self::RelayFull | Self::Draining => 508,
             Self::Unknown => 500,
         }
     }

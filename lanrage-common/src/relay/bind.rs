@@ -95,6 +95,9 @@ impl RelayServer {
 
     /// Why there is no room for another member: the binding that the address has now would make way.
     fn no_room(&self, ticket: &Ticket, address: SocketAddr) -> Option<Refusal> {
+        if self.draining {
+            return Some(Refusal::Draining);
+        }
         let replaced = self.members.by_address(address).and_then(|slot| self.members.at(slot));
         let replaced_here = replaced.is_some_and(|member| member.party == ticket.party);
         let of_party = self.members.count_of_party(ticket.party) - usize::from(replaced_here);
@@ -189,6 +192,7 @@ impl RelayServer {
             Refusal::OldEpoch => Reason::BindOldEpoch,
             Refusal::RelayFull => Reason::BindRelayFull,
             Refusal::PartyFull => Reason::BindPartyFull,
+            Refusal::Draining => Reason::BindDraining,
             Refusal::BadIntegrity => Reason::BindBadIntegrity,
             Refusal::WrongRelay | Refusal::Unknown => Reason::BindWrongRelay,
         };

@@ -54,6 +54,8 @@ reasons! {
     BindRelayFull = "bind_relay_full",
     /// No room for another member of this party.
     BindPartyFull = "bind_party_full",
+    /// A new member, while the relay is being emptied.
+    BindDraining = "bind_draining",
     /// STUN request shorter than its answer: not answered.
     StunShort = "stun_short",
     /// STUN request for an answer from an address that this relay does not have.

@@ -142,6 +142,8 @@ pub struct RelayServer {
     pub(super) alternates: Alternates,
     pub(super) stun_budget: Budget,
     pub(super) limits: Limits,
+    /// Whether new members are refused.
+    pub(super) draining: bool,
     pub(super) clock: Instant,
     pub(super) nonces: NonceKey,
     pub(super) members: Members,
@@ -179,6 +181,7 @@ impl RelayServer {
             alternates,
             stun_budget: Budget::new(),
             limits,
+            draining: false,
             clock,
             nonces: NonceKey::new(secret, clock),
             members: Members::default(),
@@ -186,6 +189,11 @@ impl RelayServer {
             counters: Counters::default(),
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Refuses new members, or takes them again. Those who are bound stay and are served as before.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
     }
 
     /// Members bound now.

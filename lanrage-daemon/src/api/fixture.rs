@@ -57,7 +57,7 @@ impl TestServer {
             problems: Vec::new(),
             peer: Some(PeerHandle { status, commands }),
             relay: Some(relay_status),
-            relay_drain: Some(watch::channel(false).0),
+            relay_drain: Some(watch::channel(crate::relay::Drain::No).0),
             relay_inquiry: Some(Inquiry::answering(relay_detail())),
             control: None,
         };

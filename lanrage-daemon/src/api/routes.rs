@@ -5,6 +5,7 @@ use super::guard::Guard;
 use super::status::Changes;
 use super::{Shared, metrics, page};
 use crate::peer::{PeerCommand, PeerStatus, Reply};
+use crate::relay::Drain;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
@@ -20,7 +21,7 @@ use lanrage_common::invite::Invite;
 use lanrage_common::protocol::{ErrorCode, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, is_valid_name};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 type App = State<Arc<Shared>>;
@@ -186,7 +187,8 @@ async fn drain(State(shared): App, Body(request): Body<DrainRequest>) -> Answer<
     let (Some(relay), Some(drain)) = (&daemon.relay, &daemon.relay_drain) else {
         return Err(Refusal::bad_request("this daemon runs no relay: ask the one that does"));
     };
-    drain.send_replace(request.drain);
+    let deadline = Instant::now() + Duration::from_secs(request.within_s.into());
+    drain.send_replace(if request.drain { Drain::Until(deadline) } else { Drain::No });
     let mut watched = relay.clone();
     let shown = watched.wait_for(|status| status.draining == request.drain);
     // a relay that has stopped shows as such in the status

@@ -89,7 +89,7 @@ pub enum Relay {
     },
     /// Show the relay of the running daemon.
     Status,
-    /// Move its members to other relays, to stop it without anybody noticing; waits until they are gone.
+    /// Move its members to other relays; when they are gone, it leaves the kernel and ends. Waits for that.
     Drain {
         /// Take members again instead.
         #[arg(long)]
@@ -97,6 +97,12 @@ pub enum Relay {
         /// Do not wait.
         #[arg(long, conflicts_with = "undo")]
         no_wait: bool,
+        /// End after this many seconds even if members are left.
+        #[arg(long, value_name = "SECONDS", default_value_t = 600, conflicts_with = "undo")]
+        within: u32,
+        /// End at once, whoever is left.
+        #[arg(long, conflicts_with_all = ["undo", "within"])]
+        now: bool,
     },
 }
 

@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Between the pings that a person watches.
 const PING_GAP: Duration = Duration::from_secs(1);
 
-/// How long members may take to leave a relay: they bind to another one first.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(90);
+/// How long a relay may take to end when its time is over.
+const DRAIN_SLACK: Duration = Duration::from_secs(5);
 
 /// One command's surroundings.
 struct Session<'a, 'b> {
@@ -41,7 +41,10 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Join(join) | Command::Party(Party::Join(join)) => session.join(join.link).await,
         Command::Invite(invite) | Command::Party(Party::Invite(invite)) => session.invite(invite).await,
         Command::Ping { name, count } => session.ping(name, count).await,
-        Command::Relay(Relay::Drain { undo, no_wait }) => session.drain(!undo, !undo && !no_wait).await,
+        Command::Relay(Relay::Drain { undo, no_wait, within, now }) => {
+            let request = DrainRequest { drain: !undo, within_s: if now { 0 } else { within } };
+            session.drain(request, !no_wait).await
+        }
         Command::Ui => session.ui().await,
         Command::Config(ConfigCommand::Check { config }) => local::check_config(session.screen, config, json),
         Command::Relay(Relay::Check(check)) => relay::check(session.screen, &check, json).await,
@@ -131,22 +134,29 @@ impl Session<'_, '_> {
         self.finish(&answer, |screen, _| screen.line("The invite is taken back: nobody else can join by it."))
     }
 
-    /// Starts or ends draining; waits until no member is bound any more, or for [`DRAIN_PATIENCE`].
-    async fn drain(&mut self, drain: bool, wait: bool) -> Result<u8, Failure> {
-        let mut answer = self.client.send::<Status>("/api/v1/relay/drain", &DrainRequest { drain }).await?;
-        let deadline = tokio::time::Instant::now() + DRAIN_PATIENCE;
+    /// Starts or ends draining; waits until the relay has ended. Fails when members were left.
+    async fn drain(&mut self, request: DrainRequest, wait: bool) -> Result<u8, Failure> {
+        let mut answer = self.client.send::<Status>("/api/v1/relay/drain", &request).await?;
         let bound = |answer: &Answer<Status>| answer.value.relay.as_ref().map_or(0, |relay| relay.bindings);
-        while wait && bound(&answer) > 0 && tokio::time::Instant::now() < deadline {
+        let patience = Duration::from_secs(request.within_s.into()) + DRAIN_SLACK;
+        let deadline = tokio::time::Instant::now() + patience;
+        while request.drain && wait && bound(&answer) > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(PING_GAP).await;
-            answer = self.client.get::<Status>("/api/v1/status").await?;
+            match self.client.get::<Status>("/api/v1/status").await {
+                Ok(news) => answer = news,
+                // It was the daemon's only role.
+                Err(Failure::NotRunning(_) | Failure::Broken(_)) => break,
+                Err(failure) => return Err(failure),
+            }
         }
         let left = bound(&answer);
-        self.finish(&answer, |screen, _| match (drain, left) {
-            (false, _) => screen.line("The relay takes members again."),
-            (true, 0) => screen.line("The relay is empty. Stop it now; nobody will notice."),
-            (true, left) => screen.line(format!(
-                "The relay gives no more tickets; {left} members are still bound. Those with no other relay to go to stay."
+        self.finish(&answer, |screen, _| match (request.drain, wait, left) {
+            (false, ..) => screen.line("The relay takes members again."),
+            (true, _, 0) => screen.line("The relay is empty and ends."),
+            (true, false, left) => screen.line(format!(
+                "{left} members are asked to move to other relays; when they are gone, the relay ends. --undo takes them again."
             )),
+            (true, true, left) => screen.line(format!("The relay has ended; {left} members had no other relay to go to.")),
         })?;
         Ok(u8::from(wait && left > 0))
     }

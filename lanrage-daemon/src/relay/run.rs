@@ -1,6 +1,5 @@
 //! The relay's event loop.
 
-use super::RelayHandle;
 use super::detail::{self, Identity, Inbox, Inquiry};
 use super::load::Meter;
 use super::loss::Losses;
@@ -8,6 +7,7 @@ use super::plane::{Control, Plane};
 use super::registration::{HEARTBEAT, Registration};
 use super::status::{self, Counts, narrow};
 use super::tls::Tls;
+use super::{Drain, RelayHandle};
 use crate::datapath::{Datapath, InstallError};
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{Problem, RelayStatus};
@@ -64,7 +64,7 @@ impl Parts {
 /// Runs the relay in a task of its own.
 pub(super) fn spawn(parts: Parts) -> RelayHandle {
     let (sender, status) = watch::channel(parts.describe(Counts::default()));
-    let (drain, drained) = watch::channel(false);
+    let (drain, drained) = watch::channel(Drain::No);
     let (inquiry, inbox) = Inquiry::channel();
     let started = Instant::now();
     let (counts, meter) = (Counts::default(), Meter::new(started));
@@ -77,7 +77,7 @@ struct Relay {
     parts: Parts,
     counts: Counts,
     meter: Meter,
-    drain: watch::Receiver<bool>,
+    drain: watch::Receiver<Drain>,
     status: watch::Sender<RelayStatus>,
     /// Where the operator's questions arrive.
     inbox: Inbox,
@@ -115,7 +115,12 @@ impl Relay {
                 }
                 Ok(()) = self.drain.changed() => self.note_drain(),
                 _ = heartbeat.tick() => self.heartbeat(),
-                _ = refresh.tick() => self.refresh(),
+                _ = refresh.tick() => {
+                    self.refresh();
+                    if self.is_drained() {
+                        break;
+                    }
+                }
                 Some(reply) = self.inbox.recv() => {
                     let status = self.parts.describe(self.counts);
                     // whoever asked may have gone
@@ -123,6 +128,10 @@ impl Relay {
                 }
                 () = self.parts.plane.receive(&mut batch, BUDGET) => self.handle(&mut batch),
             }
+        }
+        if self.is_drained() {
+            tracing::info!(members = self.parts.server.bindings(), "relay is drained: it detaches and ends");
+            return self.retire();
         }
         tracing::info!("relay stops");
     }
@@ -205,13 +214,22 @@ impl Relay {
             bits_per_s: 0,
             mode: Some(datapath.report().mode),
             pressure: rates.processor,
-            draining: *self.drain.borrow(),
+            draining: is_draining(&self.drain),
         });
+    }
+
+    /// Leaves nothing behind in the kernel. That the status is dropped says that this is done.
+    fn retire(self) {
+        let Self { parts, status, .. } = self;
+        parts.datapath.retire();
+        drop(status);
     }
 
     /// The control server must hear at once: the sooner members go, the sooner the relay is empty.
     fn note_drain(&mut self) {
-        let draining = *self.drain.borrow_and_update();
+        self.drain.mark_unchanged();
+        let draining = is_draining(&self.drain);
+        self.parts.server.set_draining(draining);
         tracing::info!(draining, "the operator has changed whether this relay is being emptied");
         self.heartbeat();
         self.publish();
@@ -223,14 +241,25 @@ impl Relay {
         self.publish();
     }
 
+    fn is_drained(&self) -> bool {
+        match *self.drain.borrow() {
+            Drain::No => false,
+            Drain::Until(deadline) => self.parts.server.bindings() == 0 || Instant::now() >= deadline,
+        }
+    }
+
     fn publish(&self) {
-        let status = RelayStatus { draining: *self.drain.borrow(), ..self.parts.describe(self.counts) };
+        let status = RelayStatus { draining: is_draining(&self.drain), ..self.parts.describe(self.counts) };
         self.status.send_if_modified(|old| {
             let is_new = *old != status;
             *old = status;
             is_new
         });
     }
+}
+
+fn is_draining(drain: &watch::Receiver<Drain>) -> bool {
+    *drain.borrow() != Drain::No
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -55,6 +55,20 @@ fn refusals_carry_their_reason() {
 }
 
 #[test]
+fn a_relay_that_is_emptied_serves_its_members_and_takes_no_others() {
+    let mut bench = Bench::new();
+    bench.bind(1);
+    bench.server.set_draining(true);
+    let second = bench.ticket(2);
+    assert_eq!(bench.bind_with(address(2), &second), refused(Refusal::Draining));
+    bench.bind(1);
+    assert_eq!((bench.server.bindings(), bench.count(Reason::BindDraining)), (1, 1));
+    bench.server.set_draining(false);
+    bench.bind(2);
+    assert_eq!(bench.server.bindings(), 2);
+}
+
+#[test]
 fn the_newest_epoch_wins() {
     let mut bench = Bench::new();
     bench.bind(1);
