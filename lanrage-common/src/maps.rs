@@ -195,22 +195,24 @@ impl Local {
     }
 
     /// OTHER-ADDRESS (RFC 5780, section 7.4) of an answer from `address` and `port`: the alternate for the main one and
-    /// the other way round. A relay with one address but two ports names that address. `None` = there is no other.
+    /// the other way round. `None` without a second address: by a second port alone a client would take every NAT for one
+    /// with endpoint-independent mapping.
     #[inline(always)]
     pub fn other(&self, family: Family, address: &Address, port: Be16) -> Option<(Address, Be16)> {
         let [main, alternate] = self.pair_ports;
-        if main.is_zero() || alternate.is_zero() {
-            return None;
-        }
-        let other_port = if port == alternate { main } else { alternate };
         let [first, second] = match family {
-            Family::V4 => self
-                .pair_v4
-                .map(|word| if word.is_zero() { Address::default() } else { Address::from_v4(word) }),
+            Family::V4 => [Address::from_v4(self.pair_v4[0]), Address::from_v4(self.pair_v4[1])],
             Family::V6 => self.pair_v6,
         };
+        let is_set = match family {
+            Family::V4 => !self.pair_v4[1].is_zero(),
+            Family::V6 => !second.is_none(),
+        };
+        if !is_set || main.is_zero() || alternate.is_zero() {
+            return None;
+        }
         let other = if *address == second { first } else { second };
-        Some((if other.is_none() { *address } else { other }, other_port))
+        Some((other, if port == alternate { main } else { alternate }))
     }
 }
 
@@ -299,6 +301,28 @@ pub struct Event {
 impl Event {
     /// No member.
     pub const NOBODY: u32 = u32::MAX;
+
+    /// Reads one as it lies in the ring buffer; `None` when it is too short.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| {
+            Some([*bytes.get(at)?, *bytes.get(at + 1)?, *bytes.get(at + 2)?, *bytes.get(at + 3)?])
+        };
+        let number = |at| word(at).map(u32::from_ne_bytes);
+        let address = [0, 4, 8, 12].map(|at| word(at).map_or(Be32::default(), Be32::from_octets));
+        let [a, b, c, d] = word(40)?;
+        Some(Self {
+            source: Address::from_words(address),
+            reason: number(16)?,
+            ifindex: number(20)?,
+            length: number(24)?,
+            kind: number(28)?,
+            index: Be32::from_octets(word(32)?),
+            member: number(36)?,
+            source_port: Be16::from_octets([a, b]),
+            destination_port: Be16::from_octets([c, d]),
+            reserved: number(44)?,
+        })
+    }
 }
 
 /// A binding record, opaque to everybody but the relay server.

@@ -181,6 +181,18 @@ impl From<TlsListen> for String {
     }
 }
 
+/// Who forwards packets whose headers change in size: between IPv4 and IPv6, into and out of VLANs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MixedChoice {
+    /// The kernel where all drivers are known to leave room in front of a frame, else the daemon.
+    Auto,
+    /// The kernel; frames without room go to the daemon one by one.
+    Kernel,
+    /// The daemon.
+    Userspace,
+}
+
 /// The relay role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -213,6 +225,12 @@ pub struct RelayConfig {
     pub mode: RelayModeChoice,
     /// Flows the kernel table holds.
     pub max_flows: u32,
+    /// Who forwards between IPv4 and IPv6.
+    pub mixed: MixedChoice,
+    /// Data packets a second for all members together; 0 = unlimited.
+    pub max_packets_per_s: u64,
+    /// Data in Mbit a second for all members together; 0 = unlimited.
+    pub max_mbit_per_s: u64,
     /// Directory in bpffs where kernel program and maps outlive the daemon; empty = they end with it.
     pub pin_dir: PathBuf,
     /// Members of one party bound at once.
@@ -248,6 +266,9 @@ impl Default for RelayConfig {
             interfaces: Vec::new(),
             mode: RelayModeChoice::Auto,
             max_flows: 65_536,
+            mixed: MixedChoice::Auto,
+            max_packets_per_s: 0,
+            max_mbit_per_s: 0,
             pin_dir: "/sys/fs/bpf/lanrage".into(),
             max_party_members: 1024,
             max_party_flows: None,

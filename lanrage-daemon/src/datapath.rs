@@ -28,6 +28,8 @@ mod netlink;
 #[cfg(target_os = "linux")]
 mod pins;
 #[cfg(target_os = "linux")]
+mod policy;
+#[cfg(target_os = "linux")]
 mod shape;
 #[cfg(target_os = "linux")]
 pub mod table;
@@ -40,10 +42,10 @@ use crate::config::RelayConfig;
 use lanrage_common::api::{Problem, RelayMode};
 use lanrage_common::maps::{Counter, MemberCounter};
 use lanrage_common::reason::Reason;
-use lanrage_common::relay::{Flow, Target};
+use lanrage_common::relay::{Flow, MemberLimits, Target};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// How the relay forwards, and why not better.
@@ -106,13 +108,18 @@ impl Datapath {
     ///
     /// `listen` is the relay socket's bound address; when it is unspecified, every address of this host counts as the
     /// relay's, as for the socket itself.
-    pub async fn open(config: &RelayConfig, listen: SocketAddrV4) -> Self {
-        Self::open_on(config, listen, None).await
+    pub async fn open(config: &RelayConfig, listen: impl Into<SocketAddr>) -> Self {
+        Self::open_on(config, listen.into(), None).await
     }
 
     /// The same, but links and maps are kept in a directory of bpffs, where the next daemon finds them: it replaces the
     /// program in place, and no packet is lost. With it comes what the last daemon knew.
-    pub async fn resume(config: &RelayConfig, listen: SocketAddrV4, directory: &Path) -> (Self, Adopted) {
+    pub async fn resume(
+        config: &RelayConfig,
+        listen: impl Into<SocketAddr>,
+        directory: &Path,
+    ) -> (Self, Adopted) {
+        let listen = listen.into();
         let kept = match kernel::Kept::open(config, directory) {
             Ok(kept) => kept,
             Err(why) => {
@@ -130,7 +137,7 @@ impl Datapath {
         (datapath, kept.adopted())
     }
 
-    async fn open_on(config: &RelayConfig, listen: SocketAddrV4, kept: Option<&kernel::Kept>) -> Self {
+    async fn open_on(config: &RelayConfig, listen: SocketAddr, kept: Option<&kernel::Kept>) -> Self {
         match kernel::Kernel::open(config, listen, kept).await {
             Ok((kernel, report)) => Self { report, kernel: Some(kernel), directory: None },
             Err(Fallback { reason, fix }) => {
@@ -179,6 +186,27 @@ impl Datapath {
     /// Drops the record of a binding that is over.
     pub fn forget(&mut self, slot: u32) {
         self.persist(slot, &[]);
+    }
+
+    /// A member is bound at that address: the kernel lets its handshakes and probes pass, and polices its data.
+    pub fn admit(&mut self, slot: u32, address: SocketAddr, limits: MemberLimits) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.admit(slot, address, limits);
+        }
+    }
+
+    /// Nobody is bound at that address any more.
+    pub fn dismiss(&mut self, address: SocketAddr) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.dismiss(address);
+        }
+    }
+
+    /// Everybody who is bound has been admitted: from now on the kernel drops what others send, STUN apart.
+    pub fn enforce(&mut self) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.enforce();
+        }
     }
 
     /// Waits for the next change of routes, neighbours or interfaces and puts it into the kernel. Cancel safe; never

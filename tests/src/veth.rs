@@ -2,7 +2,7 @@
 
 use crate::lab::netns::{Namespace, command_output};
 use anyhow::{Context, Result, ensure};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,6 +16,15 @@ pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 71, 1, 2);
 pub const CLIENT_TWO: Ipv4Addr = Ipv4Addr::new(10, 71, 1, 3);
 /// The peer.
 pub const PEER: Ipv4Addr = Ipv4Addr::new(10, 71, 2, 2);
+
+/// The relay's IPv6 address on the client's side; the other side's is [`RELAY_B_V6`].
+pub const RELAY_A_V6: Ipv6Addr = Ipv6Addr::new(0xfd71, 1, 0, 0, 0, 0, 0, 1);
+/// The relay's IPv6 address on the peer's side.
+pub const RELAY_B_V6: Ipv6Addr = Ipv6Addr::new(0xfd71, 2, 0, 0, 0, 0, 0, 1);
+/// The client's IPv6 address.
+pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd71, 1, 0, 0, 0, 0, 0, 2);
+/// The peer's IPv6 address.
+pub const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xfd71, 2, 0, 0, 0, 0, 0, 2);
 
 /// `client -- relay -- peer`, each its own namespace; deleted on drop.
 #[derive(Debug)]
@@ -52,6 +61,15 @@ impl Row {
         self.link(&self.peer, "b0", "rb")?;
         self.peer.ip("addr add 10.71.2.2/24 dev b0\nroute add default via 10.71.2.1")?;
         self.relay.ip("addr add 10.71.2.1/24 dev rb")
+    }
+
+    /// Gives everybody an IPv6 address too, without the wait for duplicates.
+    pub fn add_ipv6(&self) -> Result<()> {
+        self.client
+            .ip(&format!("addr add {CLIENT_V6}/64 dev a0 nodad\nroute add default via {RELAY_A_V6}"))?;
+        self.relay
+            .ip(&format!("addr add {RELAY_A_V6}/64 dev ra nodad\naddr add {RELAY_B_V6}/64 dev rb nodad"))?;
+        self.peer.ip(&format!("addr add {PEER_V6}/64 dev b0 nodad\nroute add default via {RELAY_B_V6}"))
     }
 
     /// Both ends up, checksums complete: XDP would see half-made ones otherwise.

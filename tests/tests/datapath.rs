@@ -3,11 +3,14 @@
 
 use anyhow::{Context, Result, ensure};
 use lanrage_common::api::RelayMode;
-use lanrage_common::relay::{Flow, Leg, Target};
+use lanrage_common::binding::{binding_request, parse_binding_answer};
+use lanrage_common::relay::{Flow, Leg, MemberLimits, Target};
 use lanrage_daemon::config::{RelayConfig, RelayModeChoice};
 use lanrage_daemon::datapath::Datapath;
-use lanrage_tests::veth::{CLIENT, CLIENT_TWO, PEER, RELAY_A, RELAY_B, Row};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use lanrage_tests::veth::{
+    CLIENT, CLIENT_TWO, CLIENT_V6, PEER, PEER_V6, RELAY_A, RELAY_A_V6, RELAY_B, RELAY_B_V6, Row,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -24,14 +27,17 @@ struct Relay {
 
 impl Relay {
     fn open(row: &Row, config: RelayConfig) -> Relay {
+        Self::open_at(row, config, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT).into())
+    }
+
+    fn open_at(row: &Row, config: RelayConfig, listen: SocketAddr) -> Relay {
         let (jobs, mut inbox) = tokio::sync::mpsc::unbounded_channel::<Job>();
         let namespace = row.relay.clone();
         std::thread::spawn(move || {
             namespace.enter().unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let mut datapath =
-                    Datapath::open(&config, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT)).await;
+                let mut datapath = Datapath::open(&config, listen).await;
                 loop {
                     tokio::select! {
                         job = inbox.recv() => match job {
@@ -52,8 +58,8 @@ impl Relay {
         inbox.recv_timeout(Duration::from_secs(20)).expect("the data path's thread answers")
     }
 
-    fn install(&self, source: SocketAddrV4, index: u32, destination: SocketAddrV4) {
-        let flow = Flow { source: source.into(), index };
+    fn install(&self, source: impl Into<SocketAddr>, index: u32, destination: impl Into<SocketAddr>) {
+        let (flow, destination) = (Flow { source: source.into(), index }, destination.into());
         self.ask(move |datapath| datapath.install(flow, target(destination))).unwrap();
     }
 
@@ -66,7 +72,7 @@ impl Relay {
     }
 }
 
-fn target(destination: SocketAddrV4) -> Target {
+fn target(destination: impl Into<SocketAddr>) -> Target {
     let local = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT).into();
     let leg = Leg { local, remote: destination.into() };
     Target { leg, member: 1, expires: Instant::now() + Duration::from_secs(190) }
@@ -80,7 +86,11 @@ fn data(index: u32, counter: u64) -> Vec<u8> {
     message
 }
 
-fn socket(row_end: &lanrage_tests::lab::netns::Namespace, address: SocketAddrV4) -> Result<UdpSocket> {
+fn socket(
+    row_end: &lanrage_tests::lab::netns::Namespace,
+    address: impl Into<SocketAddr>,
+) -> Result<UdpSocket> {
+    let address = address.into();
     let socket = row_end.run(|| UdpSocket::bind(address))??;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     Ok(socket)
@@ -95,13 +105,13 @@ fn config(mode: RelayModeChoice, interfaces: &[&str]) -> RelayConfig {
 fn forwards(
     relay: &Relay,
     from: &UdpSocket,
-    via: Ipv4Addr,
+    via: impl Into<IpAddr>,
     to: &UdpSocket,
     index: u32,
     packets: u64,
 ) -> Result<u64> {
     let mut buffer = [0; 2048];
-    let via = SocketAddrV4::new(via, PORT);
+    let via = SocketAddr::new(via.into(), PORT);
     let opened =
         (0..20).any(|_| from.send_to(&data(index, 0), via).is_ok() && to.recv_from(&mut buffer).is_ok());
     ensure!(opened, "nothing arrived; counters: {:?}", relay.ask(|datapath| datapath.counters()));
@@ -338,5 +348,125 @@ fn a_veth_that_swallows_what_only_native_xdp_may_send_leaves_it_to_the_daemon() 
     client.send_to(&data(INDEX, 1), SocketAddrV4::new(RELAY_A, PORT))?;
     daemon.recv_from(&mut [0; 2048]).context("the packet did not reach the daemon")?;
     ensure!(relay.ask(|datapath| datapath.report().clone()) == stays, "it attached again");
+    Ok(())
+}
+
+/// A relay of both IP versions between two members with an address of each.
+struct Dual {
+    relay: Relay,
+    client: [(SocketAddr, UdpSocket); 2],
+    peer: [(SocketAddr, UdpSocket); 2],
+    row: Row,
+}
+
+impl Dual {
+    fn open(name: &str) -> Result<Self> {
+        let row = Row::create(name)?;
+        row.pass_at_ends()?;
+        row.add_ipv6()?;
+        let listen = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), PORT);
+        let relay = Relay::open_at(&row, config(RelayModeChoice::XdpNative, &["ra", "rb"]), listen);
+        let end = |namespace, address: IpAddr| -> Result<(SocketAddr, UdpSocket)> {
+            let address = SocketAddr::new(address, WIREGUARD);
+            Ok((address, socket(namespace, address)?))
+        };
+        let client = [end(&row.client, CLIENT.into())?, end(&row.client, CLIENT_V6.into())?];
+        let peer = [end(&row.peer, PEER.into())?, end(&row.peer, PEER_V6.into())?];
+        Ok(Self { relay, client, peer, row })
+    }
+}
+
+#[test]
+fn ipv6_and_pairs_of_both_versions_are_forwarded() -> Result<()> {
+    let dual = Dual::open("dp6")?;
+    let via: [[IpAddr; 2]; 2] = [[RELAY_A.into(), RELAY_A_V6.into()], [RELAY_B.into(), RELAY_B_V6.into()]];
+    for (number, (from, to)) in [(1, 1), (0, 1), (1, 0), (0, 0)].into_iter().enumerate() {
+        let (there, back) = (100 + number as u32, 200 + number as u32);
+        let (client, peer) = (&dual.client[from], &dual.peer[to]);
+        dual.relay.install(client.0, there, peer.0);
+        dual.relay.install(peer.0, back, client.0);
+        forwards(&dual.relay, &client.1, via[0][from], &peer.1, there, 20)
+            .with_context(|| format!("{} to {}", client.0, peer.0))?;
+        forwards(&dual.relay, &peer.1, via[1][to], &client.1, back, 20)
+            .with_context(|| format!("{} to {}", peer.0, client.0))?;
+    }
+    ensure!(dual.relay.counter("redirected") >= 160, "the kernel did not forward it");
+    Ok(())
+}
+
+#[test]
+fn a_vlan_is_sent_into_and_received_from() -> Result<()> {
+    let dual = Dual::open("dpv")?;
+    // otherwise the tag travels beside the frame, where XDP does not see it
+    dual.row.peer.output(std::process::Command::new("ethtool").args(["-K", "b0", "txvlan", "off"]))?;
+    dual.row.peer.ip(
+        "link add link b0 name b0.10 type vlan id 10\nlink set b0.10 up\naddr add 10.71.3.2/24 dev b0.10\n\
+         route add 10.71.1.0/24 via 10.71.3.1",
+    )?;
+    dual.row.relay.ip(
+        "link add link rb name rb.10 type vlan id 10\nlink set rb.10 up\naddr add 10.71.3.1/24 dev rb.10",
+    )?;
+    let inside = SocketAddr::from(([10, 71, 3, 2], WIREGUARD));
+    let peer = socket(&dual.row.peer, inside)?;
+    // the relay notices its new address within a moment
+    std::thread::sleep(Duration::from_millis(300));
+    let (client, client_socket) = &dual.client[0];
+    dual.relay.install(*client, 1, inside);
+    dual.relay.install(inside, 2, *client);
+    forwards(&dual.relay, client_socket, RELAY_A, &peer, 1, 20).context("into the VLAN")?;
+    forwards(&dual.relay, &peer, [10, 71, 3, 1], client_socket, 2, 20).context("out of the VLAN")?;
+    Ok(())
+}
+
+#[test]
+fn stun_is_answered_by_the_kernel() -> Result<()> {
+    let dual = Dual::open("dpt")?;
+    for (version, own) in [(0, IpAddr::from(RELAY_A)), (1, IpAddr::from(RELAY_A_V6))] {
+        let (address, socket) = &dual.client[version];
+        socket.send_to(&binding_request([9; 12]), SocketAddr::new(own, PORT))?;
+        let mut buffer = [0; 256];
+        let (length, from) = socket.recv_from(&mut buffer).context("no answer")?;
+        ensure!(from == SocketAddr::new(own, PORT));
+        ensure!(
+            parse_binding_answer(&buffer[..length]) == Some(([9; 12], *address)),
+            "{:02x?}",
+            &buffer[..length]
+        );
+    }
+    ensure!(dual.relay.counter("stun_answered") == 2, "no daemon is there that could have answered");
+    Ok(())
+}
+
+#[test]
+fn a_member_is_held_to_its_allowance_and_strangers_are_dropped() -> Result<()> {
+    let dual = Dual::open("dpq")?;
+    let (client, socket) = (dual.client[0].0, &dual.client[0].1);
+    let limits = MemberLimits { packets_per_s: 50, kbit_per_s: 0 };
+    dual.relay.ask(move |datapath| datapath.admit(1, client, limits));
+    dual.relay.install(client, 1, dual.peer[0].0);
+    for counter in 0..500 {
+        socket.send_to(&data(1, counter), SocketAddr::new(RELAY_A.into(), PORT))?;
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    let dropped = dual.relay.counter("rate_member");
+    ensure!((300..500).contains(&dropped), "{dropped} of 500 at once were dropped");
+    ensure!(dual.relay.ask(|datapath| datapath.member(1).dropped) == dropped);
+
+    let stranger = dual.client[1].1.try_clone()?;
+    let shout = |count: u64| -> Result<[u64; 2]> {
+        for _ in 0..count {
+            stranger.send_to(&[1; 148], SocketAddr::new(RELAY_A_V6.into(), PORT))?;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        Ok([dual.relay.counter("not_data"), dual.relay.counter("unbound")])
+    };
+    ensure!(shout(100)? == [100, 0], "before everybody is known, everything is passed up");
+    dual.relay.ask(Datapath::enforce);
+    ensure!(shout(100)? == [100, 100], "strangers get through");
+    let member = dual.client[1].0;
+    dual.relay.ask(move |datapath| datapath.admit(2, member, limits));
+    ensure!(shout(10)? == [110, 100], "a member does not get through");
+    dual.relay.ask(move |datapath| datapath.dismiss(member));
+    ensure!(shout(10)? == [110, 110], "a member who has left gets through");
     Ok(())
 }

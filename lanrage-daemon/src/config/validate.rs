@@ -51,6 +51,11 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     rule("relay.token", optional(&config.relay.token, token));
     rule("relay.interfaces", config.relay.interfaces.iter().try_for_each(|name| interface(name)));
     rule("relay.max_flows", range(config.relay.max_flows, &MAX_FLOWS, "flows"));
+    rule(
+        "relay.max_packets_per_s",
+        range(config.relay.max_packets_per_s, &(0..=1_000_000_000), "packets a second"),
+    );
+    rule("relay.max_mbit_per_s", range(config.relay.max_mbit_per_s, &(0..=1_000_000), "Mbit/s"));
     rule("relay.pin_dir", pin_dir(&config.relay.pin_dir));
     rule("relay.max_party_members", range(config.relay.max_party_members, &MAX_PARTY_MEMBERS, "members"));
     let party_flows = config.relay.max_party_flows.unwrap_or(config.relay.max_flows);

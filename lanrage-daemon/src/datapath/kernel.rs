@@ -3,18 +3,19 @@
 use super::interfaces::{self, Host};
 use super::netlink::Link;
 use super::pins::{Leftovers, Pins};
+use super::policy::Policy;
 use super::table::{self, Maps as _, Table};
 use super::ways::{self, Change, Ways};
 use super::xdp::{Hook, LoadError, Program};
 use super::{Adopted, Fallback, InstallError, Report};
 use crate::config::{RelayConfig, RelayModeChoice};
 use lanrage_common::api::RelayMode;
-use lanrage_common::maps::{Counter, MemberCounter, NextHop};
+use lanrage_common::maps::{Counter, Event, Local, MemberCounter, NextHop};
 use lanrage_common::reason::Reason;
-use lanrage_common::relay::{Flow, Target};
+use lanrage_common::relay::{Flow, MemberLimits, Target};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// An attached program.
@@ -22,12 +23,15 @@ use std::path::Path;
 pub struct Kernel {
     program: Program,
     table: Table,
+    policy: Policy,
+    /// What the program was told last.
+    local: Local,
     ways: Ways,
     /// Where to attach; `None` once nothing that the configuration allows works here.
     hook: Option<Hook>,
     /// Why not a better hook.
     compromise: Option<Fallback>,
-    listen: SocketAddrV4,
+    listen: SocketAddr,
     names: Vec<String>,
     mode: RelayModeChoice,
     watch: SendWatch,
@@ -37,7 +41,7 @@ impl Kernel {
     /// Loads and attaches the program, or says why that does not work here. Pinned, it begins with what is left over.
     pub async fn open(
         config: &RelayConfig,
-        listen: SocketAddrV4,
+        listen: SocketAddr,
         kept: Option<&Kept>,
     ) -> Result<(Self, Report), Fallback> {
         if config.mode == RelayModeChoice::Userspace {
@@ -47,9 +51,11 @@ impl Kernel {
         program.put_next_hop(0, NextHop::default()).map_err(map_fallback)?;
         let handle = ways::handle().map_err(netlink_fallback)?;
         let host = Host::look(&handle).await.map_err(netlink_fallback)?;
-        let links = host.choose(&config.interfaces, (*listen.ip()).into())?;
+        let links = host.choose(&config.interfaces, listen.ip())?;
         let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
-        program.set_local(host.local(listen.into(), &indexes)).map_err(map_fallback)?;
+        let policy = Policy::new(config);
+        let local = policy.local(&host, listen, &links);
+        program.set_local(local).map_err(map_fallback)?;
         let (hook, why) = attach(&mut program, &links, config.mode, kept)?;
         program.tidy();
         let egress: HashSet<u32> = indexes.into_iter().collect();
@@ -65,7 +71,8 @@ impl Kernel {
         let table = Table::default();
         let (names, mode) = (config.interfaces.clone(), config.mode);
         let (hook, compromise, watch) = (Some(hook), why, SendWatch::default());
-        let mut kernel = Self { program, table, ways, hook, compromise, listen, names, mode, watch };
+        let mut kernel =
+            Self { program, table, policy, local, ways, hook, compromise, listen, names, mode, watch };
         if let Some(Kept { leftovers, .. }) = kept {
             kernel.table.adopt(&mut kernel.program, &leftovers.flows, &leftovers.next_hops);
             kernel.pass_watches();
@@ -91,6 +98,35 @@ impl Kernel {
         self.program.put_record(slot, record)
     }
 
+    /// A member is bound at that address.
+    pub fn admit(&mut self, slot: u32, address: SocketAddr, limits: MemberLimits) {
+        self.policy.admit(&mut self.program, slot, address, limits);
+    }
+
+    /// Nobody is bound at that address any more.
+    pub fn dismiss(&mut self, address: SocketAddr) {
+        self.policy.dismiss(&mut self.program, address);
+    }
+
+    /// Everybody who is bound has been admitted: strangers are dropped from now on.
+    pub fn enforce(&mut self) {
+        self.policy.enforce(&mut self.program);
+        self.local.flags |= Local::STRICT;
+        if let Err(error) = self.program.set_local(self.local) {
+            tracing::warn!(%error, "the kernel program goes on passing up what strangers send");
+        }
+    }
+
+    /// Samples of what was not forwarded, for whoever looks into why.
+    fn log_events(&mut self) {
+        for event in self.program.events() {
+            let reason = Reason::ALL.get(event.reason as usize).map_or("unknown", |reason| reason.name());
+            let source = SocketAddr::new(event.source.into(), event.source_port.value());
+            let Event { ifindex, length, kind, member, .. } = event;
+            tracing::debug!(reason, %source, ifindex, length, kind, member, "not forwarded (a sample)");
+        }
+    }
+
     fn pass_watches(&mut self) {
         self.table.take_watches().into_iter().for_each(|watch| self.ways.watch(watch));
     }
@@ -103,7 +139,10 @@ impl Kernel {
                     tracing::warn!(?flow, %error, "the daemon forwards a flow that the kernel dropped");
                 }
             }
-            Change::Interfaces(host) => self.adapt(&host, report),
+            Change::Interfaces(host) => {
+                self.log_events();
+                self.adapt(&host, report);
+            }
             Change::Sent(sent) => {
                 if self.hook == Some(Hook::Native) && self.watch.is_losing(self.program.forwarded(), sent) {
                     self.step_down(report);
@@ -146,7 +185,7 @@ impl Kernel {
         for index in before.iter().filter(|index| !host.exists(**index)) {
             self.program.detach(*index);
         }
-        let problem = match host.choose(&self.names, (*self.listen.ip()).into()) {
+        let problem = match host.choose(&self.names, self.listen.ip()) {
             Ok(links) => self.attach_missing(host, &links),
             Err(fallback) => Some(fallback),
         };
@@ -157,8 +196,8 @@ impl Kernel {
     }
 
     fn attach_missing(&mut self, host: &Host, links: &[&Link]) -> Option<Fallback> {
-        let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
-        if let Err(error) = self.program.set_local(host.local(self.listen.into(), &indexes)) {
+        self.local = self.policy.local(host, self.listen, links);
+        if let Err(error) = self.program.set_local(self.local) {
             tracing::warn!(%error, "cannot tell the kernel program its addresses");
         }
         let hook = self.hook?;

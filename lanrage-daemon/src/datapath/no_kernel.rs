@@ -4,11 +4,11 @@ use super::{Adopted, Fallback, InstallError, Report};
 use crate::config::RelayConfig;
 use lanrage_common::maps::{Counter, MemberCounter};
 use lanrage_common::reason::Reason;
-use lanrage_common::relay::{Flow, Target};
+use lanrage_common::relay::{Flow, MemberLimits, Target};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// Cannot exist.
@@ -42,11 +42,7 @@ pub struct Kernel(Infallible);
 
 impl Kernel {
     /// Says that there is none.
-    pub async fn open(
-        _: &RelayConfig,
-        _: SocketAddrV4,
-        _: Option<&Kept>,
-    ) -> Result<(Self, Report), Fallback> {
+    pub async fn open(_: &RelayConfig, _: SocketAddr, _: Option<&Kept>) -> Result<(Self, Report), Fallback> {
         Err(only_linux())
     }
 
@@ -62,6 +58,21 @@ impl Kernel {
 
     /// Never called.
     pub fn keep_record(&mut self, _: u32, _: &[u8]) -> Result<(), InstallError> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn admit(&mut self, _: u32, _: SocketAddr, _: MemberLimits) {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn dismiss(&mut self, _: SocketAddr) {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn enforce(&mut self) {
         match self.0 {}
     }
 

@@ -32,6 +32,8 @@ pub trait Maps {
     fn put_source(&mut self, source: SourceKey, slot: u32) -> Result<(), InstallError>;
     /// Says that nobody is.
     fn remove_source(&mut self, source: SourceKey);
+    /// Where somebody is said to be bound.
+    fn sources(&self) -> Vec<SourceKey>;
 }
 
 /// Between whom packets travel.

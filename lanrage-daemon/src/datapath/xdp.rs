@@ -4,13 +4,13 @@ use super::InstallError;
 use super::pins::{Pins, Set};
 use super::shape::Shape;
 use super::table::Maps;
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use lanrage_common::maps::{
-    self, Counter, FlowKey, FlowValue, Local, MemberCounter, MemberState, NextHop, RECORD_LEN, Record,
+    self, Counter, Event, FlowKey, FlowValue, Local, MemberCounter, MemberState, NextHop, RECORD_LEN, Record,
     SourceKey,
 };
 use lanrage_common::reason::Reason;
@@ -73,6 +73,7 @@ pub struct Program {
     sources: HashMap<MapData, SourceKey, u32>,
     counters: PerCpuArray<MapData, MemberCounter>,
     records: Array<MapData, Record>,
+    events: RingBuf<MapData>,
     links: BTreeMap<u32, Attachment>,
     home: Option<Home>,
 }
@@ -161,6 +162,7 @@ impl Program {
             sources: take(&mut ebpf, maps::SOURCES)?,
             counters: take(&mut ebpf, maps::COUNTERS)?,
             records: take(&mut ebpf, maps::RECORDS)?,
+            events: take(&mut ebpf, maps::EVENTS)?,
             links: BTreeMap::new(),
             home: None,
             ebpf,
@@ -307,6 +309,15 @@ impl Program {
         })
     }
 
+    /// Samples of what was not forwarded since the last call.
+    pub fn events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(item) = self.events.next() {
+            events.extend(Event::from_bytes(&item));
+        }
+        events
+    }
+
     /// What a member may still send.
     pub fn member_state(&self, slot: u32) -> Option<MemberState> {
         self.members.get(&slot, 0).ok()
@@ -342,6 +353,10 @@ impl Maps for Program {
     fn remove_source(&mut self, source: SourceKey) {
         // As for flows.
         let _ = self.sources.remove(&source);
+    }
+
+    fn sources(&self) -> Vec<SourceKey> {
+        self.sources.keys().filter_map(Result::ok).collect()
     }
 }
 

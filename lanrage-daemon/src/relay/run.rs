@@ -99,6 +99,9 @@ impl Relay {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shutdown = self.parts.shutdown.clone();
+        // members taken over from an earlier daemon are admitted before strangers are dropped
+        self.drain();
+        self.parts.datapath.enforce();
         loop {
             let due = self.parts.server.poll_timeout().unwrap_or_else(|| Instant::now() + STATUS_EVERY);
             tokio::select! {
@@ -165,9 +168,14 @@ impl Relay {
                 Output::Unbound { party, member, why } => {
                     tracing::info!(%party, %member, ?why, "member unbound");
                 }
-                // the kernel program does not police members yet
-                Output::Admit { slot, address, limits } => self.parts.plane.admit(slot, address, limits),
-                Output::Dismiss { address, .. } => self.parts.plane.dismiss(address),
+                Output::Admit { slot, address, limits } => {
+                    self.parts.datapath.admit(slot, address, limits);
+                    self.parts.plane.admit(slot, address, limits);
+                }
+                Output::Dismiss { address, .. } => {
+                    self.parts.datapath.dismiss(address);
+                    self.parts.plane.dismiss(address);
+                }
                 Output::Persist { slot, record } => self.parts.datapath.persist(slot, &record),
                 Output::Forget { slot } => {
                     self.parts.datapath.forget(slot);

@@ -60,14 +60,12 @@ impl Model {
         }
         let mask = &request[4..20];
         let mut attributes = attribute(0x0020, (source, port), mask);
+        if let Some(other) = self.other(own) {
+            attributes.extend(attribute(0x802b, own, &[0; 16]));
+            attributes.extend(attribute(0x802c, other, &[0; 16]));
+        }
         if request.len() < 20 + attributes.len() {
             return None;
-        }
-        if let Some(other) = self.other(own) {
-            let more = [attribute(0x802b, own, &[0; 16]), attribute(0x802c, other, &[0; 16])].concat();
-            if 20 + attributes.len() + more.len() <= request.len() {
-                attributes.extend(more);
-            }
         }
         let length = (attributes.len() as u16).to_be_bytes();
         let message = [&[0x01, 0x01][..], &length, mask, &attributes].concat();
@@ -79,12 +77,9 @@ impl Model {
         if main == 0 || alternate == 0 {
             return None;
         }
-        let pair = self.pair_addresses.iter().find(|pair| pair[0].is_ipv4() == address.is_ipv4());
-        let other = match pair {
-            Some([main, alternate]) if address == *alternate => *main,
-            Some([_, alternate]) => *alternate,
-            None => address,
-        };
+        let [first, second] =
+            self.pair_addresses.iter().find(|pair| pair[0].is_ipv4() == address.is_ipv4())?;
+        let other = if address == *second { *first } else { *second };
         Some((other, if port == alternate { main } else { alternate }))
     }
 

@@ -194,10 +194,10 @@ fn special() -> Vec<(Reason, Prepare, Vec<u8>)> {
         (Reason::NotData, lax, udp_frame(SPENT, RELAY, &[1; 148])),
         (Reason::StunAnswered, paired, request(0, 0, 36)),
         (Reason::StunAnswered, paired, request(0, 1, 36)),
-        (Reason::StunAnswered, paired, request(0, 0, 32)),
+        (Reason::StunPassed, paired, request(0, 0, 32)),
         (Reason::StunAnswered, paired, request(1, 2, 72)),
         (Reason::StunAnswered, paired, request(1, 3, 72)),
-        (Reason::StunAnswered, paired, request(1, 3, 68)),
+        (Reason::StunPassed, paired, request(1, 3, 68)),
     ]
 }
 
