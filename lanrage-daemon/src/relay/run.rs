@@ -99,8 +99,7 @@ impl Relay {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shutdown = self.parts.shutdown.clone();
-        // members taken over from an earlier daemon are admitted before strangers are dropped
-        self.drain();
+        // members taken over are admitted: strangers may be dropped
         self.parts.datapath.enforce();
         loop {
             let due = self.parts.server.poll_timeout().unwrap_or_else(|| Instant::now() + STATUS_EVERY);
