@@ -22,6 +22,7 @@
 //! Refusals are [`crate::protocol::ErrorBody`]. Field names are part of the documented interface: add, do not rename.
 
 use crate::identity::{CertificateFingerprint, DeviceKey, Fingerprint, PartyId, WgKey};
+use crate::protocol::RelayState;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -125,6 +126,9 @@ pub struct PartyStatus {
     pub members: Vec<MemberStatus>,
     /// Lane counters.
     pub lane: LaneStatus,
+    /// The relays to choose from, as this device sees them.
+    #[serde(default)]
+    pub relays: Vec<RelayChoiceStatus>,
     /// Connections to relays over TLS; none while UDP works.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub carriers: Vec<CarrierStatus>,
@@ -141,6 +145,39 @@ pub struct CarrierStatus {
     pub sent: u64,
     /// Datagrams that TCP could not take in time.
     pub dropped: u64,
+}
+
+/// A relay as this device sees it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RelayChoiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it is, in its operator's words.
+    #[serde(default)]
+    pub region: String,
+    /// Where it takes datagrams.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it takes members.
+    pub state: RelayState,
+    /// How busy it is, percent.
+    pub load: u8,
+    /// Whether this device is bound there, or is about to be.
+    pub held: bool,
+    /// Median round trip to it, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+    /// Mean difference of successive round trips, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter_ms: Option<f64>,
+    /// Samples without an answer, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Members that are reached through it now.
+    pub members: u32,
+    /// Members for which it stands by.
+    pub standby_for: u32,
+    /// One sentence: why it is used, or not.
+    pub why: String,
 }
 
 /// One member as this device sees it.
@@ -169,6 +206,12 @@ pub struct MemberStatus {
     /// Name of the relay, when `path` uses one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
+    /// Name of the relay that takes over if the path or its relay dies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<String>,
+    /// Why `relay`, and no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_why: Option<String>,
     /// One sentence: why this path, and what would better it.
     pub why: String,
     /// Median round trip of the last probes on the path, milliseconds.

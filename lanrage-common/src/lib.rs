@@ -45,6 +45,8 @@ pub mod protocol;
 #[cfg(feature = "std")]
 pub mod relay;
 #[cfg(feature = "std")]
+pub mod relays;
+#[cfg(feature = "std")]
 pub mod ticket;
 #[cfg(feature = "std")]
 pub mod time;

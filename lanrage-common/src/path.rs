@@ -11,6 +11,7 @@ mod pair;
 pub mod probe;
 pub mod quality;
 mod receive;
+mod relays;
 mod route;
 mod schedule;
 mod select;
@@ -23,12 +24,13 @@ mod window;
 
 use crate::api::PathKind;
 use crate::identity::{PartyId, PartySecret, WgKey};
+use crate::relays::Leg;
 use crate::time::Now;
 use ipnet::Ipv4Net;
 use pair::Pair;
 use rand_core::CryptoRngCore;
 use shared::{Binding, Doubt, Shared};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -55,6 +57,9 @@ pub struct Path {
     pub endpoint: SocketAddr,
     /// The relay's name, when it is one.
     pub relay: Option<String>,
+    /// Relays through which handshakes go, so that these know the session: the one in use, or next if the path is
+    /// direct, and one that stands by.
+    pub handshakes: [Option<SocketAddr>; 2],
 }
 
 /// What the caller must do.
@@ -80,6 +85,13 @@ pub enum Output {
         /// The relay's name.
         relay: String,
     },
+    /// The relays that pairs would have this device be bound at, with how many pairs, and those that they use now.
+    RelayWishes {
+        /// How many pairs want each.
+        wanted: BTreeMap<String, u32>,
+        /// In use: not to be given up.
+        used: BTreeSet<String>,
+    },
     /// Use this path for a member from now on.
     Path {
         /// Whose.
@@ -98,6 +110,10 @@ pub struct Status {
     pub endpoint: Option<SocketAddr>,
     /// Through which relay.
     pub relay: Option<String>,
+    /// Which relay takes over.
+    pub standby: Option<String>,
+    /// Why this relay.
+    pub relay_why: Option<String>,
     /// Median round trip of the last probes, milliseconds.
     pub rtt_ms: Option<f64>,
     /// Mean difference of successive round trips, milliseconds.
@@ -123,6 +139,7 @@ pub struct PathAgent {
     tags: BTreeMap<[u8; 8], WgKey>,
     /// What [`PathAgent::poll_timeout`] says; asking is part of every turn of the caller's loop and must cost nothing.
     next: Option<Instant>,
+    told_wishes: (BTreeMap<String, u32>, BTreeSet<String>),
 }
 
 impl fmt::Debug for PathAgent {
@@ -136,7 +153,13 @@ impl PathAgent {
     /// An agent without members.
     pub fn new(config: Config, rng: impl CryptoRngCore + Send + 'static) -> Self {
         let shared = Shared::new(config, Box::new(rng));
-        Self { shared, pairs: BTreeMap::new(), tags: BTreeMap::new(), next: None }
+        Self {
+            shared,
+            pairs: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            next: None,
+            told_wishes: Default::default(),
+        }
     }
 
     /// Starts to look for paths to a member; does nothing when it is known or is this device.
@@ -152,7 +175,7 @@ impl PathAgent {
 
     /// Forgets a member. No [`Output::Path`] follows.
     pub fn remove_member(&mut self, member: &WgKey) {
-        self.pairs.remove(member);
+        self.shared.has_new_wishes |= self.pairs.remove(member).is_some();
         self.tags.remove(&probe::tag(member));
     }
 
@@ -217,6 +240,14 @@ impl PathAgent {
         self.note_timeout();
     }
 
+    /// How far all relays are, bound or not.
+    pub fn set_legs(&mut self, legs: BTreeMap<String, Leg>, now: Now) {
+        if legs != self.shared.legs {
+            self.shared.legs = legs;
+            self.handle_rtt_change(now.instant);
+        }
+    }
+
     /// A binding is lost.
     pub fn handle_unbound(&mut self, name: &str, now: Now) {
         if self.shared.bindings.remove(name).is_some() {
@@ -233,8 +264,24 @@ impl PathAgent {
         self.note_timeout();
     }
 
+    /// What follows from every change of a pair.
     fn note_timeout(&mut self) {
         self.next = self.pairs.values().filter_map(Pair::poll_timeout).min();
+        if std::mem::take(&mut self.shared.has_new_wishes) {
+            self.tell_wishes();
+        }
+    }
+
+    fn tell_wishes(&mut self) {
+        let mut wanted = BTreeMap::<String, u32>::new();
+        for name in self.pairs.values().flat_map(Pair::wanted_relays) {
+            *wanted.entry(name.clone()).or_default() += 1;
+        }
+        let used: BTreeSet<String> = self.pairs.values().flat_map(Pair::used_relays).cloned().collect();
+        if self.told_wishes != (wanted.clone(), used.clone()) {
+            self.told_wishes = (wanted.clone(), used.clone());
+            self.shared.outputs.push_back(Output::RelayWishes { wanted, used });
+        }
     }
 
     /// Signals can reach a member again (it, or this device, connected to the control server): tell what it missed.
@@ -340,7 +387,12 @@ impl PathAgent {
         Some(Status {
             kind: path.as_ref().map_or(PathKind::None, |path| path.kind),
             endpoint: path.as_ref().map(|path| path.endpoint),
+            relay_why: path
+                .as_ref()
+                .and_then(|path| path.relay.as_ref())
+                .and(pair.explain_relay(&self.shared)),
             relay: path.and_then(|path| path.relay),
+            standby: pair.spare_relay().cloned(),
             rtt_ms: quality.and_then(quality::Quality::rtt_ms),
             jitter_ms: quality.and_then(quality::Quality::jitter_ms),
             loss: quality.and_then(quality::Quality::loss),

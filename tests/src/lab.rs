@@ -13,6 +13,7 @@
 
 pub mod conntrack;
 pub mod demo;
+pub mod detour;
 pub mod interrupt;
 pub mod nat;
 pub mod netns;

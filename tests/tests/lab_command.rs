@@ -102,6 +102,7 @@ fn down_cleans_up_a_half_finished_start() {
     let state = State {
         name: name.into(),
         namespaces: vec!["lr-half-net".into(), "lr-half-ctl".into()],
+        spare_relay: false,
         relay_mode: "auto".into(),
         relay_token: String::new(),
         peers: Vec::new(),

@@ -52,6 +52,8 @@ const members = () => [
     path: "relay",
     endpoint: "198.51.100.20:3478",
     relay: "fra1",
+    standby: "ams2",
+    relay_why: "42 ms over both legs; ams2: 55 ms",
     why: "Relayed with Ben because both routers choose a new port for every destination; UPnP in either would fix it.",
     rtt_ms: wobble(41, 2),
     jitter_ms: 3.4,

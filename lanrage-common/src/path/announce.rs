@@ -1,6 +1,6 @@
 //! Announcements: where a member can be tried, sealed for one other member and carried by the control server.
 //!
-//! A signal's body is base64 of: version (1 byte, 1), nonce (12), ChaCha20-Poly1305 under
+//! A signal's body is base64 of: version (1 byte, 2), nonce (12), ChaCha20-Poly1305 under
 //! [`crate::identity::PartySecret::signal_key`] with the version as associated data. Plaintext, integers big-endian:
 //!
 //! | bytes | field |
@@ -9,12 +9,14 @@
 //! | 4 | number of this announcement within the session |
 //! | 8 | the receiver's session as known, 0 = not yet |
 //! | 4 | number of the receiver's newest announcement held |
-//! | 1 | relays that follow: length of the name (1), name, round trip in ms (2, 0xffff = unknown) |
+//! | 1 | relays that follow: length of the name (1), name, round trip in ms (2, 0xffff = unknown), jitter in ms (2), flags (1: 1 = bound there, 2 = to be left) |
+//! | 2 | which of them the sender would have for the pair: the relay and the one that stands by; 0xff = none |
 //! | 1 | candidates that follow: kind (1), address (19 as in a probe) |
 
 use super::candidate::{Candidate, CandidateKind};
 use super::probe::{address_from_bytes, address_to_bytes};
 use crate::protocol::MAX_SIGNAL;
+use crate::relays::Leg;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
@@ -25,9 +27,23 @@ pub const MAX_CANDIDATES: usize = 8;
 /// Relays one announcement may carry.
 pub const MAX_RELAYS: usize = 8;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const NONCE: usize = 12;
 const RTT_UNKNOWN: u16 = u16::MAX;
+const BOUND: u8 = 1;
+const AVOID: u8 = 2;
+const NONE: u8 = u8::MAX;
+
+/// A relay as a member sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnnouncedRelay {
+    /// Its name.
+    pub name: String,
+    /// How far it is.
+    pub leg: Leg,
+    /// Whether the member is bound there.
+    pub is_bound: bool,
+}
 
 /// What a member tells another about how to reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +56,10 @@ pub struct Announcement {
     pub your_session: u64,
     /// The receiver's newest announcement that the sender holds.
     pub heard: u32,
-    /// Relays the sender is bound at, with the round trip to each in milliseconds where known.
-    pub relays: Vec<(String, Option<u16>)>,
+    /// Relays that the sender has measured.
+    pub relays: Vec<AnnouncedRelay>,
+    /// Which relay the sender would have for the pair, and which one stands by; of those above.
+    pub wish: (Option<String>, Option<String>),
     /// Addresses to try.
     pub candidates: Vec<Candidate>,
 }
@@ -82,11 +100,17 @@ impl Announcement {
         .concat();
         let relays = &self.relays[..self.relays.len().min(MAX_RELAYS)];
         plain.push(relays.len() as u8);
-        for (name, rtt) in relays {
+        for AnnouncedRelay { name, leg, is_bound } in relays {
             let name = &name.as_bytes()[..name.len().min(255)];
             plain.push(name.len() as u8);
             plain.extend_from_slice(name);
-            plain.extend_from_slice(&rtt.unwrap_or(RTT_UNKNOWN).to_be_bytes());
+            plain.extend_from_slice(&leg.rtt_ms.unwrap_or(RTT_UNKNOWN).to_be_bytes());
+            plain.extend_from_slice(&leg.jitter_ms.to_be_bytes());
+            plain.push(u8::from(*is_bound) * BOUND | u8::from(leg.avoid) * AVOID);
+        }
+        for wished in [&self.wish.0, &self.wish.1] {
+            let at = relays.iter().position(|relay| Some(&relay.name) == wished.as_ref());
+            plain.push(at.map_or(NONE, |at| at as u8));
         }
         let candidates = &self.candidates[..self.candidates.len().min(MAX_CANDIDATES)];
         plain.push(candidates.len() as u8);
@@ -99,16 +123,17 @@ impl Announcement {
 
     fn from_plain(plain: &[u8]) -> Option<Self> {
         let mut reader = Reader(plain);
-        let announcement = Self {
-            session: u64::from_be_bytes(reader.take()?),
-            number: u32::from_be_bytes(reader.take()?),
-            your_session: u64::from_be_bytes(reader.take()?),
-            heard: u32::from_be_bytes(reader.take()?),
-            relays: reader.list(MAX_RELAYS, Reader::relay)?,
-            candidates: reader.list(MAX_CANDIDATES, Reader::candidate)?,
-        };
+        let session = u64::from_be_bytes(reader.take()?);
+        let number = u32::from_be_bytes(reader.take()?);
+        let your_session = u64::from_be_bytes(reader.take()?);
+        let heard = u32::from_be_bytes(reader.take()?);
+        let relays = reader.list(MAX_RELAYS, Reader::relay)?;
+        let [first, second] = reader.take()?;
+        let name = |at: u8| relays.get(usize::from(at)).map(|relay| relay.name.clone());
+        let wish = (name(first), name(second));
+        let candidates = reader.list(MAX_CANDIDATES, Reader::candidate)?;
         // later versions may append; nothing is appended in this one
-        Some(announcement)
+        Some(Self { session, number, your_session, heard, relays, wish, candidates })
     }
 }
 
@@ -126,13 +151,17 @@ impl Reader<'_> {
         (usize::from(count) <= limit).then(|| (0..count).map(|_| item(self)).collect())?
     }
 
-    fn relay(&mut self) -> Option<(String, Option<u16>)> {
+    fn relay(&mut self) -> Option<AnnouncedRelay> {
         let [len] = self.take()?;
         let (name, rest) = self.0.split_at_checked(usize::from(len))?;
         let name = std::str::from_utf8(name).ok()?.to_owned();
         self.0 = rest;
         let rtt = u16::from_be_bytes(self.take()?);
-        Some((name, (rtt != RTT_UNKNOWN).then_some(rtt)))
+        let jitter_ms = u16::from_be_bytes(self.take()?);
+        let [flags] = self.take()?;
+        let rtt_ms = (rtt != RTT_UNKNOWN).then_some(rtt);
+        let leg = Leg { rtt_ms, jitter_ms, avoid: flags & AVOID != 0 };
+        Some(AnnouncedRelay { name, leg, is_bound: flags & BOUND != 0 })
     }
 
     fn candidate(&mut self) -> Option<Candidate> {
@@ -149,6 +178,10 @@ mod tests {
 
     const KEY: [u8; 32] = [9; 32];
 
+    fn relay(name: &str, leg: Leg, is_bound: bool) -> AnnouncedRelay {
+        AnnouncedRelay { name: name.into(), leg, is_bound }
+    }
+
     fn announcement() -> Announcement {
         let candidate = |kind, address: &str| Candidate { kind, address: address.parse().unwrap() };
         Announcement {
@@ -156,7 +189,11 @@ mod tests {
             number: 3,
             your_session: 5,
             heard: 2,
-            relays: vec![("home".into(), Some(12)), ("far".into(), None)],
+            relays: vec![
+                relay("home", Leg { rtt_ms: Some(12), jitter_ms: 3, avoid: false }, true),
+                relay("far", Leg { rtt_ms: None, jitter_ms: 0, avoid: true }, false),
+            ],
+            wish: (Some("home".into()), None),
             candidates: vec![
                 candidate(CandidateKind::Host, "192.168.1.5:4001"),
                 candidate(CandidateKind::Mapped, "203.0.113.7:4001"),
@@ -190,7 +227,7 @@ mod tests {
     #[test]
     fn the_largest_announcement_fits_a_signal() {
         let mut large = announcement();
-        large.relays = vec![("n".repeat(255), None); MAX_RELAYS];
+        large.relays = vec![relay(&"n".repeat(255), Leg::default(), true); MAX_RELAYS];
         large.candidates = large.candidates.repeat(5);
         assert!(large.seal(&KEY, [1; 12]).len() <= MAX_SIGNAL);
     }

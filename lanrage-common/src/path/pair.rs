@@ -1,8 +1,9 @@
 //! The paths between this device and one member: what is known of the other end, timers and announcements.
 
-use super::announce::{Announcement, MAX_CANDIDATES};
+use super::announce::{AnnouncedRelay, Announcement, MAX_CANDIDATES};
 use super::candidate::CandidateKind;
 use super::probe::{self, Direction, Kind, Probe};
+use super::relays::Choice;
 use super::route::{HEARTBEAT, Route, Use};
 use super::schedule::Schedule;
 use super::shared::Shared;
@@ -21,8 +22,6 @@ const ANNOUNCE_DELAY: Duration = Duration::from_millis(10);
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
 /// At most this long while a member does not confirm an announcement.
 const ANNOUNCE_RARELY: Duration = Duration::from_secs(60);
-/// Relays of a member that are kept warm.
-const MAX_WARM_RELAYS: usize = 3;
 
 /// How packets go now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +37,9 @@ pub(super) struct Remote {
     pub session: u64,
     /// Newest announcement held of this session; 0 = none.
     pub number: u32,
-    pub relays: Vec<(String, Option<u16>)>,
+    pub relays: Vec<AnnouncedRelay>,
+    /// Which relay it would have for the pair, and which one stands by.
+    pub wish: (Option<String>, Option<String>),
     /// It announced addresses of its own behind other, mapped ones.
     pub is_behind_nat: bool,
 }
@@ -70,6 +71,7 @@ pub(super) struct Pair {
     pub window: Window,
     pub directs: Vec<Route>,
     pub relays: BTreeMap<String, Route>,
+    pub choice: Choice,
     pub active: Option<Active>,
     /// When `active` was chosen.
     pub since: Instant,
@@ -105,6 +107,7 @@ impl Pair {
             window: Window::default(),
             directs: Vec::new(),
             relays: BTreeMap::new(),
+            choice: Choice::default(),
             active: None,
             since: now.instant,
             decided: now.instant,
@@ -126,7 +129,6 @@ impl Pair {
         self.directs.retain(|route| shared.is_probeable(route.to));
         self.announce_soon(now);
         self.restart(now);
-        self.refresh_relays(shared, now);
         self.decide(shared, now);
     }
 
@@ -156,19 +158,19 @@ impl Pair {
         }
         shared.count("signal_accepted");
         let has_restarted = announcement.session > self.remote.session;
-        let names = |relays: &[(String, Option<u16>)]| {
-            relays.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        let names = |relays: &[AnnouncedRelay]| {
+            let bound = relays.iter().filter(|relay| relay.is_bound);
+            bound.map(|relay| relay.name.clone()).collect::<Vec<_>>()
         };
         let has_moved = names(&announcement.relays) != names(&self.remote.relays);
         self.adopt_session(announcement.session);
         self.note_heard(&announcement, now);
         self.remote.number = announcement.number;
         let has_more = self.take_candidates(&announcement, shared, now);
-        self.remote.relays = announcement.relays;
+        (self.remote.relays, self.remote.wish) = (announcement.relays, announcement.wish);
         if has_restarted || has_moved || has_more {
             self.restart(now);
         }
-        self.refresh_relays(shared, now);
         self.decide(shared, now);
     }
 
@@ -242,47 +244,10 @@ impl Pair {
         true
     }
 
-    /// Relays both ends are bound at, best first: least sum of both round trips, then name. Both ends come to the same
-    /// order. Before the member has announced anything, the own relays are tried: waiting would only cost time.
-    pub fn common_relays(&self, shared: &Shared) -> Vec<String> {
-        const UNKNOWN: u64 = 1 << 20;
-        let mut common: Vec<(u64, &String)> = shared
-            .bindings
-            .iter()
-            .filter_map(|(name, binding)| {
-                let own = binding.rtt.map_or(UNKNOWN, |rtt| rtt.as_millis() as u64);
-                let theirs = self.remote.relays.iter().find(|(theirs, _)| theirs == name);
-                match theirs {
-                    Some((_, rtt)) => Some((own + rtt.map_or(UNKNOWN, u64::from), name)),
-                    None if self.remote.number == 0 => Some((own, name)),
-                    None => None,
-                }
-            })
-            .collect();
-        common.sort();
-        common.into_iter().map(|(_, name)| name.clone()).take(MAX_WARM_RELAYS).collect()
-    }
-
-    fn refresh_relays(&mut self, shared: &Shared, now: Instant) {
-        let common = self.common_relays(shared);
-        self.relays.retain(|name, route| {
-            common.contains(name)
-                && shared.bindings.get(name).is_some_and(|binding| binding.relay == route.to)
-        });
-        for name in common {
-            let Some(binding) = shared.bindings.get(&name) else { continue };
-            self.relays.entry(name).or_insert_with(|| {
-                let mut route = Route::new(binding.relay, CandidateKind::Mapped, now);
-                route.is_carried = binding.mapped.is_none();
-                route.next_ping = Some(now);
-                route
-            });
-        }
-    }
-
     pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
         let routes = self.directs.iter_mut().chain(self.relays.values_mut());
         routes.for_each(|route| route.expire(now));
+        self.relays.values_mut().for_each(|route| route.notice_quiet(now));
         self.decide(shared, now);
         self.warm_relays(now);
         self.send_due_probes(shared, now);
@@ -293,15 +258,17 @@ impl Pair {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let probes = self.directs.iter().chain(self.relays.values()).filter_map(|route| route.next_ping);
         let round = (!self.directs.is_empty()).then(|| self.schedule.next());
-        let own = [round, self.telling.due, self.lapse_due(), self.hold_due()];
-        probes.chain(own.into_iter().flatten()).min()
+        let own = [round, self.telling.due, self.lapse_due(), self.hold_due(), self.relay_hold_due()];
+        let quiet = self.relays.values().filter_map(|route| route.quiet);
+        probes.chain(quiet).chain(own.into_iter().flatten()).min()
     }
 
-    /// The way out if the direct path is dying: know its state before it is needed.
+    /// The way out if the path is dying: know its state before it is needed.
     fn warm_relays(&mut self, now: Instant) {
         let is_dying = match &self.active {
             Some(way @ Active::Direct(_)) => self.route(way).is_some_and(|route| route.is_suspect(now)),
-            _ => false,
+            Some(way) => self.route(way).is_some_and(|route| route.waits(now) > 0),
+            None => false,
         };
         if is_dying {
             for route in self.relays.values_mut().filter(|route| route.silence(now) > HEARTBEAT) {
@@ -402,14 +369,13 @@ impl Pair {
     }
 
     fn announcement(&self, shared: &Shared) -> Announcement {
-        let millis = |rtt: Duration| u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX - 1);
-        let relays = shared.bindings.iter().map(|(name, binding)| (name.clone(), binding.rtt.map(millis)));
         Announcement {
             session: self.session,
             number: shared.number,
             your_session: self.remote.session,
             heard: self.remote.number,
-            relays: relays.collect(),
+            relays: shared.announced_relays(),
+            wish: (self.choice.preferred.clone(), self.choice.standby.clone()),
             candidates: shared.candidates.clone(),
         }
     }

@@ -6,17 +6,30 @@ use std::time::Duration;
 const WINDOW: usize = 32;
 const LOSS_WEIGHT: f64 = 300.0;
 
-/// Outcomes of the last 32 probes.
-#[derive(Debug, Clone, Default)]
+/// Outcomes of the last probes.
+#[derive(Debug, Clone)]
 pub struct Quality {
     /// Oldest first; `None` = no answer.
     outcomes: VecDeque<Option<Duration>>,
+    window: usize,
+}
+
+impl Default for Quality {
+    /// Of the last 32.
+    fn default() -> Self {
+        Self::of_last(WINDOW)
+    }
 }
 
 impl Quality {
+    /// Forgets all but the last `window` outcomes.
+    pub fn of_last(window: usize) -> Self {
+        Self { outcomes: VecDeque::new(), window }
+    }
+
     /// Adds the outcome of a probe.
     pub fn record(&mut self, outcome: Option<Duration>) {
-        if self.outcomes.len() == WINDOW {
+        if self.outcomes.len() == self.window {
             self.outcomes.pop_front();
         }
         self.outcomes.push_back(outcome);

@@ -85,6 +85,12 @@ impl Pair {
 
     /// Authenticated data of the member came through the tunnel from this address. True when timers have changed.
     pub fn handle_tunnel_rx(&mut self, from: SocketAddr, shared: &mut Shared, now: Instant) -> bool {
+        if let Some(Active::Relay(name)) = &self.active
+            && let Some(route) = self.relays.get_mut(name).filter(|route| route.to == from)
+        {
+            route.heard(now);
+            return route.watch(now);
+        }
         // nearly always a known route
         if let Some(route) =
             self.directs.iter_mut().chain(self.relays.values_mut()).find(|route| route.to == from)

@@ -14,7 +14,9 @@ pub(super) const LAPSE: Duration = Duration::from_millis(2500);
 pub(super) const CONFIRMED: u32 = 3;
 
 /// Time between probes while an answer is missing.
-const RETRY: Duration = Duration::from_millis(400);
+const RETRY: Duration = Duration::from_millis(250);
+/// The same of an address that might become a path.
+const CANDIDATE_RETRY: Duration = Duration::from_millis(400);
 /// Time between the probes that confirm a first answer.
 const CONFIRM: Duration = Duration::from_millis(50);
 /// A probe is lost after this long.
@@ -23,6 +25,13 @@ const LOST: Duration = Duration::from_secs(2);
 const RX_TRUST: Duration = Duration::from_secs(5);
 /// Without an answer for this long something may be wrong with a relay's binding.
 const SUSPECT: Duration = Duration::from_secs(1);
+/// A relay that carried data is asked when nothing has come through it for this long.
+const QUIET: Duration = Duration::from_millis(400);
+/// A relay is dead when so many probes in a row got no answer in good time, and at least this time.
+const DEAD_PROBES: usize = 3;
+const GOOD_TIME: Duration = Duration::from_millis(200);
+/// Or when it is asked, and has been silent for this long.
+const DEAD_SILENCE: Duration = Duration::from_secs(5);
 /// Probes that may wait for an answer at once; older ones are given up.
 const MAX_OUTSTANDING: usize = 16;
 
@@ -58,6 +67,10 @@ pub(super) struct Route {
     outstanding: VecDeque<(u64, Instant)>,
     last_pong: Option<Instant>,
     last_rx: Option<Instant>,
+    /// Since when probes go unanswered.
+    asked_since: Option<Instant>,
+    /// Of a relay that brings data: when to look whether it still does.
+    pub quiet: Option<Instant>,
 }
 
 impl Route {
@@ -73,6 +86,8 @@ impl Route {
             outstanding: VecDeque::new(),
             last_pong: None,
             last_rx: None,
+            asked_since: None,
+            quiet: None,
         }
     }
 
@@ -83,6 +98,7 @@ impl Route {
             self.lose();
         }
         self.outstanding.push_back((sequence, now));
+        self.asked_since.get_or_insert(now);
         self.next_ping = self.interval_unanswered(used, now).map(|interval| now + interval);
     }
 
@@ -100,6 +116,7 @@ impl Route {
         self.quality.record(Some(now.saturating_duration_since(sent)));
         self.good += 1;
         self.last_pong = Some(now);
+        self.asked_since = None;
         self.next_ping = self.interval_answered(used).map(|interval| (sent + interval).max(now));
         true
     }
@@ -130,6 +147,43 @@ impl Route {
     /// Authenticated data or an authentic probe came this way.
     pub fn heard(&mut self, now: Instant) {
         self.last_rx = Some(now);
+    }
+
+    /// Data came through this relay: whether a timer was set to see if it goes on.
+    pub fn watch(&mut self, now: Instant) -> bool {
+        let is_new = self.quiet.is_none();
+        self.quiet.get_or_insert(now + QUIET);
+        is_new
+    }
+
+    /// Asks, when data has ceased to come.
+    pub fn notice_quiet(&mut self, now: Instant) {
+        if self.quiet.is_none_or(|quiet| quiet > now) {
+            return;
+        }
+        self.quiet = self.last_rx.map(|rx| rx + QUIET).filter(|quiet| *quiet > now);
+        if self.quiet.is_none() && self.asked_since.is_none() {
+            self.next_ping = Some(now);
+        }
+    }
+
+    /// Probes since the last sign of life that should have been answered by now.
+    pub fn waits(&self, now: Instant) -> usize {
+        let rtt = Duration::from_secs_f64(self.quality.rtt_ms().unwrap_or_default() * 1e-3);
+        let (life, time) = (self.life(), GOOD_TIME.max(rtt * 2));
+        let is_late = |sent: Instant| now.saturating_duration_since(sent) >= time;
+        self.outstanding
+            .iter()
+            .filter(|(_, sent)| life.is_none_or(|life| *sent >= life) && is_late(*sent))
+            .count()
+    }
+
+    /// Whether a relay has ceased to answer, or never has.
+    pub fn is_dead(&self, now: Instant) -> bool {
+        if !self.was_answered() {
+            return self.silence(now) >= DEAD_SILENCE;
+        }
+        self.waits(now) >= DEAD_PROBES || self.is_suspect(now) && self.silence(now) >= DEAD_SILENCE
     }
 
     /// Gives up on probes that are out for too long.
@@ -181,19 +235,24 @@ impl Route {
         self.last_rx = None;
         self.quality = Quality::default();
         self.outstanding.clear();
+        (self.asked_since, self.quiet) = (None, None);
     }
 
     /// Time to the next probe if this one stays unanswered: dense at first, rare once nobody seems to be there.
     fn interval_unanswered(&self, used: Use, now: Instant) -> Option<Duration> {
         let twice_rtt = Duration::from_secs_f64(self.quality.rtt_ms().unwrap_or_default() * 2e-3);
         let retry = RETRY.max(twice_rtt);
+        let asked = self.asked_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let silence = self.silence(now);
         match used {
-            Use::Candidate => (self.good > 0 && silence < LAPSE).then_some(retry / 4),
+            Use::Candidate => {
+                (self.good > 0 && silence < LAPSE).then_some(CANDIDATE_RETRY.max(twice_rtt) / 4)
+            }
             Use::Spare => None,
-            Use::Active | Use::Standby if silence < Duration::from_secs(3) => Some(retry),
-            Use::Active | Use::Standby if silence < Duration::from_secs(10) => Some(HEARTBEAT),
-            Use::Active | Use::Standby if silence < Duration::from_secs(60) => Some(Duration::from_secs(5)),
+            // a relay that stands by is silent between its probes
+            Use::Active | Use::Standby if asked < Duration::from_secs(2) => Some(retry),
+            Use::Active | Use::Standby if asked < Duration::from_secs(9) => Some(HEARTBEAT),
+            Use::Active | Use::Standby if asked < Duration::from_secs(60) => Some(Duration::from_secs(5)),
             Use::Active | Use::Standby => Some(Duration::from_secs(15)),
         }
     }

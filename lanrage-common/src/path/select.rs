@@ -13,8 +13,6 @@ const HOLD: Duration = Duration::from_secs(10);
 /// The same after a path died that had lasted for [`STEADY`].
 const HOLD_AFTER_STEADY: Duration = Duration::from_secs(2);
 const STEADY: Duration = Duration::from_secs(30);
-/// A relay that does not answer for this long yields to another common one.
-const RELAY_SILENT: Duration = Duration::from_secs(5);
 /// A silent direct path without any alternative is kept this long.
 const LAST_HOPE: Duration = Duration::from_secs(30);
 /// Relay samples that may outweigh a direct path.
@@ -24,9 +22,11 @@ impl Pair {
     /// Chooses anew, and tells when the choice has changed.
     pub fn decide(&mut self, shared: &mut Shared, now: Instant) {
         self.decided = now;
-        let chosen = self.choose(shared, now);
+        self.choose_relays(shared, now);
+        let chosen = self.choose(now);
         if chosen != self.active {
             self.change(chosen, now);
+            shared.has_new_wishes = true;
         }
         self.tell_path(shared);
     }
@@ -42,6 +42,11 @@ impl Pair {
     fn change(&mut self, chosen: Option<Active>, now: Instant) {
         let before = std::mem::replace(&mut self.active, chosen);
         let lasted = now.saturating_duration_since(std::mem::replace(&mut self.since, now));
+        if let (Some(Active::Relay(_)), Some(way @ Active::Relay(_))) = (&before, self.active.clone()) {
+            // between relays: no reason to wait longer for a direct path
+            self.route_mut(&way).into_iter().for_each(|route| route.next_ping = Some(now));
+            return;
+        }
         let mut hold = HOLD;
         if let Some(Active::Direct(to)) = before
             && let Some(route) = self.directs.iter_mut().find(|route| route.to == to)
@@ -61,9 +66,9 @@ impl Pair {
         }
     }
 
-    fn choose(&self, shared: &Shared, now: Instant) -> Option<Active> {
+    fn choose(&self, now: Instant) -> Option<Active> {
         let may_change = self.hold.is_none_or(|hold| hold <= now);
-        let relay = self.best_relay(shared, now);
+        let relay = self.choice.carrier.clone();
         match &self.active {
             Some(Active::Direct(to)) => match self.directs.iter().find(|route| route.to == *to) {
                 Some(current) if !current.is_lapsed(now) => {
@@ -92,14 +97,6 @@ impl Pair {
         }
         // nothing else is left: a short outage of everything must not tear the tunnel down
         current.filter(|route| route.silence(now) < LAST_HOPE).map(|route| Active::Direct(route.to))
-    }
-
-    /// The first common relay that answers; the first of all when none does.
-    fn best_relay(&self, shared: &Shared, now: Instant) -> Option<String> {
-        let common = self.common_relays(shared);
-        let is_silent =
-            |name: &&String| self.relays.get(*name).is_none_or(|r| r.silence(now) >= RELAY_SILENT);
-        common.iter().find(|name| !is_silent(name)).or(common.first()).cloned()
     }
 
     fn best_direct(&self, now: Instant) -> Option<&Route> {
@@ -152,7 +149,7 @@ impl Pair {
             Active::Relay(name) if route.is_carried => (PathKind::Tls, Some(name.clone())),
             Active::Relay(name) => (PathKind::Relay, Some(name.clone())),
         };
-        Some(Path { kind, endpoint: route.to, relay })
+        Some(Path { kind, endpoint: route.to, relay, handshakes: self.handshake_relays() })
     }
 }
 

@@ -4,6 +4,7 @@ use super::announce::MAX_CANDIDATES;
 use super::candidate::{self, Candidate};
 use super::{Config, Output};
 use crate::bucket::{Bucket, Rate};
+use crate::relays::Leg;
 use crate::time::Now;
 use rand_core::CryptoRngCore;
 use std::collections::{BTreeMap, VecDeque};
@@ -52,10 +53,14 @@ pub(super) struct Shared {
     pub rng: Box<dyn CryptoRngCore + Send>,
     pub local: Vec<SocketAddr>,
     pub bindings: BTreeMap<String, Binding>,
+    /// What was measured of relays, bound or not.
+    pub legs: BTreeMap<String, Leg>,
     pub candidates: Vec<Candidate>,
     /// Number of the current announcement; 0 = there is nothing to announce yet.
     pub number: u32,
     pub budget: Bucket,
+    /// A pair's wishes have changed since they were last told.
+    pub has_new_wishes: bool,
     pub outputs: VecDeque<Output>,
     pub counters: BTreeMap<&'static str, u64>,
     last_session: u64,
@@ -69,9 +74,11 @@ impl Shared {
             rng,
             local: Vec::new(),
             bindings: BTreeMap::new(),
+            legs: BTreeMap::new(),
             candidates: Vec::new(),
             number: 0,
             budget: Bucket::new(Rate::per_second(PROBES_PER_SECOND, PROBE_BURST)),
+            has_new_wishes: false,
             outputs: VecDeque::new(),
             counters: BTreeMap::new(),
             last_session: 0,

@@ -45,6 +45,8 @@ pub(super) struct Host {
     /// By relay name: the address the relay has bound.
     bound: BTreeMap<String, SocketAddr>,
     pub path: BTreeMap<WgKey, Path>,
+    /// What the agent would have it be bound at, and what it uses.
+    pub wishes: (BTreeMap<String, u32>, BTreeSet<String>),
     pub path_changes: Vec<(Duration, WgKey, Option<PathKind>)>,
     /// Every datagram sent, relays included.
     pub sent_to: Vec<(Duration, SocketAddr)>,
@@ -71,6 +73,10 @@ pub(super) struct World {
     pub cut: BTreeSet<(usize, usize)>,
     /// Switched off: neither sends nor receives.
     pub off: BTreeSet<usize>,
+    /// Relays that forward nothing.
+    pub dead_relays: BTreeSet<String>,
+    /// Extra milliseconds of a host's leg to a relay.
+    pub far: BTreeMap<(usize, String), u64>,
     pub signals_work: bool,
     /// Whether a doubted binding is refreshed at once.
     pub rebinds: bool,
@@ -108,6 +114,8 @@ impl World {
             loss: 0.0,
             cut: BTreeSet::new(),
             off: BTreeSet::new(),
+            dead_relays: BTreeSet::new(),
+            far: BTreeMap::new(),
             signals_work: true,
             rebinds: true,
             doubts: 0,
@@ -139,9 +147,9 @@ impl World {
         let (now, at) = (self.now(), self.at);
         let address = self.relays[relay];
         let mapped = self.hosts[n].translate(address, at, &mut self.rng);
+        let rtt = Duration::from_millis(2 * (self.latency_ms[n] + self.detour(n, relay)));
         let host = &mut self.hosts[n];
         host.bound.insert(relay.into(), mapped);
-        let rtt = Duration::from_millis(2 * self.latency_ms[n]);
         host.agent.handle_bound(relay, address, mapped, Some(rtt), now);
         self.drain(n);
     }
@@ -253,12 +261,15 @@ impl World {
 
     /// The relay: only between bound addresses, by the receiver's tag.
     fn forward(&mut self, from: SocketAddr, name: &str, relay: SocketAddr, payload: Vec<u8>) {
+        if self.dead_relays.contains(name) {
+            return;
+        }
         let is_bound = self.hosts.iter().any(|host| host.bound.get(name) == Some(&from));
         let tag = probe::receiver_tag(&payload);
         let target = self.hosts.iter().position(|host| Some(probe::tag(&host.key)) == tag);
         let to = target.and_then(|n| Some((n, *self.hosts[n].bound.get(name)?)));
         if let Some((n, to)) = to.filter(|_| is_bound) {
-            let delay = Duration::from_millis(self.latency_ms[n]);
+            let delay = Duration::from_millis(self.latency_ms[n] + self.detour(n, name));
             self.schedule(delay, Event::Datagram { from: relay, to, payload });
         }
     }
@@ -280,6 +291,7 @@ impl World {
                         self.bind_again(n, &relay);
                     }
                 }
+                Output::RelayWishes { wanted, used } => self.hosts[n].wishes = (wanted, used),
                 Output::Path { member, path } => {
                     let kind = path.as_ref().map(|path| path.kind);
                     self.hosts[n].path_changes.push((self.at, member, kind));
@@ -303,10 +315,32 @@ impl World {
         if is_cut || self.rng.gen_bool(self.loss) {
             return;
         }
-        let far = target.map_or(0, |t| self.latency_ms[t]);
+        let relay = self.relays.iter().find(|(_, place)| **place == to);
+        let detour = relay.map_or(0, |(name, _)| self.detour(n, name));
+        let far = target.map_or(detour, |t| self.latency_ms[t]);
         let delay = Duration::from_millis(self.latency_ms[n] + far)
             + Duration::from_micros(self.rng.gen_range(0..800));
         self.schedule(delay, Event::Datagram { from, to, payload });
+    }
+
+    fn detour(&self, n: usize, relay: &str) -> u64 {
+        self.far.get(&(n, relay.to_owned())).copied().unwrap_or_default()
+    }
+
+    /// Data of host `from` arrives at `to` by its path, if that works.
+    pub fn play(&mut self, from: usize, to: usize) -> bool {
+        let (sender, receiver) = (self.hosts[from].key, self.hosts[to].key);
+        let Some(path) = self.hosts[from].path.get(&receiver).cloned() else { return false };
+        let source = match &path.relay {
+            Some(name) if self.dead_relays.contains(name) => return false,
+            Some(name) if !self.hosts[to].bound.contains_key(name) => return false,
+            Some(name) => self.relays[name],
+            None => self.hosts[from].inside,
+        };
+        let now = self.now();
+        self.hosts[to].agent.handle_tunnel_rx(&sender, source, now);
+        self.drain(to);
+        true
     }
 
     pub fn kind(&self, n: usize, to: usize) -> PathKind {
@@ -345,6 +379,7 @@ fn host(n: u8, nat: Nat, secret: &PartySecret, seed: u64) -> Host {
         router: Router::default(),
         bound: BTreeMap::new(),
         path: BTreeMap::new(),
+        wishes: Default::default(),
         path_changes: Vec::new(),
         sent_to: Vec::new(),
     }

@@ -2,6 +2,7 @@
 
 mod carried;
 mod hostile;
+mod relays;
 
 use super::simulation::{Nat, RELAY, World};
 use super::*;

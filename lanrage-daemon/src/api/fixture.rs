@@ -7,11 +7,11 @@ use crate::relay::Inquiry;
 use crate::shutdown::{self, ShutdownTrigger};
 use lanrage_common::api::{
     CarrierStatus, ControlStatus, DeviceStatus, InviteAnswer, LaneStatus, MemberStatus, PartyStatus,
-    PathKind, PingAnswer, PingReply, Problem, ReasonCount, RelayDetail, RelayMember, RelayMode, RelayStatus,
-    RelayTlsStatus, RelayWorker,
+    PathKind, PingAnswer, PingReply, Problem, ReasonCount, RelayChoiceStatus, RelayDetail, RelayMember,
+    RelayMode, RelayStatus, RelayTlsStatus, RelayWorker,
 };
 use lanrage_common::identity::{CertificateFingerprint, DeviceKey, Fingerprint, PartyId, WgKey};
-use lanrage_common::protocol::{ErrorBody, ErrorCode};
+use lanrage_common::protocol::{ErrorBody, ErrorCode, RelayState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -137,6 +137,27 @@ pub(crate) fn peer_status() -> PeerStatus {
                 direct(),
                 gone(),
             ],
+            relays: vec![
+                RelayChoiceStatus {
+                    name: "paris".into(),
+                    region: "eu-west".into(),
+                    addresses: vec!["203.0.113.7:3478".parse().unwrap()],
+                    load: 20,
+                    held: true,
+                    rtt_ms: Some(11.5),
+                    jitter_ms: Some(0.8),
+                    members: 1,
+                    why: "this device's best".into(),
+                    ..RelayChoiceStatus::default()
+                },
+                RelayChoiceStatus {
+                    name: "oslo".into(),
+                    state: RelayState::Draining,
+                    standby_for: 1,
+                    why: "being emptied by its operator".into(),
+                    ..RelayChoiceStatus::default()
+                },
+            ],
             lane: LaneStatus { seen: 5, copied: 10, delivered: 3, dropped: [("dhcp".into(), 2)].into() },
             carriers: vec![CarrierStatus {
                 address: "203.0.113.7:443".parse().unwrap(),
@@ -167,6 +188,8 @@ fn member(number: u8, name: &str, path: PathKind) -> MemberStatus {
         path,
         endpoint: relayed.then(|| "203.0.113.7:3478".parse().unwrap()),
         relay: relayed.then(|| "paris".into()),
+        standby: None,
+        relay_why: relayed.then(|| "23 ms over both legs; oslo: 80 ms".into()),
         why: "both routers randomise ports; a forwarded port in either would fix it".into(),
         rtt_ms: relayed.then_some(23.456),
         jitter_ms: relayed.then_some(1.5),

@@ -31,6 +31,8 @@ pub enum Command {
     Status,
     /// Show one line per member: address, path, round trip, why.
     Peers,
+    /// Show one line per relay: state, load, round trip, who is reached through it, why.
+    Relays,
     /// Take the tunnel up again.
     Up,
     /// Take the tunnel down; the membership stays.

@@ -32,6 +32,7 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
     match command {
         Command::Status => session.status().await,
         Command::Peers => session.peers().await,
+        Command::Relays => session.relays().await,
         Command::Up => session.change("up", "The tunnel is up.").await,
         Command::Down => session.change("down", "The tunnel is down. `lanrage up` takes it up again.").await,
         Command::Party(Party::Create { name, control }) => session.create_party(name, control).await,
@@ -86,6 +87,15 @@ impl Session<'_, '_> {
         self.finish(&answer, |screen, status| match &status.party {
             Some(party) => show::members(screen, party),
             None => screen.line("In no party. Found one with `lanrage party create NAME` or join one with `lanrage join LINK`."),
+        })
+    }
+
+    async fn relays(&mut self) -> Result<u8, Failure> {
+        let answer = self.client.get::<Status>("/api/v1/status").await?;
+        self.finish(&answer, |screen, status| match &status.party {
+            Some(party) if !party.relays.is_empty() => show::relays(screen, party),
+            Some(_) => screen.line("The control server knows no relay. Start one: `lanrage-daemon relay`."),
+            None => screen.line("In no party, so no relay is needed."),
         })
     }
 

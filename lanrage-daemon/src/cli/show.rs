@@ -3,8 +3,10 @@
 use super::screen::{Screen, Style};
 use super::table::{Cell, Table};
 use lanrage_common::api::{
-    InviteAnswer, MemberStatus, PartyStatus, PathKind, PingReply, Problem, RelayMode, RelayStatus, Status,
+    InviteAnswer, MemberStatus, PartyStatus, PathKind, PingReply, Problem, RelayChoiceStatus, RelayMode,
+    RelayStatus, Status,
 };
+use lanrage_common::protocol::RelayState;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 
@@ -115,6 +117,38 @@ pub(super) fn members(screen: &mut Screen<'_>, party: &PartyStatus) {
     table.print(screen);
 }
 
+/// One line per relay.
+pub(super) fn relays(screen: &mut Screen<'_>, party: &PartyStatus) {
+    let mut table =
+        Table::new(["RELAY", "REGION", "STATE", "LOAD", "RTT", "JITTER", "MEMBERS", "STANDBY", "WHY"]);
+    for relay in &party.relays {
+        let milliseconds = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1} ms"));
+        let count = |count: u32| if count == 0 { "-".into() } else { count.to_string() };
+        let region = if relay.region.is_empty() { "-" } else { &relay.region };
+        table.row([
+            relay.name.clone().into(),
+            region.into(),
+            relay_state(relay),
+            format!("{} %", relay.load).into(),
+            milliseconds(relay.rtt_ms).into(),
+            milliseconds(relay.jitter_ms).into(),
+            count(relay.members).into(),
+            count(relay.standby_for).into(),
+            Cell::new(&relay.why, Style::Dim),
+        ]);
+    }
+    table.print(screen);
+}
+
+fn relay_state(relay: &RelayChoiceStatus) -> Cell {
+    match (relay.state, relay.held) {
+        (RelayState::Draining, _) => Cell::new("draining", Style::Warn),
+        (RelayState::Full, false) => Cell::new("full", Style::Warn),
+        (_, true) => Cell::new("bound", Style::Good),
+        (_, false) => Cell::new("ready", Style::Dim),
+    }
+}
+
 fn member_name(member: &MemberStatus) -> String {
     if member.host { format!("{} (host)", member.name) } else { member.name.clone() }
 }
@@ -123,7 +157,8 @@ fn path(member: &MemberStatus) -> Cell {
     if member.is_self {
         return "-".into();
     }
-    let through = member.relay.as_ref().map(|relay| format!(" {relay}")).unwrap_or_default();
+    let standby = member.standby.as_ref().map(|standby| format!(" (standby {standby})")).unwrap_or_default();
+    let through = member.relay.as_ref().map(|relay| format!(" {relay}{standby}")).unwrap_or_default();
     match member.path {
         PathKind::Direct => Cell::new("direct", Style::Good),
         PathKind::Relay => Cell::new(format!("relay{through}"), Style::Warn),

@@ -59,6 +59,31 @@ async fn status_shows_everything_aligned() {
 }
 
 #[tokio::test]
+async fn relays_are_shown_with_their_uses() {
+    let server = TestServer::start().await;
+    let ran = lanrage(&server, &["relays"]).await;
+    assert_eq!(
+        ran.out,
+        "\
+RELAY  REGION   STATE     LOAD  RTT      JITTER  MEMBERS  STANDBY  WHY
+paris  eu-west  bound     20 %  11.5 ms  0.8 ms  1        -        this device's best
+oslo   -        draining  0 %   -        -       -        1        being emptied by its operator
+"
+    );
+    server.peer.send_modify(|status| status.party.as_mut().unwrap().relays.clear());
+    assert!(lanrage(&server, &["relays"]).await.out.contains("lanrage-daemon relay"));
+}
+
+#[tokio::test]
+async fn drain_asks_the_relay_and_shows_what_is_left() {
+    let server = TestServer::start().await;
+    let ran = lanrage(&server, &["relay", "drain", "--no-wait"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("3 members are still bound"), "{ran:?}");
+    assert!(lanrage(&server, &["relay", "drain", "--undo"]).await.out.contains("takes members again"));
+}
+
+#[tokio::test]
 async fn peers_is_the_table_alone() {
     let server = TestServer::start().await;
     let ran = lanrage(&server, &["peers"]).await;

@@ -136,6 +136,8 @@ pub struct Relays {
     relays: Vec<Relay>,
     /// Carriers of relays that are off the list.
     orphans: Vec<u64>,
+    /// Bindings to give back at relays that are off the list.
+    farewells: Vec<(SocketAddr, Vec<u8>)>,
     /// Number of the last carrier.
     carriers: u64,
     is_known: bool,
@@ -173,6 +175,12 @@ impl Relays {
         while let Some(output) = relay.fallback.poll_output() {
             if let fallback::Output::Close { id } = output {
                 self.orphans.push(id);
+            }
+        }
+        relay.client.release();
+        while let Some(output) = relay.client.poll_output() {
+            if let BindingOutput::Transmit { to, payload } = output {
+                self.farewells.push((to, payload));
             }
         }
         relay.over.map(|_| relay.name)
@@ -273,6 +281,9 @@ impl Relays {
     pub fn poll_output(&mut self, now: Now) -> Option<Output> {
         if let Some(id) = self.orphans.pop() {
             return Some(Output::CloseCarrier { id });
+        }
+        if let Some((to, payload)) = self.farewells.pop() {
+            return Some(Output::Transmit { to, payload });
         }
         self.relays.iter_mut().find_map(|relay| relay.poll_output(now))
     }

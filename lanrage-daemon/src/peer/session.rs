@@ -19,6 +19,7 @@ use lanrage_common::lane::{Lane, Outbound};
 use lanrage_common::party::{Output as PartyOutput, PartyClient};
 use lanrage_common::path::{Config as PathConfig, Output as PathOutput, PathAgent, probe};
 use lanrage_common::protocol::ClientMessage;
+use lanrage_common::relays::{Output as ChoiceOutput, RelayChoice};
 use lanrage_common::time::Now;
 use rand_core::OsRng;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -45,15 +46,6 @@ pub struct ControlHealth {
     pub reason: String,
 }
 
-/// A member's entry in the path bookkeeping.
-#[derive(Debug, Default)]
-struct Route {
-    kind: Option<PathKind>,
-    path: Option<TunnelPath>,
-    /// The relay that last carried it: name and address.
-    relay: Option<(String, SocketAddr)>,
-}
-
 /// See the module.
 pub struct Session {
     pub(super) control: ControlClient,
@@ -63,6 +55,8 @@ pub struct Session {
     pub(super) party: PartyClient,
     pub(super) paths: PathAgent,
     pub(super) lane: Lane,
+    /// Where to be bound.
+    pub(super) choice: RelayChoice,
     pub(super) relays: Relays,
     pub(super) carriers: Carriers,
     pub(super) pings: Pings,
@@ -71,7 +65,8 @@ pub struct Session {
     /// The newest ticket for each relay, for the state file.
     pub(super) tickets: BTreeMap<String, StoredTicket>,
     me: Ipv4Addr,
-    routes: HashMap<WgKey, Route>,
+    /// How members are reached.
+    kinds: HashMap<WgKey, PathKind>,
     next_tick: Instant,
     notices: VecDeque<Notice>,
 }
@@ -103,6 +98,7 @@ impl Session {
             secret,
             paths: PathAgent::new(config, OsRng),
             lane: Lane::new(me, facts.subnet),
+            choice: RelayChoice::new(facts.id, OsRng),
             relays: Relays::default(),
             carriers: Carriers::new(port),
             pings: Pings::default(),
@@ -110,7 +106,7 @@ impl Session {
             tunnel: Box::new(UserspaceTunnel::new(device.wg_secret(), Box::new(OsRng))),
             tickets,
             me,
-            routes: HashMap::new(),
+            kinds: HashMap::new(),
             next_tick: now.instant,
             notices: VecDeque::new(),
             party,
@@ -156,7 +152,8 @@ impl Session {
         if probe::is_probe(datagram) {
             self.paths.handle_datagram(from, datagram, now);
         } else if is_stun(datagram) {
-            self.relays.handle_datagram(from, datagram, now);
+            let _ = self.choice.handle_datagram(from, datagram, now)
+                || self.relays.handle_datagram(from, datagram, now);
         } else {
             self.handle_wireguard(from, datagram, io, now);
         }
@@ -205,6 +202,7 @@ impl Session {
         self.paths.set_local_candidates(candidates, now);
         self.lane.set_local_broadcasts(foreign.filter_map(|network| network.broadcast));
         if changed {
+            self.choice.measure_anew(now);
             self.relays.rebind(now);
         }
         self.settle(io, now);
@@ -214,6 +212,7 @@ impl Session {
     pub fn handle_timeout(&mut self, io: Io<'_>, now: Now) {
         self.party.handle_timeout(now);
         self.relays.handle_timeout(now);
+        self.choice.handle_timeout(now);
         self.paths.handle_timeout(now);
         if now.instant >= self.next_tick {
             self.next_tick = now.instant + tunnel::TICK;
@@ -230,6 +229,7 @@ impl Session {
         let others = [
             self.party.poll_timeout(),
             self.relays.poll_timeout(),
+            self.choice.poll_timeout(),
             self.paths.poll_timeout(),
             self.pings.poll_timeout(),
         ];
@@ -247,7 +247,9 @@ impl Session {
         let mut sender = Sender::new(io.socket);
         loop {
             if let Some(output) = self.party.poll_output() {
-                self.handle_party(output, &mut sender, now);
+                self.handle_party(output, now);
+            } else if let Some(output) = self.choice.poll_output() {
+                self.handle_choice(output, &mut sender, now);
             } else if let Some(output) = self.relays.poll_output(now) {
                 self.handle_relay(output, &mut sender, now);
             } else if let Some(output) = self.paths.poll_output() {
@@ -264,7 +266,7 @@ impl Session {
         }
     }
 
-    fn handle_party(&mut self, output: PartyOutput, sender: &mut Sender<'_>, now: Now) {
+    fn handle_party(&mut self, output: PartyOutput, now: Now) {
         match output {
             PartyOutput::Send(message) => self.tell_control(message),
             PartyOutput::HostVerified => self.notices.push_back(Notice::HostVerified),
@@ -285,11 +287,8 @@ impl Session {
                 }
             }
             PartyOutput::Relays(list) => {
-                for name in self.relays.set(&list, now) {
-                    self.lose_relay(&name, sender, now);
-                }
                 self.tickets.retain(|name, _| list.iter().any(|relay| relay.name == *name));
-                self.use_old_tickets(now);
+                self.choice.set_list(&list, now);
             }
             PartyOutput::Ticket { relay, ticket, session_key, expires_in } => {
                 let expires = now.unix.saturating_add(expires_in);
@@ -308,6 +307,19 @@ impl Session {
         }
     }
 
+    fn handle_choice(&mut self, output: ChoiceOutput, sender: &mut Sender<'_>, now: Now) {
+        match output {
+            ChoiceOutput::Transmit { to, payload } => sender.send(to, &payload),
+            ChoiceOutput::Legs(legs) => self.paths.set_legs(legs, now),
+            ChoiceOutput::Hold(relays) => {
+                for name in self.relays.set(&relays, now) {
+                    self.lose_relay(&name, now);
+                }
+                self.use_old_tickets(now);
+            }
+        }
+    }
+
     fn handle_relay(&mut self, output: relays::Output, sender: &mut Sender<'_>, now: Now) {
         match output {
             relays::Output::Transmit { to, payload } => sender.send(to, &payload),
@@ -317,13 +329,15 @@ impl Session {
             }
             relays::Output::Bound { name, relay, mapped: Some(mapped), rtt } => {
                 self.paths.handle_bound(&name, relay, mapped, rtt, now);
+                self.choice.set_bound(&name, true, now);
             }
             relays::Output::Bound { name, relay, mapped: None, rtt } => {
                 self.paths.handle_carried(&name, relay, rtt, now);
+                self.choice.set_bound(&name, true, now);
             }
             relays::Output::OpenCarrier { id, place } => self.carriers.open(id, place),
             relays::Output::CloseCarrier { id } => self.carriers.close(id),
-            relays::Output::Unbound { name } => self.lose_relay(&name, sender, now),
+            relays::Output::Unbound { name } => self.lose_relay(&name, now),
         }
     }
 
@@ -340,15 +354,14 @@ impl Session {
             }
             PathOutput::Path { member, path } => {
                 tracing::info!(member = %member, ?path, "path");
-                let route = self.routes.entry(member).or_default();
-                route.kind = path.as_ref().map(|path| path.kind);
-                if let Some(name) = path.as_ref().and_then(|path| path.relay.clone()) {
-                    route.relay = path.as_ref().map(|path| (name, path.endpoint));
-                }
-                let relay = route.relay.as_ref().map(|relay| relay.1);
-                route.path = path.map(|path| TunnelPath { endpoint: path.endpoint, relay });
-                self.tunnel.set_path(&member, route.path, now.instant, sender);
+                self.kinds.insert(member, path.as_ref().map_or(PathKind::None, |path| path.kind));
+                let path = path.map(|path| {
+                    let [relay, standby] = path.handshakes;
+                    TunnelPath { endpoint: path.endpoint, relay, standby }
+                });
+                self.tunnel.set_path(&member, path, now.instant, sender);
             }
+            PathOutput::RelayWishes { wanted, used } => self.choice.set_wishes(wanted, used, now),
         }
     }
 
@@ -357,7 +370,6 @@ impl Session {
         let preshared_key = self.secret.preshared_key(&self.party.party().id, &own, &entry.wg);
         self.tunnel
             .set_member(TunnelMember { key: entry.wg, preshared_key, address: entry.address }, now.instant);
-        self.routes.entry(entry.wg).or_default();
         self.paths.add_member(entry.wg, now);
         self.lane.set_members(self.party.members().map(|member| member.address));
     }
@@ -365,21 +377,12 @@ impl Session {
     fn remove_member(&mut self, entry: &RosterEntry) {
         self.tunnel.remove_member(&entry.wg);
         self.paths.remove_member(&entry.wg);
-        self.routes.remove(&entry.wg);
+        self.kinds.remove(&entry.wg);
         self.lane.set_members(self.party.members().map(|member| member.address));
     }
 
-    /// Handshakes of members on direct paths no longer go through this relay; those on it get a path anew.
-    fn lose_relay(&mut self, name: &str, sender: &mut Sender<'_>, now: Now) {
-        for (key, route) in &mut self.routes {
-            if route.relay.as_ref().is_some_and(|relay| relay.0 == name) {
-                route.relay = None;
-                if let Some(path) = route.path.as_mut().filter(|path| Some(path.endpoint) != path.relay) {
-                    path.relay = None;
-                    self.tunnel.set_path(key, Some(*path), now.instant, sender);
-                }
-            }
-        }
+    fn lose_relay(&mut self, name: &str, now: Now) {
+        self.choice.set_bound(name, false, now);
         self.paths.handle_unbound(name, now);
     }
 
@@ -408,10 +411,7 @@ impl Session {
 
     fn path_kind(&self, address: Ipv4Addr) -> PathKind {
         let member = self.party.members().find(|member| member.address == address);
-        member
-            .and_then(|member| self.routes.get(&member.wg))
-            .and_then(|route| route.kind)
-            .unwrap_or(PathKind::None)
+        member.and_then(|member| self.kinds.get(&member.wg).copied()).unwrap_or(PathKind::None)
     }
 }
 

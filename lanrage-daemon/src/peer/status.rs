@@ -8,9 +8,11 @@ use super::store::StoredParty;
 use crate::carrier::Figures;
 use lanrage_common::api::{
     CarrierStatus, ControlStatus, DeviceStatus, LaneStatus, MemberStatus, PartyStatus, PathKind, Problem,
+    RelayChoiceStatus,
 };
 use lanrage_common::identity::{Device, RosterEntry};
 use lanrage_common::protocol::Member;
+use lanrage_common::relays;
 use std::time::Instant;
 
 /// A problem with its cure.
@@ -69,6 +71,7 @@ impl Peer {
             interface: self.interface.as_ref().map(|interface| interface.name().to_owned()),
             mtu: self.config.mtu,
             host: party.host == self.device.key(),
+            relays: self.session.as_ref().map_or_else(Vec::new, |session| session.relay_choices(&members)),
             members,
             lane: self.session.as_ref().map_or_else(LaneStatus::default, |session| session.lane.status()),
             carriers: self.session.as_ref().map(Session::carrier_status).unwrap_or_default(),
@@ -89,6 +92,8 @@ impl Peer {
             path: PathKind::None,
             endpoint: None,
             relay: None,
+            standby: None,
+            relay_why: None,
             why: "this device".into(),
             rtt_ms: None,
             jitter_ms: None,
@@ -118,7 +123,7 @@ impl Session {
         if let Some(path) = self.paths.status(&entry.wg) {
             status.path = path.kind;
             status.endpoint = path.endpoint;
-            status.relay = path.relay;
+            (status.relay, status.standby, status.relay_why) = (path.relay, path.standby, path.relay_why);
             if let (PathKind::Tls, Some(name)) = (path.kind, &status.relay) {
                 status.endpoint = self.relays.tls_address(name);
             }
@@ -138,6 +143,27 @@ impl Session {
             CarrierStatus { address, received, sent, dropped }
         };
         self.carriers.figures().map(describe).collect()
+    }
+
+    fn relay_choices(&self, members: &[MemberStatus]) -> Vec<RelayChoiceStatus> {
+        let count = |uses: &dyn Fn(&MemberStatus) -> bool| {
+            u32::try_from(members.iter().filter(|member| uses(member)).count()).unwrap_or(u32::MAX)
+        };
+        let describe = |relay: relays::Status| RelayChoiceStatus {
+            members: count(&|member| member.relay.as_ref() == Some(&relay.info.name)),
+            standby_for: count(&|member| member.standby.as_ref() == Some(&relay.info.name)),
+            name: relay.info.name,
+            region: relay.info.region,
+            addresses: relay.info.addresses,
+            state: relay.info.state,
+            load: relay.info.load,
+            held: relay.is_held,
+            rtt_ms: relay.rtt_ms,
+            jitter_ms: relay.jitter_ms,
+            loss: relay.loss,
+            why: relay.why.into(),
+        };
+        self.choice.status().map(describe).collect()
     }
 
     fn control_problem(&self, now: Instant) -> Option<Problem> {
@@ -163,6 +189,8 @@ fn asleep(entry: &RosterEntry, host: bool, why: &str) -> MemberStatus {
         path: PathKind::None,
         endpoint: None,
         relay: None,
+        standby: None,
+        relay_why: None,
         why: why.into(),
         rtt_ms: None,
         jitter_ms: None,

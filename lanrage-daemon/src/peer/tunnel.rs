@@ -46,6 +46,15 @@ pub struct TunnelPath {
     /// The relay through which handshakes go, also while data goes direct: so the relay always knows the session's
     /// indexes, and falling back to it costs nothing.
     pub relay: Option<SocketAddr>,
+    /// A second relay that sees the same handshakes, to take over without any when the first one dies.
+    pub standby: Option<SocketAddr>,
+}
+
+impl TunnelPath {
+    /// The relays that shall know the session.
+    pub fn relays(&self) -> impl Iterator<Item = SocketAddr> + use<> {
+        self.relay.into_iter().chain(self.standby.filter(|standby| Some(*standby) != self.relay))
+    }
 }
 
 /// What the tunnel has done for one member.

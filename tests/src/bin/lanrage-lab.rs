@@ -143,7 +143,7 @@ fn up(name: &str, peers: Option<usize>, nats: Vec<NatKind>, mode: RelayMode) -> 
     let relay_mode = mode.to_possible_value().context("a relay mode without a name")?.get_name().into();
     take_down_when_interrupted(name);
     println!("building a lab with {} peers …", nats.len());
-    let mut lab = Lab::up(&Options { name: name.into(), nats, relay_mode })?;
+    let mut lab = Lab::up(&Options { name: name.into(), nats, relay_mode, spare_relay: false })?;
     println!("forming a party …");
     if let Err(error) = lab.form_party().and_then(|()| lab.wait_for_paths()) {
         eprintln!("The lab is up, but the party is not complete. Logs: /run/lanrage-lab/{name}/*/log");

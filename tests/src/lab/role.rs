@@ -2,13 +2,14 @@
 
 use super::netns::Namespace;
 use super::state::{State, pin_dir};
-use super::topology::{CONTROL_ADDRESS, RELAY_ADDRESS, Topology};
+use super::topology::{CONTROL_ADDRESS, RELAY_ADDRESS, SPARE_RELAY_ADDRESS, Topology};
 use anyhow::{Result, bail};
 use std::fmt;
 use std::net::SocketAddr;
 
 const CONTROL_PORT: u16 = 8667;
 const RELAY_PORT: u16 = 3478;
+const DETOUR_PORT: u16 = 3479;
 
 /// One daemon of a lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +18,8 @@ pub enum Role {
     Control,
     /// The relay.
     Relay,
+    /// A second relay, farther away: members reach it by a [`super::detour::Detour`].
+    SpareRelay,
     /// Peer `n`, from 1.
     Peer(u8),
 }
@@ -27,6 +30,7 @@ impl Role {
         match text {
             "control" => return Ok(Self::Control),
             "relay" => return Ok(Self::Relay),
+            "relay2" if state.spare_relay => return Ok(Self::SpareRelay),
             _ => {}
         }
         let found = state.peers.iter().find(|peer| peer.name == text || peer.n.to_string() == text);
@@ -45,6 +49,7 @@ impl Role {
         match self {
             Self::Control => topology.control(),
             Self::Relay => topology.relay(),
+            Self::SpareRelay => topology.spare_relay(),
             Self::Peer(n) => topology.peer(n),
         }
     }
@@ -65,6 +70,13 @@ impl Role {
                 state.relay_mode,
                 pin_dir(&state.name).display()
             ),
+            Self::SpareRelay => format!(
+                "role = 'relay'\n[relay]\nlisten = '{}'\npublic_address = '{}'\nname = 'away'\nregion = 'far'\n\
+                 control = '{control}'\ntoken = '{}'\nmode = 'userspace'\n",
+                spare_relay_address(),
+                detour_address(),
+                state.relay_token
+            ),
             Self::Peer(n) => {
                 let name = &state.peers[usize::from(n - 1)].name;
                 format!("role = 'peer'\n[peer]\nname = '{name}'\ncontrol = '{control}'\n")
@@ -78,6 +90,7 @@ impl fmt::Display for Role {
         match self {
             Self::Control => f.write_str("control"),
             Self::Relay => f.write_str("relay"),
+            Self::SpareRelay => f.write_str("relay2"),
             Self::Peer(n) => write!(f, "p{n}"),
         }
     }
@@ -91,4 +104,14 @@ pub fn control_url() -> String {
 /// Where the lab's relay listens.
 pub fn relay_address() -> SocketAddr {
     (RELAY_ADDRESS, RELAY_PORT).into()
+}
+
+/// Where the second relay listens.
+pub fn spare_relay_address() -> SocketAddr {
+    (SPARE_RELAY_ADDRESS, RELAY_PORT).into()
+}
+
+/// Where members reach it.
+pub fn detour_address() -> SocketAddr {
+    (SPARE_RELAY_ADDRESS, DETOUR_PORT).into()
 }

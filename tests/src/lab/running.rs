@@ -32,12 +32,14 @@ pub struct Options {
     pub nats: Vec<NatKind>,
     /// `auto`, `xdp-native`, `xdp-generic` or `userspace`.
     pub relay_mode: String,
+    /// Whether there is a second relay.
+    pub spare_relay: bool,
 }
 
 impl Options {
     /// A lab with the best relay mode that works.
     pub fn new(name: &str, nats: &[NatKind]) -> Self {
-        Self { name: name.into(), nats: nats.into(), relay_mode: "auto".into() }
+        Self { name: name.into(), nats: nats.into(), relay_mode: "auto".into(), spare_relay: false }
     }
 }
 
@@ -53,7 +55,8 @@ impl Lab {
     /// Builds the network and starts all daemons; on failure nothing is left behind.
     pub fn up(options: &Options) -> Result<Self> {
         require_root()?;
-        let topology = Topology::new(&options.name, u8::try_from(options.nats.len()).unwrap_or(u8::MAX))?;
+        let peers = u8::try_from(options.nats.len()).unwrap_or(u8::MAX);
+        let topology = Topology::new(&options.name, peers)?.with_spare_relay(options.spare_relay);
         let state = plan(options, &topology);
         let dir = state.claim()?;
         let mut lab = Self { topology, dir, state };
@@ -72,7 +75,8 @@ impl Lab {
         let Some(state) = State::load(name)? else {
             bail!("no lab {name:?} is up: start one with `cargo xtask lab up{}`", state::name_flag(name));
         };
-        let topology = Topology::new(name, u8::try_from(state.peers.len())?)?;
+        let topology =
+            Topology::new(name, u8::try_from(state.peers.len())?)?.with_spare_relay(state.spare_relay);
         Ok(Self { topology, dir: state::directory(name), state })
     }
 
@@ -174,6 +178,9 @@ impl Lab {
         accept_kernel_packets(&self.topology.net())?;
         self.start(Role::Control)?;
         self.start(Role::Relay)?;
+        if self.state.spare_relay {
+            self.start(Role::SpareRelay)?;
+        }
         (1..=self.state.peers.len()).try_for_each(|n| self.start(Role::Peer(u8::try_from(n)?)))
     }
 
@@ -227,6 +234,7 @@ fn plan(options: &Options, topology: &Topology) -> State {
         name: options.name.clone(),
         namespaces: topology.namespaces().iter().map(|namespace| namespace.name().into()).collect(),
         relay_mode: options.relay_mode.clone(),
+        spare_relay: options.spare_relay,
         relay_token: format!("{:032x}", rand::random::<u128>()),
         peers: peers.collect(),
         processes: Default::default(),
@@ -236,7 +244,7 @@ fn plan(options: &Options, topology: &Topology) -> State {
 fn is_ready(role: Role, status: &Status) -> bool {
     match role {
         Role::Control => status.roles.iter().any(|role| role == "control"),
-        Role::Relay => status.relay.is_some(),
+        Role::Relay | Role::SpareRelay => status.relay.is_some(),
         Role::Peer(_) => status.device.is_some(),
     }
 }

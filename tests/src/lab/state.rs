@@ -22,6 +22,9 @@ pub struct State {
     pub namespaces: Vec<String>,
     /// The relay's `relay.mode` setting.
     pub relay_mode: String,
+    /// Whether there is a second relay.
+    #[serde(default)]
+    pub spare_relay: bool,
     /// What the relay shows the control server.
     pub relay_token: String,
     /// In order of their numbers, from 1.

@@ -13,6 +13,8 @@ pub const MAX_PEERS: u8 = 32;
 pub const CONTROL_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// The relay's address.
 pub const RELAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 6);
+/// The second relay's address, if there is one.
+pub const SPARE_RELAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// Name of the only network interface of control server, relay and peers, and of the link to the relay in the net.
 pub const NIC: &str = "eth0";
 /// The internet router's end of the relay's link.
@@ -23,6 +25,7 @@ pub const RELAY_LINK: &str = "rly";
 pub struct Topology {
     prefix: String,
     peers: u8,
+    has_spare_relay: bool,
 }
 
 impl Topology {
@@ -36,7 +39,12 @@ impl Topology {
             bail!("a lab has 1 to {MAX_PEERS} peers, not {peers}");
         }
         let prefix = if lab == "default" { "lr".into() } else { format!("lr-{lab}") };
-        Ok(Self { prefix, peers })
+        Ok(Self { prefix, peers, has_spare_relay: false })
+    }
+
+    /// The same with a second relay.
+    pub fn with_spare_relay(self, has_spare_relay: bool) -> Self {
+        Self { has_spare_relay, ..self }
     }
 
     /// The internet's router.
@@ -54,6 +62,11 @@ impl Topology {
         Namespace::named(format!("{}-rly", self.prefix))
     }
 
+    /// The second relay's machine.
+    pub fn spare_relay(&self) -> Namespace {
+        Namespace::named(format!("{}-rly2", self.prefix))
+    }
+
     /// Peer `n`, from 1.
     pub fn peer(&self, n: u8) -> Namespace {
         Namespace::named(format!("{}-p{n}", self.prefix))
@@ -67,7 +80,8 @@ impl Topology {
     /// All of them.
     pub fn namespaces(&self) -> Vec<Namespace> {
         let pairs = (1..=self.peers).flat_map(|n| [self.router(n), self.peer(n)]);
-        [self.net(), self.control(), self.relay()].into_iter().chain(pairs).collect()
+        let spare = self.has_spare_relay.then(|| self.spare_relay());
+        [self.net(), self.control(), self.relay()].into_iter().chain(spare).chain(pairs).collect()
     }
 
     /// Makes everything, with router kinds in peer order.
@@ -81,6 +95,9 @@ impl Topology {
         self.net().sysctl("ipv4/ip_forward", "1")?;
         self.attach_server(&self.control(), "ctl", CONTROL_ADDRESS)?;
         self.attach_server(&self.relay(), RELAY_LINK, RELAY_ADDRESS)?;
+        if self.has_spare_relay {
+            self.attach_server(&self.spare_relay(), "rly2", SPARE_RELAY_ADDRESS)?;
+        }
         for (n, nat) in (1..).zip(nats) {
             self.attach_router(n)?;
             self.attach_peer(n)?;

@@ -68,6 +68,7 @@ export const strings = {
     ms: "ms",
     endpoint: "Packets go to",
     via: "Relay",
+    standby: "Takes over",
     handshake: "Last handshake",
     ago: (time: string) => `${time} ago`,
     never: "none yet",

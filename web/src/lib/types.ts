@@ -50,6 +50,8 @@ export interface MemberStatus {
   path: PathKind;
   endpoint?: string;
   relay?: string;
+  standby?: string;
+  relay_why?: string;
   why: string;
   /** Milliseconds. */
   rtt_ms?: number;

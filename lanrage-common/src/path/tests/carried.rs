@@ -30,7 +30,10 @@ fn paths(agent: &mut PathAgent) -> Vec<Path> {
 fn the_path_says_tls_and_moves_to_udp_without_a_gap() {
     let now = Now { instant: Instant::now(), unix: 1_800_000_000 };
     let mut agent = agent(now);
-    let path = |kind, endpoint: &str| Path { kind, endpoint: address(endpoint), relay: Some("home".into()) };
+    let path = |kind, endpoint: &str| {
+        let endpoint = address(endpoint);
+        Path { kind, endpoint, relay: Some("home".into()), handshakes: [Some(endpoint), None] }
+    };
     agent.handle_carried("home", address(CARRIER), None, now);
     assert_eq!(paths(&mut agent), [path(PathKind::Tls, CARRIER)]);
     let status = agent.status(&FRIEND).unwrap();
@@ -58,7 +61,7 @@ fn a_relay_over_udp_is_preferred_unless_it_is_far() {
     let mut agent = agent(now);
     let ms = |ms| Some(Duration::from_millis(ms));
     agent.handle_carried("near", address(CARRIER), ms(10), now);
-    agent.handle_bound("far", address(RELAY), address("203.0.113.1:4001"), ms(45), now);
+    agent.handle_bound("far", address(RELAY), address("203.0.113.1:4001"), ms(30), now);
     assert_eq!(agent.status(&FRIEND).unwrap().kind, PathKind::Relay);
     agent.handle_bound("far", address(RELAY), address("203.0.113.1:4001"), ms(145), now);
     assert_eq!(agent.status(&FRIEND).unwrap().kind, PathKind::Tls);

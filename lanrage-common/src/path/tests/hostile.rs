@@ -1,7 +1,7 @@
 //! Forged, replayed and excessive input to one agent.
 
 use super::secs;
-use crate::path::announce::Announcement;
+use crate::path::announce::{AnnouncedRelay, Announcement};
 use crate::path::candidate::{Candidate, CandidateKind};
 use crate::path::probe::{Direction, Kind, Probe};
 use crate::path::*;
@@ -44,8 +44,16 @@ impl Bench {
     fn announcement(&self, session: u64, number: u32, candidates: &[&str]) -> String {
         let candidate = |text: &&str| Candidate { kind: CandidateKind::Host, address: address(text) };
         let candidates = candidates.iter().map(candidate).collect();
-        let relays = vec![("home".into(), None)];
-        let announcement = Announcement { session, number, your_session: 0, heard: 0, relays, candidates };
+        let relays = vec![AnnouncedRelay { name: "home".into(), leg: Leg::default(), is_bound: true }];
+        let announcement = Announcement {
+            session,
+            number,
+            your_session: 0,
+            heard: 0,
+            relays,
+            wish: (None, None),
+            candidates,
+        };
         announcement.seal(&self.secret.signal_key(&PARTY, &FRIEND, &ME), [9; 12])
     }
 

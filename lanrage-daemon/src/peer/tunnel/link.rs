@@ -36,6 +36,24 @@ const HURRY: Duration = Duration::from_secs(1);
 /// Unanswered initiations up to which a cookie makes the next one leave at once.
 const HURRIES: u32 = 2;
 
+/// A relay that does not know the session is told by another handshake, after this; the other side waits longer.
+const TELL_RELAY: Duration = Duration::from_secs(1);
+const TELL_RELAY_LATER: Duration = Duration::from_secs(3);
+/// After each handshake for that in vain it takes this much longer, up to [`LAST_TELL`].
+const TELL_AGAIN: Duration = Duration::from_secs(5);
+const LAST_TELL: Duration = Duration::from_secs(120);
+/// A copy of an initiation is answered only so long after the first.
+const COPY_LIFE: Duration = Duration::from_secs(5);
+/// Data stays this long where it was, while the relay where it goes next learns the session.
+const MOVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// An initiation and the answer that it got.
+struct Answered {
+    initiation: Vec<u8>,
+    response: Vec<u8>,
+    at: Instant,
+}
+
 /// What all sessions of this device share.
 pub(super) struct Local {
     pub(super) secret: StaticSecret,
@@ -50,6 +68,20 @@ pub(super) struct Link {
     /// Upper 24 bits of all receiver indexes of this session.
     index: u32,
     path: Option<TunnelPath>,
+    /// Where data goes: to the path's endpoint, or where it went before until that relay knows the session.
+    data: Option<SocketAddr>,
+    /// Data moves to the path's endpoint at the latest then.
+    move_by: Option<Instant>,
+    /// Relays and members that the session's handshake went through.
+    known: Vec<SocketAddr>,
+    /// The last initiation that was answered and the answer, for copies that come through another relay.
+    answered: Option<Answered>,
+    /// The last answer that was taken.
+    taken: Vec<u8>,
+    /// When to shake hands again because a relay does not know the session.
+    refresh: Option<Instant>,
+    /// Handshakes in a row for that.
+    refreshes: u32,
     starts_first: bool,
     /// When to initiate next, if there is reason to.
     next_try: Instant,
@@ -57,8 +89,6 @@ pub(super) struct Link {
     unanswered: u32,
     /// `unanswered` when the session last started over.
     restarted_at: u32,
-    /// Where the last handshake message came from.
-    shaken_with: Option<SocketAddr>,
     rx_bytes: u64,
     tx_bytes: u64,
 }
@@ -71,12 +101,18 @@ impl Link {
             member,
             index,
             path: None,
+            data: None,
+            move_by: None,
+            known: Vec::new(),
+            answered: None,
+            taken: Vec::new(),
+            refresh: None,
+            refreshes: 0,
             starts_first,
             next_try: now,
             last_try: None,
             unanswered: 0,
             restarted_at: 0,
-            shaken_with: None,
             rx_bytes: 0,
             tx_bytes: 0,
         }
@@ -102,8 +138,8 @@ impl Link {
         self.tunn.time_since_last_handshake().is_some()
     }
 
-    /// Moves the traffic. A relay that did not see the session's handshake cannot route it, so moving there shakes
-    /// hands again.
+    /// Moves the traffic. A relay that did not see the session's handshake cannot route it: data stays where it was until
+    /// another handshake has gone through that relay.
     pub(super) fn set_path(
         &mut self,
         path: Option<TunnelPath>,
@@ -111,22 +147,111 @@ impl Link {
         scratch: &mut [u8],
         sink: &mut dyn TunnelSink,
     ) {
-        let (old, had_path) = (self.path, self.path.is_some());
-        self.path = path;
-        if path.and_then(|path| path.relay).is_none() {
-            self.shaken_with = None; // a relay that is lost may have lost its flows
-        }
-        let Some(path) = path else { return };
+        let old = std::mem::replace(&mut self.path, path);
+        let keeps =
+            |address: &SocketAddr| path.is_some_and(|path| path.relays().any(|relay| relay == *address));
+        self.known.retain(keeps); // a relay that is lost may have lost its flows
+        let Some(path) = path else {
+            (self.data, self.move_by, self.refresh) = (None, None, None);
+            return;
+        };
         if !self.has_session() {
-            if !had_path || old.map(|old| old.endpoint) != Some(path.endpoint) {
+            self.move_data();
+            if old.map(|old| old.endpoint) != Some(path.endpoint) {
                 self.calm();
                 self.next_try = if self.starts_first { now } else { now + COURTESY };
             }
-        } else if path.relay == Some(path.endpoint) && self.shaken_with != Some(path.endpoint) {
+        } else if old.map(|old| old.endpoint) != Some(path.endpoint) {
+            self.change_endpoint(path, now, scratch, sink);
+        }
+        self.refreshes = 0;
+        self.plan_refresh(now);
+        self.tick(now, scratch, sink);
+    }
+
+    fn change_endpoint(
+        &mut self,
+        path: TunnelPath,
+        now: Instant,
+        scratch: &mut [u8],
+        sink: &mut dyn TunnelSink,
+    ) {
+        let is_relay = path.relay == Some(path.endpoint);
+        if is_relay && !self.known.contains(&path.endpoint) {
+            self.move_by = Some(now + MOVE_WITHIN);
             self.calm();
             self.initiate(now, scratch, sink);
+            return;
         }
-        self.tick(now, scratch, sink);
+        self.move_data();
+        if is_relay {
+            // it should know the session; a handshake makes sure before anybody misses anything
+            self.refresh = Some(now + if self.starts_first { Duration::ZERO } else { COURTESY });
+        }
+    }
+
+    fn move_data(&mut self) {
+        (self.data, self.move_by) = (self.path.map(|path| path.endpoint), None);
+    }
+
+    /// Another handshake, when a relay of the path does not know the session.
+    fn plan_refresh(&mut self, now: Instant) {
+        let Some(path) = self.path.filter(|_| self.has_session()) else { return };
+        if path.relays().all(|relay| self.known.contains(&relay)) {
+            self.refreshes = 0;
+            return;
+        }
+        let first = if self.starts_first { TELL_RELAY } else { TELL_RELAY_LATER };
+        let pause = first + (TELL_AGAIN * self.refreshes.pow(2)).min(LAST_TELL);
+        self.refresh = Some(self.refresh.map_or(now + pause, |refresh| refresh.min(now + pause)));
+    }
+
+    /// The session's handshake has gone through there.
+    fn note_known(&mut self, from: SocketAddr, is_new_session: bool) {
+        if is_new_session {
+            self.known.clear();
+            self.refresh = None;
+        }
+        if !self.known.contains(&from) {
+            self.known.push(from);
+        }
+        if self.path.is_some_and(|path| path.relays().all(|relay| self.known.contains(&relay))) {
+            (self.refresh, self.refreshes) = (None, 0);
+        }
+    }
+
+    /// The member's session is in use through there, so data may follow.
+    fn note_proven(&mut self, from: SocketAddr) {
+        if self.move_by.is_some() && self.path.is_some_and(|path| path.endpoint == from) {
+            self.move_data();
+        }
+    }
+
+    /// A copy of what has just been handled, through another relay: that relay learns the session by the same answer.
+    fn handle_copy(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+        sink: &mut dyn TunnelSink,
+    ) -> bool {
+        let is_expected = self.path.is_some_and(|path| path.relays().any(|relay| relay == from));
+        if !is_expected {
+            return false;
+        }
+        match (datagram[0], &self.answered) {
+            (1, Some(answered)) if answered.initiation == datagram && now < answered.at + COPY_LIFE => {
+                sink.transmit(from, &answered.response);
+                self.note_known(from, false);
+                true
+            }
+            (2, _) if self.taken == datagram => {
+                self.note_known(from, false);
+                self.note_proven(from);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Encrypts and sends, or queues.
@@ -145,10 +270,10 @@ impl Link {
             }
             return;
         }
-        let Some(path) = self.path else { return };
+        let Some(to) = self.data else { return };
         if let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(packet, scratch) {
             self.tx_bytes += packet.len() as u64;
-            sink.transmit(path.endpoint, datagram);
+            sink.transmit(to, datagram);
         }
     }
 
@@ -161,10 +286,14 @@ impl Link {
         scratch: &mut [u8],
         sink: &mut dyn TunnelSink,
     ) -> Result<(), &'static str> {
+        if self.handle_copy(from, datagram, now, sink) {
+            return Ok(());
+        }
         match self.tunn.decapsulate(Some(from.ip()), datagram, scratch) {
             TunnResult::WriteToTunnelV4(packet, source) if source == self.member.address => {
                 self.rx_bytes += packet.len() as u64;
                 sink.deliver(&self.member.key, packet);
+                self.note_proven(from);
             }
             TunnResult::WriteToTunnelV4(..) | TunnResult::WriteToTunnelV6(..) => {
                 return Err("spoofed_source");
@@ -173,10 +302,22 @@ impl Link {
             TunnResult::WriteToNetwork(answer) => {
                 sink.transmit(from, answer);
                 if matches!(datagram[0], 1 | 2) && answer[0] != 3 {
-                    self.shaken_with = Some(from);
+                    match datagram[0] {
+                        1 => {
+                            let (initiation, response) = (datagram.to_vec(), answer.to_vec());
+                            self.answered = Some(Answered { initiation, response, at: now });
+                        }
+                        _ => self.taken = datagram.to_vec(),
+                    }
+                    self.note_known(from, true);
+                    if datagram[0] == 2 {
+                        self.note_proven(from);
+                    }
                     self.calm();
+                    self.plan_refresh(now);
                 }
             }
+            TunnResult::Done if datagram[0] == 4 => self.note_proven(from),
             TunnResult::Done if datagram[0] == 3 => self.hurry(from, now, scratch, sink),
             TunnResult::Done => {}
             TunnResult::Err(error) => return Err(reason(&error)),
@@ -199,12 +340,20 @@ impl Link {
             let initiates = datagram[0] == 1;
             // without a session our own schedule initiates
             if has_session || !initiates {
-                sink.transmit(handshake_endpoint(path, self.unanswered, datagram[0]), datagram);
+                send_handshake(path, self.unanswered, self.data, datagram, sink);
                 self.unanswered = self.unanswered.saturating_add(u32::from(initiates));
             }
         }
+        if self.move_by.is_some_and(|by| by <= now) {
+            self.move_data();
+        }
         if now >= self.next_try && self.path.is_some() && self.wants_handshake() {
             self.initiate(now, scratch, sink);
+        } else if self.refresh.is_some_and(|refresh| refresh <= now) {
+            self.refresh = None;
+            self.refreshes = self.refreshes.saturating_add(1).min(8);
+            self.initiate(now, scratch, sink);
+            self.plan_refresh(now);
         }
     }
 
@@ -233,14 +382,14 @@ impl Link {
     }
 
     fn initiate(&mut self, now: Instant, scratch: &mut [u8], sink: &mut dyn TunnelSink) {
-        if let Some(path) = self.path {
-            self.initiate_at(handshake_endpoint(path, self.unanswered, 1), now, scratch, sink);
-        }
+        let Some(path) = self.path else { return };
+        let (unanswered, data) = (self.unanswered, self.data);
+        self.initiate_by(now, scratch, |datagram| send_handshake(path, unanswered, data, datagram, sink));
     }
 
-    fn initiate_at(&mut self, to: SocketAddr, now: Instant, scratch: &mut [u8], sink: &mut dyn TunnelSink) {
+    fn initiate_by(&mut self, now: Instant, scratch: &mut [u8], send: impl FnOnce(&[u8])) {
         if let TunnResult::WriteToNetwork(datagram) = self.tunn.format_handshake_initiation(scratch, true) {
-            sink.transmit(to, datagram);
+            send(datagram);
         }
         self.last_try = Some(now);
         self.next_try = now + RETRIES[(self.unanswered as usize).min(RETRIES.len() - 1)];
@@ -252,19 +401,19 @@ impl Link {
     fn hurry(&mut self, from: SocketAddr, now: Instant, scratch: &mut [u8], sink: &mut dyn TunnelSink) {
         if self.unanswered <= HURRIES {
             self.unanswered = HURRIES;
-            self.initiate_at(from, now, scratch, sink);
+            self.initiate_by(now, scratch, |datagram| sink.transmit(from, datagram));
         }
     }
 
     /// Sends what was queued while there was no session.
     fn flush(&mut self, scratch: &mut [u8], sink: &mut dyn TunnelSink) {
-        let Some(path) = self.path else { return };
+        let Some(to) = self.data else { return };
         while self.has_session() {
             let TunnResult::WriteToNetwork(datagram) = self.tunn.decapsulate(None, &[], scratch) else {
                 return;
             };
             self.tx_bytes += (datagram.len() as u64).saturating_sub(32);
-            sink.transmit(path.endpoint, datagram);
+            sink.transmit(to, datagram);
         }
     }
 }
@@ -280,12 +429,23 @@ fn session(local: &Local, member: &TunnelMember, index: u32) -> Tunn {
     )
 }
 
-fn handshake_endpoint(path: TunnelPath, unanswered: u32, message_type: u8) -> SocketAddr {
-    match path.relay {
-        Some(relay) if message_type == 1 && unanswered < RELAY_TRIES => relay,
-        // alternate, so that neither a dead relay nor a dead direct path keeps the pair apart
-        Some(relay) if message_type == 1 && unanswered.is_multiple_of(2) => relay,
-        _ => path.endpoint,
+/// Initiations go through both relays, so that both know the session: the member answers each copy where it came from.
+/// Without answers they alternate with the direct path, so that neither dead relays nor a dead path keep the pair apart.
+fn send_handshake(
+    path: TunnelPath,
+    unanswered: u32,
+    data: Option<SocketAddr>,
+    datagram: &[u8],
+    sink: &mut dyn TunnelSink,
+) {
+    if datagram[0] == 4 {
+        return sink.transmit(data.unwrap_or(path.endpoint), datagram);
+    }
+    let by_relay = path.relay.is_some() && (unanswered < RELAY_TRIES || unanswered.is_multiple_of(2));
+    if datagram[0] == 1 && by_relay {
+        path.relays().for_each(|relay| sink.transmit(relay, datagram));
+    } else {
+        sink.transmit(path.endpoint, datagram);
     }
 }
 

@@ -6,6 +6,8 @@ use lanrage_common::identity::Device;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+mod relayed;
+
 const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 66, 0, 1), Ipv4Addr::new(10, 66, 0, 2)];
 const RELAY: &str = "192.0.2.9:3478";
 const ENDPOINTS: [&str; 2] = ["192.0.2.1:1000", "192.0.2.2:2000"];
@@ -66,7 +68,10 @@ impl Pair {
 
     fn connect(&mut self) {
         for side in [0, 1] {
-            self.set_path(side, TunnelPath { endpoint: endpoint(ENDPOINTS[1 - side]), relay: None });
+            self.set_path(
+                side,
+                TunnelPath { endpoint: endpoint(ENDPOINTS[1 - side]), relay: None, standby: None },
+            );
         }
         self.settle();
     }
@@ -133,7 +138,10 @@ fn handshake_completes_at_join_without_any_packet() {
 fn only_the_lower_key_starts_and_the_other_follows_after_a_pause() {
     let mut pair = Pair::new();
     for side in [0, 1] {
-        pair.set_path(side, TunnelPath { endpoint: endpoint(ENDPOINTS[1 - side]), relay: None });
+        pair.set_path(
+            side,
+            TunnelPath { endpoint: endpoint(ENDPOINTS[1 - side]), relay: None, standby: None },
+        );
     }
     assert_eq!((pair.sinks[0].datagrams.len(), pair.sinks[1].datagrams.len()), (1, 0));
     pair.sinks[0].datagrams.clear(); // lost
@@ -215,7 +223,7 @@ fn moving_the_path_keeps_the_session() {
     let mut pair = Pair::new();
     pair.connect();
     let moved = endpoint("198.51.100.7:77");
-    pair.set_path(0, TunnelPath { endpoint: moved, relay: None });
+    pair.set_path(0, TunnelPath { endpoint: moved, relay: None, standby: None });
     pair.send(0, &packet(ADDRESSES[0], ADDRESSES[1], b"after"));
     assert_eq!(pair.sinks[0].datagrams.len(), 1, "no handshake, only the packet");
     assert_eq!((pair.sinks[0].datagrams[0].0, pair.sinks[0].datagrams[0].1[0]), (moved, 4));
@@ -226,7 +234,7 @@ fn falling_back_to_a_relay_that_missed_the_handshake_shakes_hands_there() {
     let mut pair = Pair::new();
     pair.connect();
     let relay = endpoint(RELAY);
-    pair.set_path(0, TunnelPath { endpoint: relay, relay: Some(relay) });
+    pair.set_path(0, TunnelPath { endpoint: relay, relay: Some(relay), standby: None });
     assert_eq!((pair.sinks[0].datagrams[0].0, pair.sinks[0].datagrams[0].1[0]), (relay, 1));
 }
 
@@ -235,7 +243,7 @@ fn handshakes_go_through_the_relay_while_data_goes_direct() {
     let mut pair = Pair::new();
     let relay = endpoint(RELAY);
     let direct = endpoint(ENDPOINTS[1]);
-    pair.set_path(0, TunnelPath { endpoint: direct, relay: Some(relay) });
+    pair.set_path(0, TunnelPath { endpoint: direct, relay: Some(relay), standby: None });
     let goals: Vec<_> = (0..4)
         .map(|_| {
             pair.tick(Duration::from_secs(20));
@@ -248,7 +256,7 @@ fn handshakes_go_through_the_relay_while_data_goes_direct() {
 #[test]
 fn unanswered_handshakes_start_over_under_a_fresh_index() {
     let mut pair = Pair::new();
-    pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None });
+    pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None });
     let mut indexes = std::collections::BTreeSet::new();
     for _ in 0..40 {
         pair.tick(Duration::from_secs(1));
@@ -265,7 +273,7 @@ fn a_restarted_member_is_heard_again() {
     pair.connect();
     let mut reborn = Pair::new();
     std::mem::swap(&mut pair.tunnels[0], &mut reborn.tunnels[0]);
-    pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None });
+    pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None });
     pair.settle();
     let sent = packet(ADDRESSES[0], ADDRESSES[1], b"back");
     pair.send(0, &sent);
@@ -277,7 +285,7 @@ fn a_restarted_member_is_heard_again() {
 fn indexes_are_random() {
     let index = |seed| {
         let mut pair = Pair::with_psks([[7; 32]; 2], seed);
-        pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None });
+        pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None });
         let initiation = pair.sinks[0].datagrams.remove(0).1;
         u32::from_le_bytes(initiation[4..8].try_into().unwrap()) >> 8
     };
@@ -290,7 +298,7 @@ fn indexes_are_random() {
 #[test]
 fn a_flood_is_answered_with_cookies_and_the_honest_member_still_gets_in() {
     let mut pair = Pair::new();
-    pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None });
+    pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None });
     let initiation = pair.sinks[0].datagrams.remove(0).1;
     // a replay has a valid mac1, so it counts against the limit
     for _ in 0..300 {
@@ -313,7 +321,7 @@ fn garbage_never_panics_nor_moves_anything() {
     pair.send(0, &packet(ADDRESSES[0], ADDRESSES[1], &[0; 100]));
     let mut seeds = vec![pair.sinks[0].datagrams.remove(0).1];
     let mut other = Pair::with_psks([[7; 32]; 2], 5);
-    other.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None });
+    other.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None });
     seeds.push(other.sinks[0].datagrams.remove(0).1);
     for round in 0..100_000 {
         let mut datagram = seeds[round % seeds.len()].clone();

@@ -13,8 +13,9 @@ use std::time::Instant;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 /// Handshake messages a second that are answered without asking for a cookie first. boringtun counts an initiation
-/// twice here (once to learn whose it is), hence twice the 50 that a whole party joining at once may need.
-const HANDSHAKES_PER_SECOND: u64 = 100;
+/// twice here (once to learn whose it is), and it comes through two relays, hence four times the 50 that a whole party
+/// joining at once may need.
+const HANDSHAKES_PER_SECOND: u64 = 200;
 /// Room for the largest datagram, and for every handshake message.
 const SCRATCH: usize = 65_536 + 64;
 
