@@ -20,8 +20,10 @@ pub const FIRST_PORT: usize = 14;
 pub const SINK_PORT: usize = 15;
 /// How many it counts from there on.
 pub const SINK_PORTS: usize = 16;
+/// How many flows each core sends; as a network card does, each of several gets others.
+pub const SHARE: usize = 17;
 /// All of them.
-pub const WORDS: usize = 17;
+pub const WORDS: usize = 18;
 
 /// Flows that share a source address, each with a port of its own.
 pub const PORTS: u32 = 1 << 12;

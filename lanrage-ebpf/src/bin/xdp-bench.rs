@@ -19,7 +19,7 @@ mod program {
     use super::{bucket, job};
     use aya_ebpf::{
         bindings::xdp_action,
-        helpers::bpf_get_prandom_u32,
+        helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id},
         macros::{map, xdp},
         maps::{Array, HashMap, PerCpuArray, ProgramArray},
         programs::XdpContext,
@@ -135,7 +135,12 @@ mod program {
     /// Makes the frame a random flow's: source address, source port and receiver index.
     #[inline(always)]
     fn choose_flow(frame: usize, end: usize, job: &[u64; job::WORDS]) -> Option<()> {
-        let flow = ((random()? >> 32) * job[job::FLOWS] >> 32) as u32;
+        let share = job[job::SHARE];
+        let mut flow = ((random()? >> 32) * share >> 32) as u32;
+        if share < job[job::FLOWS] {
+            // SAFETY: a helper without arguments.
+            flow += unsafe { bpf_get_smp_processor_id() } * share as u32;
+        }
         let was = (numbers(job, 0), numbers(job, flow));
         let ((old_address, old_port, old_index), (address, port, index)) = was;
         let in_both = ChecksumDelta::new().replace32(old_address, address);

@@ -5,15 +5,24 @@ use crate::veth::{Row, ifindex, mac_bytes, pass_object};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 const NAME: &str = "bench";
+const LOCK: &str = "/run/lanrage-bench.lock";
 
 /// Held while namespaces are being made, so that whoever cleans up sees all of them.
 static CHANGE: Mutex<()> = Mutex::new(());
+
+/// Only one benchmark at a time: two would measure each other, and share their namespaces. Held until the value is dropped.
+pub fn lock() -> Result<File> {
+    let file = File::create(LOCK).with_context(|| format!("cannot write {LOCK}"))?;
+    file.try_lock().context("another benchmark is running: wait for its end")?;
+    Ok(file)
+}
 
 /// `client -- relay -- peer`, with as many receive queues as asked for; gone when dropped.
 #[derive(Debug)]

@@ -45,6 +45,8 @@ pub struct Traffic {
     pub stride: u32,
     /// Number of flows.
     pub flows: u32,
+    /// Generators, each of which sends its own part of the flows.
+    pub generators: u32,
     /// The UDP payload of the first flow.
     pub payload: Vec<u8>,
     /// Where in it the receiver index lies.
@@ -59,7 +61,17 @@ impl Traffic {
         let mut message = vec![0; payload];
         message[0] = 4;
         let sink_ports = 0..u16::MAX;
-        Self { source, destination, index: 0, stride: 1, flows, payload: message, index_at: 4, sink_ports }
+        Self {
+            source,
+            destination,
+            index: 0,
+            stride: 1,
+            flows,
+            generators: 1,
+            payload: message,
+            index_at: 4,
+            sink_ports,
+        }
     }
 
     /// STUN Binding requests, padded to the length of their answers: shorter ones are not answered by the kernel program.
@@ -68,7 +80,7 @@ impl Traffic {
         let padding = [0, 0x26, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0];
         let payload = [&header[..], &padding].concat();
         let sink_ports = source.port()..source.port() + job::PORTS as u16;
-        Self { source, destination, index: 0, stride: 1, flows, payload, index_at: 0, sink_ports }
+        Self { payload, index_at: 0, sink_ports, ..Self::wireguard(source, destination, flows, 32) }
     }
 
     /// Where a flow comes from.
@@ -116,6 +128,7 @@ impl Traffic {
             *word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
         }
         job[job::FLOWS] = self.flows.into();
+        job[job::SHARE] = (self.flows / self.generators).into();
         job[job::INDEX_AT] = index_at as u64;
         job[job::FIRST_INDEX] = self.index.into();
         job[job::INDEX_STRIDE] = self.stride.into();

@@ -127,6 +127,9 @@ pub fn start(line: Line, bed: &Bed, programs: &mut Programs) -> Result<Running> 
     if line.kind == Kind::Stun {
         traffic = Traffic::stun(SOURCE, RELAY, line.flows);
     }
+    // A card puts each flow into one queue.
+    traffic.generators = line.queues as u32;
+    traffic.flows = traffic.flows.max(traffic.generators);
     let returns = matches!(line.kind, Kind::XdpHairpin | Kind::Stun);
     programs.hold_generator(&bed.client)?;
     let sink = if returns { (&bed.client, "a0") } else { (&bed.peer, "b0") };

@@ -9,8 +9,8 @@ use lanrage_daemon::datapath::table::Maps as _;
 use lanrage_daemon::datapath::xdp::Program;
 use std::net::SocketAddrV4;
 
-/// Flows of one member, as in a party of five.
-const FLOWS_A_MEMBER: u32 = 4;
+/// Members' slots, of which neighbours are not neighbouring flows'.
+const SPREAD: u32 = 61;
 
 /// Budgets that everything passes, for each member and for all together: they are counted, but nothing exceeds them.
 const PACKETS: Rate = Rate::of_packets(100_000_000);
@@ -53,12 +53,13 @@ pub fn loaded(traffic: &Traffic, exit: Exit, more: &[Direction]) -> Result<Progr
     program.set_local(local)?;
     let budgets =
         MemberState { packets: Bucket::new(PACKETS), bytes: Bucket::new(BYTES), ..MemberState::default() };
-    for member in 0..DEFAULT_MEMBERS.min(2 + traffic.flows / FLOWS_A_MEMBER) {
+    for member in 0..DEFAULT_MEMBERS {
         program.put_member(member, budgets)?;
     }
     program.put_next_hop(1, NextHop { source: (*exit.source.ip()).into(), ..exit.hop })?;
     for flow in 0..traffic.flows {
-        let member = (1 + flow / FLOWS_A_MEMBER) % DEFAULT_MEMBERS;
+        // Each flow has a source of its own, so it is a member's of its own, as long as there are slots.
+        let member = 1 + flow % DEFAULT_MEMBERS * SPREAD % (DEFAULT_MEMBERS - 1);
         let key = key(traffic.source_of(flow), traffic.index_of(flow));
         program.put_flow(key, value(exit, 1, member))?;
     }

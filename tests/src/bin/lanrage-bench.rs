@@ -64,6 +64,7 @@ fn main() -> ExitCode {
 
 fn run(benchmark: Benchmark) -> Result<()> {
     require_root()?;
+    let _alone = bed::lock()?;
     let precedence = Precedence::take()?;
     bed::take_down_when_interrupted(precedence.clone());
     let result = match benchmark {
