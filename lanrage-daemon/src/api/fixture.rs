@@ -219,6 +219,19 @@ fn gone() -> MemberStatus {
     }
 }
 
+fn tls_status() -> RelayTlsStatus {
+    RelayTlsStatus {
+        listen: "0.0.0.0:443".parse().unwrap(),
+        address: "203.0.113.7:443".parse().unwrap(),
+        certificate: CertificateFingerprint([7; 32]),
+        connections: 1,
+        received: 20,
+        sent: 30,
+        dropped: 1,
+        ended: [("closed".into(), 2)].into(),
+    }
+}
+
 pub(crate) fn relay_detail() -> RelayDetail {
     let reason = |name: &str, packets, bytes| ReasonCount {
         name: name.into(),
@@ -241,7 +254,7 @@ pub(crate) fn relay_detail() -> RelayDetail {
     };
     RelayDetail {
         at_ms: 60_000,
-        status: relay_status(),
+        status: RelayStatus { tls: Some(tls_status()), ..relay_status() },
         name: "paris".into(),
         region: "eu-west".into(),
         max_bindings: 16_384,

@@ -126,7 +126,7 @@ fn start_logging(arguments: &Arguments, config: &LogConfig) -> anyhow::Result<()
         .with_context(|| format!("--log {wanted}: write a level such as info or debug"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match arguments.log_format.unwrap_or(config.format) {
-        LogFormat::Json => builder.json().init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
         // The journal has its own times.
         LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
             builder.without_time().with_ansi(false).init();

@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tracing::Instrument as _;
 
 /// Datagrams handled in a row before timers, control server and kernel get their turn.
 const BUDGET: usize = 256;
@@ -69,7 +70,8 @@ pub(super) fn spawn(parts: Parts) -> RelayHandle {
     let started = Instant::now();
     let (counts, meter) = (Counts::default(), Meter::new(started));
     let relay = Relay { parts, counts, meter, drain: drained, status: sender, inbox, started };
-    tokio::spawn(relay.run());
+    let span = tracing::info_span!("relay", name = relay.parts.identity.name);
+    tokio::spawn(relay.run().instrument(span));
     RelayHandle { status, drain, inquiry }
 }
 

@@ -1,7 +1,7 @@
 //! The page is what Prometheus reads, and what dashboard and alerts ask for exists.
 
 use super::*;
-use crate::api::fixture::{TestServer, peer_status, relay_detail, relay_status};
+use crate::api::fixture::{TestServer, peer_status, relay_detail};
 use crate::relay::Inquiry;
 use crate::shutdown;
 use lanrage_common::api::{ServerStatus, Status};
@@ -94,7 +94,7 @@ fn status() -> Status {
         device: Some(peer.device),
         party: peer.party,
         control: peer.control,
-        relay: Some(relay_status()),
+        relay: Some(relay_detail().status),
         server: Some(ServerStatus { public_url: "http://192.0.2.1:8667".into(), online: 3, relays: 1 }),
         problems: peer.problems,
     }
@@ -131,6 +131,8 @@ fn the_page_is_well_formed_and_complete() {
     assert_eq!(value("lanrage_relay_info", &[("name", "paris"), ("region", "eu-west")]), Some(1.0));
     assert_eq!(value("lanrage_relay_worker_received_total", &[("worker", "0")]), Some(20.0));
     assert_eq!(value("lanrage_relay_worker_offloaded_total", &[("worker", "0")]), Some(4.0));
+    assert_eq!(value("lanrage_relay_tls_connections", &[]), Some(1.0));
+    assert_eq!(value("lanrage_relay_tls_datagrams_total", &[("direction", "out")]), Some(30.0));
     assert_eq!(value("lanrage_server_online", &[]), Some(3.0));
 }
 

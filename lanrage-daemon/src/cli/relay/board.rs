@@ -5,7 +5,7 @@ use crate::cli::screen::{Screen, Style};
 use lanrage_common::api::RelayMode;
 
 /// Columns of a reason before its explanation.
-const REASON_COLUMNS: usize = 46;
+const REASON_COLUMNS: usize = 44;
 
 /// Lines of at most `width` columns, at most `height` of them when that is given, and at most `members` members.
 pub(super) fn lines(
@@ -47,7 +47,7 @@ pub(super) fn lines(
     lines.push(String::new());
     lines.push(bold(
         screen,
-        &format!("{:<7} {:<21} {:>7} {:>8}  {}", "BY", "REASON", "/s", "TOTAL", "WHAT IT MEANS"),
+        &format!("{:<6} {:<21} {:>6} {:>6}  {}", "BY", "REASON", "/s", "TOTAL", "WHAT IT MEANS"),
     ));
     lines.extend(rates.reasons.iter().take(reasons.max(1)).map(|reason| reason_row(reason, screen, width)));
     lines
@@ -117,7 +117,7 @@ fn reason_row(reason: &ReasonRate, screen: &Screen<'_>, width: usize) -> String 
         reason.what.clone()
     };
     let figures = format!(
-        "{:<7} {:<21} {:>7} {:>8}",
+        "{:<6} {:<21} {:>6} {:>6}",
         reason.plane,
         reason.name,
         scaled(reason.per_s),
@@ -187,7 +187,7 @@ mod tests {
             text.contains("    1 key1     Friday   198.51.100.4:51820         1.50M   2.40G       0   20.0M"),
             "{text}"
         );
-        assert!(text.contains("kernel  forwarded               1.50M    1.51M  About forwarded."), "{text}");
+        assert!(text.contains("kernel forwarded              1.50M  1.51M  About forwarded."), "{text}");
     }
 
     #[test]

@@ -199,7 +199,7 @@ impl Page<'_, '_> {
                 let (style, fix) = if port.essential {
                     (Style::Bad, format!("stop it, or set relay.listen = \"{}:3479\"", config.listen.ip()))
                 } else {
-                    (Style::Warn, "stop it, or let it pass TLS for the relay's name on (SNI)".to_owned())
+                    (Style::Warn, "stop it, or set relay.tls_listen to another port; networks that block UDP rarely let others out".to_owned())
                 };
                 self.remark(style, "the relay cannot have that port", Some(&fix));
             }

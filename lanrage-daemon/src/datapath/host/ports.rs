@@ -1,11 +1,8 @@
 //! Ports that a relay wants, and who has them.
 
-use crate::config::RelayConfig;
+use crate::config::{RelayConfig, TlsListen};
 use crate::platform::holder;
 use serde::Serialize;
-
-/// Where members come whose networks let only HTTPS out.
-const HTTPS: u16 = 443;
 
 /// One port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,8 +33,10 @@ pub fn look(config: &RelayConfig) -> Vec<Port> {
         essential,
     };
     let listen = config.listen.port();
-    vec![
-        port("udp", listen, "members", true, holder::of_udp_port(listen)),
-        port("tcp", HTTPS, "members whose network blocks UDP", false, holder::of_tcp_port(HTTPS)),
-    ]
+    let mut ports = vec![port("udp", listen, "members", true, holder::of_udp_port(listen))];
+    if let TlsListen::At(address) = config.tls_listen {
+        let tls = address.port();
+        ports.push(port("tcp", tls, "members whose network blocks UDP", false, holder::of_tcp_port(tls)));
+    }
+    ports
 }
