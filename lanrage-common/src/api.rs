@@ -332,12 +332,6 @@ pub struct RelayDetail {
     pub userspace: Vec<ReasonCount>,
     /// Everybody who is bound.
     pub members: Vec<RelayMember>,
-    /// What the kernel program reported lately, newest last: a sample.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub events: Vec<RelayEvent>,
-    /// Reports of the kernel program that found no room.
-    #[serde(default)]
-    pub events_lost: u64,
     /// Next hops that flows need and whose MAC address is not known.
     #[serde(default)]
     pub next_hops_unresolved: u32,
@@ -381,19 +375,6 @@ pub struct RelayMember {
     pub userspace_bytes: u64,
     /// Dropped because it sent more than its ticket allows.
     pub dropped: u64,
-}
-
-/// One packet that the kernel program told about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RelayEvent {
-    /// When: milliseconds since the relay started.
-    pub at_ms: u64,
-    /// Name of the reason.
-    pub reason: String,
-    /// Where it came from.
-    pub source: SocketAddr,
-    /// Bytes of the frame.
-    pub bytes: u32,
 }
 
 /// How a relay takes members whose network blocks UDP.

@@ -27,7 +27,7 @@ pub enum Budget {
 }
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])+ $name:ident = $text:literal => $verdict:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal => $verdict:ident,)+) => {
         /// One for every way through the kernel program: index of its counter, name in metrics, row in the tests.
         ///
         /// Checks run in the order of declaration (the successes apart), so a frame with several faults has the first.
@@ -35,7 +35,7 @@ macro_rules! reasons {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u32)]
         pub enum Reason {
-            $($(#[$doc])+ $name,)+
+            $($(#[doc = $doc])+ $name,)+
         }
 
         impl Reason {
@@ -46,6 +46,13 @@ macro_rules! reasons {
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)+
+                }
+            }
+
+            /// The same in a sentence.
+            pub const fn explanation(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim_ascii(),)+
                 }
             }
 

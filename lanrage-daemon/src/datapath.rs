@@ -233,6 +233,11 @@ impl Datapath {
         self.kernel.as_ref().map_or_else(MemberCounter::default, |kernel| kernel.member(slot))
     }
 
+    /// Destinations of flows to which no way is known; the daemon forwards to them.
+    pub fn unresolved(&self) -> usize {
+        self.kernel.as_ref().map_or(0, kernel::Kernel::unresolved)
+    }
+
     /// Packets that the kernel program sent on since start.
     pub fn forwarded(&self) -> u64 {
         self.kernel.as_ref().map_or(0, kernel::Kernel::forwarded)

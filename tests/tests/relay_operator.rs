@@ -47,9 +47,7 @@ fn an_operator_sees_members_traffic_and_reasons() {
         "two hundred beats a second, and their answers: {top}"
     );
     assert_eq!(top["members"].as_array().unwrap().len(), 2);
-    let is_explained = |reason: &Value| {
-        reason["plane"] == "kernel" || reason["what"].as_str().is_some_and(|what| what.ends_with('.'))
-    };
+    let is_explained = |reason: &Value| reason["what"].as_str().is_some_and(|what| what.ends_with('.'));
     assert!(top["reasons"].as_array().unwrap().iter().all(is_explained), "{top}");
 
     let text = relay(&["relay", "top", "--once"]);

@@ -266,8 +266,6 @@ pub(crate) fn relay_detail() -> RelayDetail {
             reason("malformed", 0, 0),
         ],
         members: vec![member(1, 4000), member(2, 6000)],
-        events: Vec::new(),
-        events_lost: 0,
         next_hops_unresolved: 0,
     }
 }

@@ -251,6 +251,11 @@ impl Kernel {
         self.program.member(slot)
     }
 
+    /// Destinations of flows to which no way is known.
+    pub fn unresolved(&self) -> usize {
+        self.table.unresolved()
+    }
+
     /// Packets sent on.
     pub fn forwarded(&self) -> u64 {
         self.program.forwarded()

@@ -97,6 +97,11 @@ impl Kernel {
     }
 
     /// Never called.
+    pub fn unresolved(&self) -> usize {
+        match self.0 {}
+    }
+
+    /// Never called.
     pub fn forwarded(&self) -> u64 {
         match self.0 {}
     }

@@ -84,6 +84,11 @@ pub struct Table {
 }
 
 impl Table {
+    /// Destinations of flows to which no way is known.
+    pub fn unresolved(&self) -> usize {
+        self.destinations.values().filter(|destination| destination.way.is_none()).count()
+    }
+
     /// Changes of watched destinations since the last call, in order.
     pub fn take_watches(&mut self) -> Vec<Watch> {
         std::mem::take(&mut self.watches)

@@ -65,7 +65,7 @@ pub(super) fn describe(parts: &Parts, status: RelayStatus, counts: Counts, start
     let members: Vec<_> = server.members().map(show).collect();
     let kernel = datapath.reasons().into_iter().map(|(reason, counter)| ReasonCount {
         name: reason.name().to_owned(),
-        what: String::new(),
+        what: reason.explanation().to_owned(),
         packets: counter.packets,
         bytes: counter.bytes,
     });
@@ -92,9 +92,7 @@ pub(super) fn describe(parts: &Parts, status: RelayStatus, counts: Counts, start
         kernel: kernel.collect(),
         userspace: userspace.chain(own).collect(),
         members,
-        events: Vec::new(),
-        events_lost: 0,
-        next_hops_unresolved: 0,
+        next_hops_unresolved: narrow(datapath.unresolved()),
     }
 }
 
@@ -111,6 +109,6 @@ fn show(member: &BoundMember, kernel: MemberCounter, userspace: Traffic) -> Rela
         kernel_bytes: kernel.bytes,
         userspace_packets: userspace.packets,
         userspace_bytes: userspace.bytes,
-        dropped: userspace.dropped,
+        dropped: kernel.dropped + userspace.dropped,
     }
 }

@@ -83,12 +83,6 @@ impl Page {
             "Next hops that flows need and whose MAC address is unknown.",
             detail.next_hops_unresolved,
         );
-        self.family(
-            "lanrage_relay_events_lost_total",
-            "counter",
-            "Sampled events of the kernel program that found no room.",
-        );
-        self.sample("lanrage_relay_events_lost_total", &[], detail.events_lost);
         self.per_reason(
             "lanrage_relay_packets_total",
             "Packets seen, by plane and reason.",
