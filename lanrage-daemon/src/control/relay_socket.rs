@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
+/// A relay that restarts is back by then, and its kernel program has forwarded meanwhile: nobody needs to hear of it.
+const RETURN: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `GET /v1/relay`
@@ -36,6 +38,12 @@ async fn serve(app: SharedApp, mut socket: WebSocket, _place: Arc<Place>) {
                 reason = listen(&app, &mut socket, &registration) => reason,
                 () = app.shutdown.requested() => "the server is stopping: connect again in a moment",
             };
+            if app.relays.may_return(&registration) {
+                tokio::select! {
+                    () = tokio::time::sleep(RETURN) => {}
+                    () = app.shutdown.requested() => {}
+                }
+            }
             tell(&app, app.relays.remove(&registration, Instant::now()));
             tracing::info!(relay = registration.name(), reason, "relay gone");
             reason

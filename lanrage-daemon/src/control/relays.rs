@@ -167,6 +167,15 @@ impl Relays {
         Ok(news)
     }
 
+    /// Whether a relay whose connection has ended may be restarting: it has not been emptied, nor registered anew.
+    pub(super) fn may_return(&self, registration: &Registration) -> bool {
+        let table = self.table();
+        let current = table.relays.get(&registration.name);
+        current.is_some_and(|relay| {
+            relay.registration == registration.number && relay.info.state != RelayState::Draining
+        })
+    }
+
     /// Takes a relay off the list, unless it has registered anew meanwhile. Its users are to hear of it.
     pub(super) fn remove(&self, registration: &Registration, now: Instant) -> Option<News> {
         let mut table = self.table();
@@ -436,6 +445,7 @@ mod tests {
         assert!(news.message.as_str().contains("\"draining\""), "{news:?}");
         assert_eq!(ask(&relays, 1, now).unwrap_err().code, ErrorCode::NotFound);
         assert_eq!(relays.heartbeat(&one, draining, now), Ok(None), "it is told once");
+        assert!(!relays.may_return(&one), "an emptied relay has gone for good");
         assert!(!list.has_changed().unwrap());
         relays.publish_due(now + LAZY + PUBLISH_GAP);
         assert!(list.borrow_and_update().as_str().contains("\"draining\""), "the others hear later");
@@ -443,7 +453,9 @@ mod tests {
         let back = relays.heartbeat(&one, RelayLoad::default(), now).unwrap().unwrap();
         assert!(back.message.as_str().contains("\"ready\""));
         assert!(ask(&relays, 2, now).is_ok());
+        assert!(relays.may_return(&one));
         let gone = relays.remove(&one, now).unwrap();
+        assert!(!relays.may_return(&one));
         assert_eq!(gone.to.len(), 2);
         assert!(gone.message.as_str().contains("relay_gone"));
     }

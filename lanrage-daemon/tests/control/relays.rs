@@ -84,7 +84,7 @@ async fn members_hear_of_relays_and_get_tickets_that_open() {
         ServerMessage::RelayGone { relay } => Some(relay),
         _ => None,
     });
-    assert_eq!(gone.await, "one", "who holds a ticket hears at once");
+    assert_eq!(gone.await, "one", "who holds a ticket hears of it when the relay is not back soon");
 }
 
 #[tokio::test]
