@@ -27,6 +27,7 @@ impl Layout {
 
     /// Bytes before the UDP header.
     #[inline(always)]
+    #[expect(clippy::len_without_is_empty, reason = "headers are never empty")]
     pub const fn len(self) -> usize {
         self.link_len() + self.family.header_len()
     }

@@ -106,7 +106,7 @@ impl Announcement {
             plain.extend_from_slice(name);
             plain.extend_from_slice(&leg.rtt_ms.unwrap_or(RTT_UNKNOWN).to_be_bytes());
             plain.extend_from_slice(&leg.jitter_ms.to_be_bytes());
-            plain.push(u8::from(*is_bound) * BOUND | u8::from(leg.avoid) * AVOID);
+            plain.push((u8::from(*is_bound) * BOUND) | (u8::from(leg.avoid) * AVOID));
         }
         for wished in [&self.wish.0, &self.wish.1] {
             let at = relays.iter().position(|relay| Some(&relay.name) == wished.as_ref());

@@ -134,7 +134,7 @@ impl Pair {
         let is_known =
             |name: &String| offers.iter().any(|(offered, offer)| offered == name && offer.cost_ms.is_some());
         self.choice.is_settled = self.remote.number > 0 && ranked.first().is_some_and(is_known);
-        let rest = offers.iter().cloned().filter(|(name, _)| Some(name) != ranked.first()).collect();
+        let rest = offers.iter().filter(|(name, _)| Some(name) != ranked.first()).cloned().collect();
         let rest = rank(&shared.config.party, rest, second.as_deref());
         ranked.truncate(1);
         ranked.extend(rest);
