@@ -35,6 +35,7 @@ Device   Ana (AQEBAQEBAQEBAQEBAQEBAQ)
 Control  http://192.0.2.1:8667 connected
 Party    Friday: 10.66.0.1/16 on lanrage0 (MTU 1420), you are the host
 Relay    203.0.113.7:3478 registered, generic XDP, 3 bound, 6 flows, forwarded 10000 in the kernel and 12 in the daemon
+         203.0.113.7:443 over TLS, 2 connected, 1 dropped
          generic XDP because the driver of eth0 has no native XDP
          to improve: use a network card whose driver has it
 
@@ -79,7 +80,7 @@ async fn drain_asks_the_relay_and_shows_what_is_left() {
     let server = TestServer::start().await;
     let ran = lanrage(&server, &["relay", "drain", "--no-wait"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.out.contains("3 members are still bound"), "{ran:?}");
+    assert!(ran.out.contains("3 members are asked to move"), "{ran:?}");
     assert!(lanrage(&server, &["relay", "drain", "--undo"]).await.out.contains("takes members again"));
 }
 
@@ -87,7 +88,7 @@ async fn drain_asks_the_relay_and_shows_what_is_left() {
 async fn peers_is_the_table_alone() {
     let server = TestServer::start().await;
     let ran = lanrage(&server, &["peers"]).await;
-    let table: String = STATUS.lines().skip(8).take(5).map(|line| format!("{line}\n")).collect();
+    let table: String = STATUS.lines().skip(9).take(5).map(|line| format!("{line}\n")).collect();
     assert_eq!(ran.out, table);
     server.peer.send_modify(|status| status.party = None);
     assert!(lanrage(&server, &["peers"]).await.out.contains("lanrage join LINK"));

@@ -40,7 +40,6 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
         "relay.public_address6",
         config.relay.public_address6.map_or(Ok(()), |it| ipv6(it).and_then(|()| reachable(it))),
     );
-    rule("relay.alternate_port", another_port(config.relay.listen.port(), config.relay.alternate_port));
     rule(
         "relay.alternate_address",
         config.relay.alternate_address.map_or(Ok(()), |ip| another_address(config, ip)),
@@ -172,13 +171,6 @@ fn second_family(listen: SocketAddr, listen6: SocketAddr) -> Result<(), String> 
     Err(format!(
         "relay.listen is {listen}, which is IPv6 already; set relay.listen to an IPv4 address or leave this out"
     ))
-}
-
-fn another_port(port: u16, alternate: u16) -> Result<(), String> {
-    if alternate == 0 || alternate != port {
-        return Ok(());
-    }
-    Err(format!("{alternate} is relay.listen's port; choose another one, or 0 for none"))
 }
 
 fn another_address(config: &Config, ip: IpAddr) -> Result<(), String> {

@@ -100,7 +100,7 @@ impl Entries {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        if self.key_size == 0 { 0 } else { self.keys.len() / self.key_size }
+        self.keys.len().checked_div(self.key_size).unwrap_or(0)
     }
 
     /// They as what they are; nothing if they have other sizes.

@@ -286,7 +286,7 @@ impl Set {
 
 fn check_file_system(directory: &Path) -> Result<(), Fallback> {
     let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let is_bpffs = statfs(existing).is_ok_and(|stat| i64::from(stat.filesystem_type().0) == BPFFS);
+    let is_bpffs = statfs(existing).is_ok_and(|stat| stat.filesystem_type().0 == BPFFS);
     if is_bpffs {
         return Ok(());
     }

@@ -130,6 +130,9 @@ impl std::fmt::Debug for Relay {
     }
 }
 
+/// How long a relay that is left keeps its binding: the other members may still send through it.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Relays {
@@ -137,7 +140,7 @@ pub struct Relays {
     /// Carriers of relays that are off the list.
     orphans: Vec<u64>,
     /// Bindings to give back at relays that are off the list.
-    farewells: Vec<(SocketAddr, Vec<u8>)>,
+    farewells: Vec<(Instant, SocketAddr, Vec<u8>)>,
     /// Number of the last carrier.
     carriers: u64,
     is_known: bool,
@@ -159,6 +162,7 @@ impl Relays {
         };
         let (kept, gone) = std::mem::take(&mut self.relays).into_iter().partition(is_wanted);
         self.relays = kept;
+        self.farewells.retain(|(_, to, _)| !wanted.iter().any(|(_, address, _)| address == to));
         for (name, address, tls) in wanted {
             match self.relays.iter_mut().find(|relay| relay.name == name) {
                 Some(relay) => relay.fallback.set_place(tls, now),
@@ -166,11 +170,11 @@ impl Relays {
             }
         }
         let gone: Vec<Relay> = gone;
-        gone.into_iter().filter_map(|relay| self.forget(relay)).collect()
+        gone.into_iter().filter_map(|relay| self.forget(relay, now)).collect()
     }
 
     /// Its name, if it was bound.
-    fn forget(&mut self, mut relay: Relay) -> Option<String> {
+    fn forget(&mut self, mut relay: Relay, now: Now) -> Option<String> {
         relay.fallback.stop(UnboundReason::NoAnswer);
         while let Some(output) = relay.fallback.poll_output() {
             if let fallback::Output::Close { id } = output {
@@ -180,7 +184,7 @@ impl Relays {
         relay.client.release();
         while let Some(output) = relay.client.poll_output() {
             if let BindingOutput::Transmit { to, payload } = output {
-                self.farewells.push((to, payload));
+                self.farewells.push((now.instant + FAREWELL, to, payload));
             }
         }
         relay.over.map(|_| relay.name)
@@ -274,7 +278,8 @@ impl Relays {
         let fallbacks =
             self.relays.iter().filter_map(|relay| relay.fallback.poll_timeout(relay.needs_tls_at()));
         let clients = self.relays.iter().filter_map(|relay| relay.client.poll_timeout());
-        clients.chain(fallbacks).chain(retries).min()
+        let farewells = self.farewells.first().map(|(due, ..)| *due);
+        clients.chain(fallbacks).chain(retries).chain(farewells).min()
     }
 
     /// What to do next; drain until `None`.
@@ -282,7 +287,8 @@ impl Relays {
         if let Some(id) = self.orphans.pop() {
             return Some(Output::CloseCarrier { id });
         }
-        if let Some((to, payload)) = self.farewells.pop() {
+        if self.farewells.first().is_some_and(|(due, ..)| *due <= now.instant) {
+            let (_, to, payload) = self.farewells.remove(0);
             return Some(Output::Transmit { to, payload });
         }
         self.relays.iter_mut().find_map(|relay| relay.poll_output(now))

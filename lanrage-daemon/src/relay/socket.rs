@@ -132,7 +132,7 @@ impl Listening {
                 self.open_alternate(SocketAddr::new(ip, main.port()));
             }
         }
-        if config.alternate_port == 0 {
+        if config.alternate_port == 0 || config.alternate_port == config.listen.port() {
             return;
         }
         // with a port of the system's choice the second one is of its choice as well

@@ -171,8 +171,8 @@ mod tests {
             let key = bucket::flow_key(flow);
             let hash = bucket::hash(&key, table.seed);
             let expected = line(bucket::seal(hash, &value(flow)), key, value(flow));
-            let places = table.places(&key).map(|place| table.lines[place as usize]);
-            assert_eq!(places.iter().filter(|line| **line == Some(expected)).count(), 1, "flow {flow}");
+            let mut places = table.places(&key).into_iter().map(|place| table.lines[place as usize]);
+            assert!(places.any(|line| line == Some(expected)), "flow {flow}");
         }
     }
 

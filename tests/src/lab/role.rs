@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 const CONTROL_PORT: u16 = 8667;
 const RELAY_PORT: u16 = 3478;
-const DETOUR_PORT: u16 = 3479;
+const DETOUR_PORT: u16 = 3490;
 
 /// One daemon of a lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -101,7 +101,7 @@ fn shuffle(pair: &mut Pair, random: &mut StdRng) {
     pair.change_local(|local| {
         (local.packets, local.bytes, local.stun) = (packets, bytes, stun);
         (local.packets_chunk, local.bytes_chunk) = (64, 65_536);
-        local.flags = u32::from(mixed) * Local::MIXED | u32::from(strict) * Local::STRICT;
+        local.flags = (u32::from(mixed) * Local::MIXED) | (u32::from(strict) * Local::STRICT);
         local.pair_ports = if paired { [Be16::new(3478), Be16::new(443)] } else { [Be16::default(); 2] };
     });
 }

@@ -54,7 +54,8 @@ impl Page {
     }
 
     fn workers(&mut self, workers: &[RelayWorker]) {
-        let counts: [(&str, &str, fn(&RelayWorker) -> u64); 6] = [
+        type Count = (&'static str, &'static str, fn(&RelayWorker) -> u64);
+        let counts: [Count; 6] = [
             ("received", "Datagrams that a forwarding thread received.", |worker| worker.received),
             ("batches", "Batches in which it received them.", |worker| worker.batches),
             ("forwarded", "Data packets that it sent on.", |worker| worker.forwarded),

@@ -65,7 +65,7 @@ impl Drop for Terminal {
 fn keys() -> mpsc::UnboundedReceiver<u8> {
     let (sender, keys) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        for key in io::stdin().bytes().map_while(Result::ok) {
+        for key in io::BufReader::new(io::stdin()).bytes().map_while(Result::ok) {
             if sender.send(key).is_err() {
                 return;
             }

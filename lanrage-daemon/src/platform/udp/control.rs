@@ -98,7 +98,7 @@ impl Control<'_> {
         // SAFETY: the length is checked, and every bit pattern is a `Plain`.
         unsafe {
             let needed = libc::CMSG_LEN(size_of::<T>() as u32) as usize;
-            if ((*self.header).cmsg_len as usize) < needed {
+            if (*self.header).cmsg_len < needed {
                 return zeroed();
             }
             libc::CMSG_DATA(self.header).cast::<T>().read_unaligned()

@@ -57,9 +57,9 @@ impl Worker {
         // the first look at every socket: what came before it was watched tells nobody
         let mut is_ready = self.receives.clone();
         while !self.table.is_stopping() {
-            for endpoint in 0..self.sockets.len() {
-                if is_ready[endpoint] && !self.table.is_stopping() {
-                    is_ready[endpoint] = self.forward_batch(endpoint, &mut inbox, &mut outboxes);
+            for (endpoint, is_ready) in is_ready.iter_mut().enumerate() {
+                if *is_ready && !self.table.is_stopping() {
+                    *is_ready = self.forward_batch(endpoint, &mut inbox, &mut outboxes);
                 }
             }
             if is_ready.contains(&true) {
