@@ -148,18 +148,22 @@ impl Session<'_, '_> {
     async fn drain(&mut self, request: DrainRequest, wait: bool) -> Result<u8, Failure> {
         let mut answer = self.client.send::<Status>("/api/v1/relay/drain", &request).await?;
         let bound = |answer: &Answer<Status>| answer.value.relay.as_ref().map_or(0, |relay| relay.bindings);
-        let patience = Duration::from_secs(request.within_s.into()) + DRAIN_SLACK;
-        let deadline = tokio::time::Instant::now() + patience;
+        let due = tokio::time::Instant::now() + Duration::from_secs(request.within_s.into());
+        let deadline = due + DRAIN_SLACK;
+        let mut is_empty = false;
         while request.drain && wait && bound(&answer) > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(PING_GAP).await;
             match self.client.get::<Status>("/api/v1/status").await {
                 Ok(news) => answer = news,
-                // It was the daemon's only role.
-                Err(Failure::NotRunning(_) | Failure::Broken(_)) => break,
+                // It was the daemon's only role, and before its time it ends only when empty.
+                Err(Failure::NotRunning(_) | Failure::Broken(_)) => {
+                    is_empty = tokio::time::Instant::now() < due;
+                    break;
+                }
                 Err(failure) => return Err(failure),
             }
         }
-        let left = bound(&answer);
+        let left = if is_empty { 0 } else { bound(&answer) };
         self.finish(&answer, |screen, _| match (request.drain, wait, left) {
             (false, ..) => screen.line("The relay takes members again."),
             (true, _, 0) => screen.line("The relay is empty and ends."),
