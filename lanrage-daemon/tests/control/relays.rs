@@ -144,7 +144,7 @@ async fn a_silent_relay_leaves_the_list() {
     let relay = registered(&server, "mute").await;
     let start = Instant::now();
     while server.handle.view().status().unwrap().relays == 1 {
-        assert!(start.elapsed() < Duration::from_secs(18), "heartbeats stopped long ago");
+        assert!(start.elapsed() < Duration::from_secs(24), "heartbeats stopped long ago");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(start.elapsed() > Duration::from_secs(14), "dropped too early");
