@@ -37,6 +37,8 @@ pub mod ipam;
 #[cfg(feature = "std")]
 pub mod lane;
 #[cfg(feature = "std")]
+pub mod nat;
+#[cfg(feature = "std")]
 pub mod party;
 #[cfg(feature = "std")]
 pub mod path;
