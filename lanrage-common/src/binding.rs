@@ -25,9 +25,10 @@ mod tests;
 
 pub use client::{BindingClient, Output, UnboundReason};
 pub use message::{
-    BIND_METHOD, BindAnswer, BindRequest, BindingRequest, FullAnswer, Refusal, Request, binding_answer,
-    binding_request, bound_answer, challenge_answer, full_answer, is_stun, parse_answer,
-    parse_binding_answer, parse_request, refusal_answer, unable_answer, verify_integrity,
+    BIND_METHOD, BehaviourAnswer, BindAnswer, BindRequest, BindingRequest, FullAnswer, Refusal, Request,
+    behaviour_request, binding_answer, binding_request, bound_answer, challenge_answer, full_answer, is_stun,
+    parse_answer, parse_behaviour_answer, parse_binding_answer, parse_request, refusal_answer, unable_answer,
+    verify_integrity,
 };
 pub use nonce::NonceKey;
 

@@ -1,6 +1,8 @@
 //! What a device knows of the NATs in front of it (RFC 4787, RFC 5780), and what that means for a pair of members.
 
+pub mod discovery;
 mod encode;
+pub mod lifetime;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -24,6 +24,7 @@ pub const BIND_METHOD: u16 = 0xB1D;
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 const HEADER: usize = 20;
 const INTEGRITY: usize = 4 + 32;
+const BEHAVIOUR_REQUEST: usize = 96;
 
 /// Why a relay refuses to bind; the text form travels as the reason phrase of ERROR-CODE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -295,6 +296,57 @@ pub fn binding_request(transaction: [u8; 12]) -> Vec<u8> {
     bytes.extend([b' '; 20]);
     bytes[3] = 24;
     bytes
+}
+
+/// A Binding request with the attributes of RFC 5780 that are asked for, 96 bytes long: longer than any answer to it.
+pub fn behaviour_request(request: &BindingRequest) -> Vec<u8> {
+    let mut message = Message::new(MessageClass::Request, BINDING, TransactionId::new(request.transaction));
+    let flags = u32::from(request.change_ip) << 2 | u32::from(request.change_port) << 1;
+    if flags != 0 {
+        message.add_attribute(ChangeRequest(flags.to_be_bytes().to_vec()));
+    }
+    if let Some(port) = request.response_port {
+        let [high, low] = port.to_be_bytes();
+        message.add_attribute(ResponsePort(vec![high, low, 0, 0]));
+    }
+    let mut bytes = to_bytes(message);
+    // SOFTWARE, which every server passes over, as in `binding_request`
+    let blanks = BEHAVIOUR_REQUEST - bytes.len() - 4;
+    bytes.extend([0x80, 0x22, 0, blanks as u8]);
+    bytes.resize(BEHAVIOUR_REQUEST, b' ');
+    bytes[2..4].copy_from_slice(&((BEHAVIOUR_REQUEST - HEADER) as u16).to_be_bytes());
+    bytes
+}
+
+/// What a server says to [`behaviour_request`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BehaviourAnswer {
+    /// The sender is seen at an address.
+    Mapped {
+        /// This one.
+        mapped: SocketAddr,
+        /// The server answers from here, and so knows RFC 5780.
+        origin: Option<SocketAddr>,
+        /// Its other address and port.
+        other: Option<SocketAddr>,
+    },
+    /// It has no address to answer from as it was asked to, or refuses for another reason.
+    Unable,
+}
+
+/// Reads an answer to a Binding request with what RFC 5780 adds: its transaction, and what it says.
+pub fn parse_behaviour_answer(datagram: &[u8]) -> Option<([u8; 12], BehaviourAnswer)> {
+    let message = from_bytes(datagram).filter(|message| message.method() == BINDING)?;
+    let answer = match message.class() {
+        MessageClass::SuccessResponse => BehaviourAnswer::Mapped {
+            mapped: message.get_attribute::<XorMappedAddress>()?.address(),
+            origin: message.get_attribute::<ResponseOrigin>().map(ResponseOrigin::address),
+            other: message.get_attribute::<OtherAddress>().map(OtherAddress::address),
+        },
+        MessageClass::ErrorResponse => BehaviourAnswer::Unable,
+        MessageClass::Request | MessageClass::Indication => return None,
+    };
+    Some((*message.transaction_id().as_bytes(), answer))
 }
 
 /// Answer to a Binding request.
