@@ -24,6 +24,7 @@ mod window;
 
 use crate::api::PathKind;
 use crate::identity::{PartyId, PartySecret, WgKey};
+use crate::nat::{Behaviour, Verdict};
 use crate::relays::Leg;
 use crate::time::Now;
 use ipnet::Ipv4Net;
@@ -122,6 +123,8 @@ pub struct Status {
     pub loss: Option<f64>,
     /// One sentence: why this path.
     pub why: String,
+    /// What the NATs at both ends let expect; this device's is the first.
+    pub verdict: Verdict,
 }
 
 /// What TLS costs beside its round trip, because one lost packet holds up all after it: a relay over UDP that is this
@@ -230,7 +233,7 @@ impl PathAgent {
         }
     }
 
-    /// Round trips decide between relays, so they are announced; they are no reason to probe.
+    /// Round trips decide between relays, and a NAT explains, so they are announced; they are no reason to probe.
     fn handle_rtt_change(&mut self, now: Instant) {
         self.shared.number += 1;
         for pair in self.pairs.values_mut() {
@@ -245,6 +248,22 @@ impl PathAgent {
         if legs != self.shared.legs {
             self.shared.legs = legs;
             self.handle_rtt_change(now.instant);
+        }
+    }
+
+    /// What is known of this device's NAT: members are told.
+    pub fn set_nat(&mut self, nat: Behaviour, now: Now) {
+        if nat != self.shared.nat {
+            self.shared.nat = nat;
+            self.handle_rtt_change(now.instant);
+        }
+    }
+
+    /// A public address that a router forwards to the tunnel's socket, or none any more.
+    pub fn set_forwarded(&mut self, forwarded: Option<SocketAddr>, now: Now) {
+        if forwarded != self.shared.forwarded {
+            self.shared.forwarded = forwarded;
+            self.handle_local_change(now.instant);
         }
     }
 
@@ -397,6 +416,7 @@ impl PathAgent {
             jitter_ms: quality.and_then(quality::Quality::jitter_ms),
             loss: quality.and_then(quality::Quality::loss),
             why: pair.explain(&self.shared),
+            verdict: pair.verdict(&self.shared),
         })
     }
 

@@ -12,9 +12,12 @@
 //! | 1 | relays that follow: length of the name (1), name, round trip in ms (2, 0xffff = unknown), jitter in ms (2), flags (1: 1 = bound there, 2 = to be left) |
 //! | 2 | which of them the sender would have for the pair: the relay and the one that stands by; 0xff = none |
 //! | 1 | candidates that follow: kind (1), address (19 as in a probe) |
+//! | 1 | length of what follows; may be missing, more is passed over |
+//! | 14 | the sender's NAT ([`crate::nat`]) |
 
 use super::candidate::{Candidate, CandidateKind};
 use super::probe::{address_from_bytes, address_to_bytes};
+use crate::nat::{self, Behaviour};
 use crate::protocol::MAX_SIGNAL;
 use crate::relays::Leg;
 use base64::Engine as _;
@@ -62,6 +65,8 @@ pub struct Announcement {
     pub wish: (Option<String>, Option<String>),
     /// Addresses to try.
     pub candidates: Vec<Candidate>,
+    /// What the sender knows of its NAT; nothing when it does not tell.
+    pub nat: Behaviour,
 }
 
 impl Announcement {
@@ -118,6 +123,8 @@ impl Announcement {
             plain.push(candidate.kind.to_byte());
             plain.extend_from_slice(&address_to_bytes(candidate.address));
         }
+        plain.push(nat::ENCODED_LEN as u8);
+        plain.extend_from_slice(&self.nat.to_bytes());
         plain
     }
 
@@ -132,8 +139,9 @@ impl Announcement {
         let name = |at: u8| relays.get(usize::from(at)).map(|relay| relay.name.clone());
         let wish = (name(first), name(second));
         let candidates = reader.list(MAX_CANDIDATES, Reader::candidate)?;
-        // later versions may append; nothing is appended in this one
-        Some(Self { session, number, your_session, heard, relays, wish, candidates })
+        let nat = if reader.0.is_empty() { Behaviour::default() } else { reader.nat()? };
+        // later versions may append
+        Some(Self { session, number, your_session, heard, relays, wish, candidates, nat })
     }
 }
 
@@ -162,6 +170,13 @@ impl Reader<'_> {
         let rtt_ms = (rtt != RTT_UNKNOWN).then_some(rtt);
         let leg = Leg { rtt_ms, jitter_ms, avoid: flags & AVOID != 0 };
         Some(AnnouncedRelay { name, leg, is_bound: flags & BOUND != 0 })
+    }
+
+    fn nat(&mut self) -> Option<Behaviour> {
+        let [len] = self.take()?;
+        let (field, rest) = self.0.split_at_checked(usize::from(len))?;
+        self.0 = rest;
+        Some(field.first_chunk().map(Behaviour::from_bytes).unwrap_or_default())
     }
 
     fn candidate(&mut self) -> Option<Candidate> {
@@ -199,6 +214,7 @@ mod tests {
                 candidate(CandidateKind::Mapped, "203.0.113.7:4001"),
                 candidate(CandidateKind::Host, "[2001:db8::5]:4001"),
             ],
+            nat: Behaviour { hairpin: Some(true), lifetime_s: Some(30), ..Behaviour::default() },
         }
     }
 
@@ -217,11 +233,25 @@ mod tests {
         let opened = Announcement::open(&many.seal(&KEY, [1; 12]), &KEY).unwrap();
         assert_eq!(opened.candidates.len(), MAX_CANDIDATES);
         let mut plain = announcement().to_plain();
+        plain.truncate(plain.len() - 1 - nat::ENCODED_LEN);
         let count = plain.len() - 3 * 20 - 1;
         assert_eq!(plain[count], 3);
         plain[count] = 9;
         plain.extend_from_slice(&[0; 400]);
         assert_eq!(Announcement::from_plain(&plain), None);
+    }
+
+    #[test]
+    fn members_that_tell_nothing_of_their_nat_are_understood() {
+        let mut plain = announcement().to_plain();
+        let end = plain.len() - 1 - nat::ENCODED_LEN;
+        plain.extend_from_slice(b"later");
+        assert_eq!(Announcement::from_plain(&plain), Some(announcement()));
+        let silent = Announcement { nat: Behaviour::default(), ..announcement() };
+        assert_eq!(Announcement::from_plain(&plain[..end]), Some(silent.clone()));
+        let shorter = [&plain[..end], &[3, 1, 1, 1]].concat();
+        assert_eq!(Announcement::from_plain(&shorter), Some(silent));
+        assert_eq!(Announcement::from_plain(&plain[..end + 8]), None, "cut off");
     }
 
     #[test]

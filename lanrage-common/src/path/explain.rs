@@ -4,6 +4,7 @@ use super::candidate::CandidateKind;
 use super::pair::{Active, Pair};
 use super::route::Route;
 use super::shared::Shared;
+use crate::nat::{self, Verdict};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -70,8 +71,24 @@ impl Pair {
         self.explain_silence(shared)
     }
 
-    /// Nobody answered: what the addresses tell of the routers in between.
+    /// Nobody answered: what is known of the routers in between, or else what the addresses tell of them.
     fn explain_silence(&self, shared: &Shared) -> String {
+        match self.verdict(shared) {
+            Verdict::Unknown => self.explain_by_addresses(shared),
+            Verdict::Direct(how) => {
+                let expected = nat::explain(Verdict::Direct(how), "the member").why;
+                format!(
+                    "no answer to direct probes yet, though {expected}; a firewall in between may drop them"
+                )
+            }
+            verdict @ Verdict::Relayed { .. } => {
+                let said = nat::explain(verdict, "the member");
+                said.fix.into_iter().fold(said.why, |why, fix| format!("{why}; {fix}"))
+            }
+        }
+    }
+
+    fn explain_by_addresses(&self, shared: &Shared) -> String {
         let own_nat = shared
             .bindings
             .values()

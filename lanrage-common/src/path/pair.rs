@@ -11,6 +11,7 @@ use super::window::Window;
 use super::{Output, Path};
 use crate::bucket::{Bucket, Rate};
 use crate::identity::WgKey;
+use crate::nat::{self, Behaviour, Verdict};
 use crate::time::Now;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -42,6 +43,8 @@ pub(super) struct Remote {
     pub wish: (Option<String>, Option<String>),
     /// It announced addresses of its own behind other, mapped ones.
     pub is_behind_nat: bool,
+    /// What it told of its NAT.
+    pub nat: Behaviour,
 }
 
 /// Announcing to the member.
@@ -168,6 +171,7 @@ impl Pair {
         self.remote.number = announcement.number;
         let has_more = self.take_candidates(&announcement, shared, now);
         (self.remote.relays, self.remote.wish) = (announcement.relays, announcement.wish);
+        self.remote.nat = announcement.nat;
         if has_restarted || has_moved || has_more {
             self.restart(now);
         }
@@ -377,7 +381,13 @@ impl Pair {
             relays: shared.announced_relays(),
             wish: (self.choice.preferred.clone(), self.choice.standby.clone()),
             candidates: shared.candidates.clone(),
+            nat: shared.nat.clone(),
         }
+    }
+
+    /// What both NATs let expect; this device's is the first.
+    pub fn verdict(&self, shared: &Shared) -> Verdict {
+        nat::verdict(&shared.nat, &self.remote.nat)
     }
 
     pub fn route(&self, way: &Active) -> Option<&Route> {

@@ -4,6 +4,7 @@ use super::announce::MAX_CANDIDATES;
 use super::candidate::{self, Candidate};
 use super::{Config, Output};
 use crate::bucket::{Bucket, Rate};
+use crate::nat::Behaviour;
 use crate::relays::Leg;
 use crate::time::Now;
 use rand_core::CryptoRngCore;
@@ -56,6 +57,10 @@ pub(super) struct Shared {
     /// What was measured of relays, bound or not.
     pub legs: BTreeMap<String, Leg>,
     pub candidates: Vec<Candidate>,
+    /// What is known of this device's NAT.
+    pub nat: Behaviour,
+    /// A public address and port that a router forwards to the tunnel's socket.
+    pub forwarded: Option<SocketAddr>,
     /// Number of the current announcement; 0 = there is nothing to announce yet.
     pub number: u32,
     pub budget: Bucket,
@@ -76,6 +81,8 @@ impl Shared {
             bindings: BTreeMap::new(),
             legs: BTreeMap::new(),
             candidates: Vec::new(),
+            nat: Behaviour::default(),
+            forwarded: None,
             number: 0,
             budget: Bucket::new(Rate::per_second(PROBES_PER_SECOND, PROBE_BURST)),
             has_new_wishes: false,
@@ -105,7 +112,8 @@ impl Shared {
 
     /// Collects the own candidates anew; true when they have changed and must be announced.
     pub fn refresh_candidates(&mut self) -> bool {
-        let mapped: Vec<SocketAddr> = self.bindings.values().filter_map(|binding| binding.mapped).collect();
+        let seen = self.bindings.values().filter_map(|binding| binding.mapped);
+        let mapped: Vec<SocketAddr> = self.forwarded.into_iter().chain(seen).collect();
         let new = candidate::collect(&self.local, &mapped, self.config.subnet, MAX_CANDIDATES);
         let has_changed = new != self.candidates;
         self.candidates = new;
@@ -121,6 +129,7 @@ impl Shared {
     pub fn is_probeable(&self, address: SocketAddr) -> bool {
         let is_own = || {
             self.local.contains(&address)
+                || self.forwarded == Some(address)
                 || self.bindings.values().any(|binding| binding.mapped == Some(address))
         };
         // without an own IPv6 address the socket cannot send there

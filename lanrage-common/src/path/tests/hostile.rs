@@ -53,6 +53,7 @@ impl Bench {
             relays,
             wish: (None, None),
             candidates,
+            nat: Default::default(),
         };
         announcement.seal(&self.secret.signal_key(&PARTY, &FRIEND, &ME), [9; 12])
     }
