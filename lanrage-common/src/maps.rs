@@ -195,7 +195,7 @@ impl Local {
     }
 
     /// OTHER-ADDRESS (RFC 5780, section 7.4) of an answer from `address` and `port`: the alternate for the main one and
-    /// the other way round. `None` without a second address: by a second port alone a client would take every NAT for one
+    /// the other way round. `None` at a third address, and without a second one: by a second port alone a client would take every NAT for one
     /// with endpoint-independent mapping.
     #[inline(always)]
     pub fn other(&self, family: Family, address: &Address, port: Be16) -> Option<(Address, Be16)> {
@@ -211,7 +211,11 @@ impl Local {
         if !is_set || main.is_zero() || alternate.is_zero() {
             return None;
         }
-        let other = if *address == second { first } else { second };
+        let other = match *address {
+            address if address == first => second,
+            address if address == second => first,
+            _ => return None,
+        };
         Some((other, if port == alternate { main } else { alternate }))
     }
 }

@@ -7,7 +7,7 @@
 //! | WireGuard type 1 | mac1 names one bound member of the sender's party; its sender index is claimed, tentatively |
 //! | type 2 | routed by receiver index, mac1 checked; both directions become flows *before* it is forwarded |
 //! | type 3 | routed by receiver index |
-//! | type 4 | routed by receiver index of a confirmed flow: by the kernel where it can, else by [`RelayServer::forward_data`] |
+//! | type 4 | routed by receiver index of a confirmed flow: by the data path, else by the server itself |
 //! | path probe | the receiver's tag names one bound member of the sender's party |
 //! | anything else | dropped and counted by [`Reason`]; never answered |
 //!

@@ -19,7 +19,7 @@ pub use validate::origin as check_origin;
 use clap::ValueEnum;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// Read when no file is named; may be missing.
@@ -247,6 +247,19 @@ pub struct RelayConfig {
     pub tls_cert: Option<PathBuf>,
     /// Its private key (PEM).
     pub tls_key: Option<PathBuf>,
+}
+
+impl RelayConfig {
+    /// The IPv6 address to listen on besides `listen`, which has got that port.
+    pub fn second_listen(&self, port: u16) -> Option<SocketAddr> {
+        match self.listen6 {
+            Some(listen6) => {
+                Some(SocketAddr::new(listen6.ip(), if listen6.port() == 0 { port } else { listen6.port() }))
+            }
+            None => (self.listen.ip() == Ipv4Addr::UNSPECIFIED)
+                .then(|| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)),
+        }
+    }
 }
 
 impl Default for RelayConfig {

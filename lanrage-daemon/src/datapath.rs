@@ -29,6 +29,7 @@ mod netlink;
 mod pins;
 #[cfg(target_os = "linux")]
 mod policy;
+mod served;
 #[cfg(target_os = "linux")]
 mod shape;
 #[cfg(target_os = "linux")]
@@ -47,6 +48,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+
+pub use served::Served;
 
 /// How the relay forwards, and why not better.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,29 +109,23 @@ pub struct Datapath {
 impl Datapath {
     /// Attaches the best that works: native XDP, generic XDP, or nothing. Needs a tokio runtime.
     ///
-    /// `listen` is the relay socket's bound address; when it is unspecified, every address of this host counts as the
-    /// relay's, as for the socket itself.
-    pub async fn open(config: &RelayConfig, listen: impl Into<SocketAddr>) -> Self {
-        Self::open_on(config, listen.into(), None).await
+    /// What goes to the served addresses is the relay's.
+    pub async fn open(config: &RelayConfig, served: Served) -> Self {
+        Self::open_on(config, served, None).await
     }
 
     /// The same, but links and maps are kept in a directory of bpffs, where the next daemon finds them: it replaces the
     /// program in place, and no packet is lost. With it comes what the last daemon knew.
-    pub async fn resume(
-        config: &RelayConfig,
-        listen: impl Into<SocketAddr>,
-        directory: &Path,
-    ) -> (Self, Adopted) {
-        let listen = listen.into();
+    pub async fn resume(config: &RelayConfig, served: Served, directory: &Path) -> (Self, Adopted) {
         let kept = match kernel::Kept::open(config, directory) {
             Ok(kept) => kept,
             Err(why) => {
-                let mut datapath = Self::open_on(config, listen, None).await;
+                let mut datapath = Self::open_on(config, served, None).await;
                 datapath.report.unpinned = datapath.kernel.is_some().then(|| not_pinned(why));
                 return (datapath, Adopted::default());
             }
         };
-        let mut datapath = Self::open_on(config, listen, Some(&kept)).await;
+        let mut datapath = Self::open_on(config, served, Some(&kept)).await;
         if datapath.kernel.is_some() {
             datapath.directory = Some(directory.to_owned());
         } else {
@@ -137,8 +134,8 @@ impl Datapath {
         (datapath, kept.adopted())
     }
 
-    async fn open_on(config: &RelayConfig, listen: SocketAddr, kept: Option<&kernel::Kept>) -> Self {
-        match kernel::Kernel::open(config, listen, kept).await {
+    async fn open_on(config: &RelayConfig, served: Served, kept: Option<&kernel::Kept>) -> Self {
+        match kernel::Kernel::open(config, served, kept).await {
             Ok((kernel, report)) => Self { report, kernel: Some(kernel), directory: None },
             Err(Fallback { reason, fix }) => {
                 let (reason, fix) = (Some(reason), Some(fix));

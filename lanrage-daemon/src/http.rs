@@ -61,7 +61,8 @@ async fn accept<L: Listener>(
     }
 }
 
-async fn speak<S>(stream: S, router: Router, limits: Limits, shutdown: Shutdown)
+/// Serves one connection until it ends, or until `shutdown` and the end of its running request.
+pub(crate) async fn speak<S>(stream: S, router: Router, limits: Limits, shutdown: Shutdown)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -69,7 +70,8 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
         .max_buf_size(limits.head_size)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades();
     tokio::pin!(connection);
     let result = tokio::select! {
         result = &mut connection => result,

@@ -21,7 +21,7 @@ mod tls;
 pub use detail::Inquiry;
 
 use crate::config::RelayConfig;
-use crate::datapath::{self, Adopted, Datapath};
+use crate::datapath::{self, Adopted, Datapath, Served};
 use crate::shutdown::Shutdown;
 use anyhow::Context as _;
 use lanrage_common::api::RelayStatus;
@@ -33,8 +33,7 @@ use rand_core::OsRng;
 use reach::Reach;
 use registration::Registration;
 use sha2::{Digest as _, Sha256};
-use socket::Listening;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tokio::sync::watch;
@@ -87,10 +86,11 @@ pub async fn start(
     };
     let identity = detail::Identity { name: info.name.clone(), region: info.region.clone() };
     let registration = Registration::open(config, state_dir, info, &ticket_key)?;
-    let (mut datapath, adopted) = open_datapath(config, kernel_listen(&listening), &ticket_key).await;
+    let alternates = listening.alternates(config);
+    let served = Served::new(&listening.main, alternates.clone());
+    let (mut datapath, adopted) = open_datapath(config, served, &ticket_key).await;
     let limits = limits(config);
     let own = listening.main.iter().chain(&reach.addresses).copied().collect();
-    let alternates = listening.alternates(config);
     let setup = Setup { ticket_key, own, alternates, limits, clock: crate::platform::clock_zero() };
     let mut server = RelayServer::new(setup, &mut OsRng);
     take_over(&mut server, &mut datapath, adopted);
@@ -113,20 +113,13 @@ pub async fn start(
     Ok(run::spawn(parts))
 }
 
-/// Where the kernel program listens: it serves IPv4 so far, and elsewhere only the port tells it what is the relay's.
-fn kernel_listen(listening: &Listening) -> SocketAddrV4 {
-    match (listening.main_of(true), listening.main.first()) {
-        (Some(SocketAddr::V4(listen)), _) => listen,
-        (_, main) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, main.map_or(0, SocketAddr::port)),
-    }
-}
-
 /// The data path; with it, where it can outlive the daemon, what the last daemon knew.
-async fn open_datapath(config: &RelayConfig, bound: SocketAddrV4, key: &[u8; 32]) -> (Datapath, Adopted) {
+async fn open_datapath(config: &RelayConfig, served: Served, key: &[u8; 32]) -> (Datapath, Adopted) {
     if config.pin_dir.as_os_str().is_empty() {
-        return (Datapath::open(config, bound).await, Adopted::default());
+        return (Datapath::open(config, served).await, Adopted::default());
     }
-    Datapath::resume(config, bound, &pin_directory(config, bound.port(), key)).await
+    let directory = pin_directory(config, served.port(), key);
+    Datapath::resume(config, served, &directory).await
 }
 
 /// Goes on with what the last daemon knew. Flows of members that are not bound any more end.

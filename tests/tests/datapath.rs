@@ -4,9 +4,9 @@
 use anyhow::{Context, Result, ensure};
 use lanrage_common::api::RelayMode;
 use lanrage_common::binding::{binding_request, parse_binding_answer};
-use lanrage_common::relay::{Flow, Leg, MemberLimits, Target};
+use lanrage_common::relay::{Alternates, Flow, Leg, MemberLimits, Target};
 use lanrage_daemon::config::{RelayConfig, RelayModeChoice};
-use lanrage_daemon::datapath::Datapath;
+use lanrage_daemon::datapath::{Datapath, Served};
 use lanrage_tests::veth::{
     CLIENT, CLIENT_TWO, CLIENT_V6, PEER, PEER_V6, RELAY_A, RELAY_A_V6, RELAY_B, RELAY_B_V6, Row,
 };
@@ -27,17 +27,15 @@ struct Relay {
 
 impl Relay {
     fn open(row: &Row, config: RelayConfig) -> Relay {
-        Self::open_at(row, config, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT).into())
-    }
-
-    fn open_at(row: &Row, config: RelayConfig, listen: SocketAddr) -> Relay {
+        let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let served = Served::new(&any.map(|ip| SocketAddr::new(ip, PORT)), Alternates::default());
         let (jobs, mut inbox) = tokio::sync::mpsc::unbounded_channel::<Job>();
         let namespace = row.relay.clone();
         std::thread::spawn(move || {
             namespace.enter().unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let mut datapath = Datapath::open(&config, listen).await;
+                let mut datapath = Datapath::open(&config, served).await;
                 loop {
                     tokio::select! {
                         job = inbox.recv() => match job {
@@ -364,8 +362,7 @@ impl Dual {
         let row = Row::create(name)?;
         row.pass_at_ends()?;
         row.add_ipv6()?;
-        let listen = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), PORT);
-        let relay = Relay::open_at(&row, config(RelayModeChoice::XdpNative, &["ra", "rb"]), listen);
+        let relay = Relay::open(&row, config(RelayModeChoice::XdpNative, &["ra", "rb"]));
         ensure!(
             relay.mode() == RelayMode::XdpNative,
             "{:?}",

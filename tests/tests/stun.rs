@@ -46,16 +46,19 @@ impl Lab {
         )?;
         let log = dir.join("log");
         self.relay = Some(process::start(&self.topology.relay(), &config, &log)?);
-        let is_ready = wait_until(PATIENCE, || self.ask("turnutils_stunclient", &[]).is_ok_and(|said| said.contains("reflexive")));
+        // the tool sends one request: when that is lost, it waits for ever
+        let answers =
+            || self.ask(2, "turnutils_stunclient", &[]).is_ok_and(|said| said.contains("reflexive"));
+        let is_ready = wait_until(PATIENCE, answers);
         ensure!(is_ready, "the relay does not answer:\n{}", process::tail(&log, 30));
         Ok(self)
     }
 
-    /// What a tool on the machine behind the router prints.
-    fn ask(&self, tool: &str, arguments: &[&str]) -> Result<String> {
+    /// What a tool on the machine behind the router prints, given so many seconds.
+    fn ask(&self, seconds: u32, tool: &str, arguments: &[&str]) -> Result<String> {
         let relay = RELAY_ADDRESS.to_string();
         let mut command = Command::new("timeout");
-        command.args(["30", tool]).args(arguments).arg(relay);
+        command.args([&seconds.to_string(), tool]).args(arguments).arg(relay);
         let output = self.topology.peer(1).run(|| command.output())?;
         let output = output.with_context(|| format!("cannot start {tool}: install the package coturn"))?;
         Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
@@ -76,7 +79,7 @@ fn check(name: &str, nat: NatKind, mode: &str, mapping: &str, filtering: &str) -
     let lab = Lab::start(name, nat, mode)?;
     let (own, _) = peer_address(1, nat);
     let seen = if nat == NatKind::None { own } else { wan(1, 2) };
-    let client = lab.ask("turnutils_stunclient", &["-f"])?;
+    let client = lab.ask(30, "turnutils_stunclient", &["-f"])?;
     for expected in [
         format!("UDP reflexive addr: {seen}:"),
         format!("Response origin: : {RELAY_ADDRESS}:3478"),
@@ -85,7 +88,7 @@ fn check(name: &str, nat: NatKind, mode: &str, mapping: &str, filtering: &str) -
         ensure!(client.contains(&expected), "turnutils_stunclient does not say {expected:?}:\n{client}");
     }
     for (what, expected) in [("-m", mapping), ("-f", filtering), ("-mP", mapping)] {
-        let said = lab.ask("turnutils_natdiscovery", &["-L", &own.to_string(), "-l", "45000", what])?;
+        let said = lab.ask(30, "turnutils_natdiscovery", &["-L", &own.to_string(), "-l", "45000", what])?;
         ensure!(said.contains(expected), "turnutils_natdiscovery {what} does not say {expected:?}:\n{said}");
     }
     Ok(())

@@ -216,13 +216,6 @@ impl RelayServer {
         self.counters.of(reason)
     }
 
-    /// Where a type 4 message goes, without a copy of it: send the same bytes there. `None` = drop; counted either way.
-    pub fn forward_data(&mut self, from: SocketAddr, datagram: &[u8], now: Now) -> Option<Leg> {
-        let routed = self.route_data(canonical(from), datagram, now.instant);
-        self.counters.count(routed.err().unwrap_or(Reason::Forwarded));
-        routed.ok()
-    }
-
     /// Takes any datagram, with both addresses as it carried them.
     pub fn handle_datagram(&mut self, leg: Leg, datagram: &[u8], now: Now) {
         let leg = leg.canonical();

@@ -197,6 +197,11 @@ impl Bench {
         assert_eq!(self.receive(address(b), &response), [(address(a), response.clone())]);
     }
 
+    /// Where the server would send a type 4 message.
+    fn route(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<Leg> {
+        self.server.route_data(canonical(from), datagram, self.now.instant).ok()
+    }
+
     fn count(&self, reason: Reason) -> u64 {
         self.server.count_of(reason)
     }
@@ -206,7 +211,7 @@ impl Bench {
         assert_eq!(self.installed.len(), self.server.flows());
         assert_eq!(self.installed, self.server.installed().collect());
         for (flow, target) in self.installed.clone() {
-            let to = self.server.forward_data(flow.source, &data(flow.index), self.now);
+            let to = self.route(flow.source, &data(flow.index));
             assert_eq!(to, Some(target.leg), "{flow:?}");
         }
     }

@@ -2,11 +2,9 @@
 
 use super::app::Ends;
 use super::limits::source_key;
+use crate::http::{self, Limits};
 use crate::shutdown::Shutdown;
 use axum::{Extension, Router};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,10 +13,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// A request's head has to arrive within this time; idle connections end after it too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bytes of a request's head, and of the buffers of a connection.
-const HEAD_SIZE: usize = 16 * 1024;
 /// Bytes of a connection's send buffer in the kernel, which doubles what it is told.
 const SEND_BUFFER: usize = 128 * 1024;
 /// Connections one source may have open.
@@ -67,27 +61,7 @@ fn accept(
     drop(SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER));
     let ends = Ends { remote, local, forwarded: false };
     let router = router.clone().layer(Extension(ends)).layer(Extension(Arc::new(place)));
-    connections.spawn(speak(stream, router, shutdown.clone()));
-}
-
-async fn speak(stream: TcpStream, router: Router, shutdown: Shutdown) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_SIZE)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .with_upgrades();
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = &mut connection => result,
-        () = shutdown.requested() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, "connection ended");
-    }
+    connections.spawn(http::speak(stream, router, Limits::default(), shutdown.clone()));
 }
 
 /// Open connections by source address.

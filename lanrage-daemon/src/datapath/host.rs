@@ -16,11 +16,12 @@ pub mod tuning;
 pub mod verdict;
 mod xdp_features;
 
-use super::interfaces;
 use super::ways;
+use super::{Served, interfaces};
 use crate::config::RelayConfig;
 use anyhow::Context as _;
 use interface::Interface;
+use lanrage_common::relay::Alternates;
 use serde::Serialize;
 use verdict::Verdict;
 
@@ -118,8 +119,10 @@ async fn choose(config: &RelayConfig) -> Result<Vec<u32>, Choice> {
     let host = interfaces::Host::look(&handle)
         .await
         .map_err(|error| refused(format!("cannot ask netlink: {error}")))?;
-    let std::net::SocketAddr::V4(listen) = config.listen else { return Ok(Vec::new()) };
-    match host.choose(&config.interfaces, (*listen.ip()).into()) {
+    let main: Vec<_> =
+        [Some(config.listen), config.second_listen(config.listen.port())].into_iter().flatten().collect();
+    let served = Served::new(&main, Alternates::default());
+    match host.choose(&config.interfaces, &served) {
         Ok(links) => Ok(links.iter().map(|link| link.index).collect()),
         Err(fallback) => Err(Choice { reason: fallback.reason, fix: fallback.fix }),
     }

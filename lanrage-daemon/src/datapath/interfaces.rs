@@ -1,16 +1,17 @@
 //! Which interfaces the relay's packets come in by, and how the program attaches to them.
 
-use super::Fallback;
 use super::host;
 use super::netlink::{self, Link};
 use super::xdp::{Hook, Program};
+use super::{Fallback, Served};
 use crate::config::RelayModeChoice;
 use lanrage_common::maps::{LOCAL_ADDRESSES, Local};
+use lanrage_common::relay::Alternates;
 use lanrage_common::wire::{Address, Be16, Family};
 use rtnetlink::Handle;
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Any public addresses: only the way there matters.
 const ANYWHERE: [IpAddr; 2] = [
@@ -42,23 +43,30 @@ impl Host {
         })
     }
 
-    /// The interfaces to attach to: those named; else the one with the listen address; else the default routes'; else
-    /// every Ethernet interface with an address. Frames of a VLAN come in by the interface below it.
-    pub fn choose(&self, names: &[String], listen: IpAddr) -> Result<Vec<&Link>, Fallback> {
+    /// The interfaces to attach to: those named; else those with the served addresses, and where all of a family are
+    /// served the default routes', or else every Ethernet interface with an address. Frames of a VLAN come in by the
+    /// interface below it.
+    pub fn choose(&self, names: &[String], served: &Served) -> Result<Vec<&Link>, Fallback> {
         let mut links: Vec<&Link> =
-            self.candidates(names, listen)?.into_iter().map(|link| self.below(link)).collect();
+            self.candidates(names, served)?.into_iter().map(|link| self.below(link)).collect();
         links.sort_by_key(|link| link.index);
         links.dedup_by_key(|link| link.index);
         Ok(links)
     }
 
-    fn candidates(&self, names: &[String], listen: IpAddr) -> Result<Vec<&Link>, Fallback> {
+    fn candidates(&self, names: &[String], served: &Served) -> Result<Vec<&Link>, Fallback> {
         if !names.is_empty() {
             return names.iter().map(|name| self.named(name)).collect();
         }
-        if !listen.is_unspecified() {
-            return self.with_address(listen).map(|link| vec![link]);
+        let specific = served.specific().map(|address| self.with_address(address));
+        let mut links = specific.collect::<Result<Vec<&Link>, Fallback>>()?;
+        if served.is_any() {
+            links.extend(self.open_to_all()?);
         }
+        Ok(links)
+    }
+
+    fn open_to_all(&self) -> Result<Vec<&Link>, Fallback> {
         let defaults: Vec<&Link> = self.defaults.iter().filter_map(|index| self.links.get(index)).collect();
         if !defaults.is_empty() {
             return Ok(defaults);
@@ -106,24 +114,30 @@ impl Host {
         self.addresses.iter().any(|(index, _)| *index == link.index)
     }
 
-    /// What the program answers to: the listen address, or all of this host's when it is unspecified, those of `first`
-    /// before others if there are too many. An unspecified IPv4 address means IPv4 alone, as for the socket.
-    pub fn local(&self, listen: SocketAddr, first: &[u32]) -> Local {
+    /// What the program answers to: the served addresses that this host has, those of `first` before others if there are
+    /// too many.
+    pub fn local(&self, served: &Served, first: &[u32]) -> Local {
         let mut local = Local::default();
-        local.ports[0] = Be16::new(listen.port());
-        if !listen.ip().is_unspecified() {
-            add_addresses(&mut local, &[listen.ip()]);
-            return local;
-        }
-        let mut addresses: Vec<_> = self
-            .addresses
-            .iter()
-            .filter(|(_, address)| !address.is_loopback() && (address.is_ipv4() || listen.is_ipv6()))
-            .collect();
+        local.ports[0] = Be16::new(served.port());
+        let mut addresses: Vec<_> =
+            self.addresses.iter().filter(|(_, address)| served.has(*address)).collect();
         addresses.sort_by_key(|(index, _)| !first.contains(index));
         let addresses: Vec<IpAddr> = addresses.into_iter().map(|(_, address)| *address).collect();
         add_addresses(&mut local, &addresses);
+        add_alternates(&mut local, served.alternates());
         local
+    }
+}
+
+/// What the program's answers to Binding requests name as the relay's other address.
+fn add_alternates(local: &mut Local, alternates: &Alternates) {
+    let Some(ports) = alternates.ports else { return };
+    local.pair_ports = ports.map(Be16::new);
+    for pair in &alternates.addresses {
+        match pair.map(Address::from) {
+            pair if pair[0].family() == Family::V4 => local.pair_v4 = pair.map(|address| address.v4_word()),
+            pair => local.pair_v6 = pair,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::policy::Policy;
 use super::table::{self, Maps as _, Table};
 use super::ways::{self, Change, Ways};
 use super::xdp::{Hook, LoadError, Program};
-use super::{Adopted, Fallback, InstallError, Report};
+use super::{Adopted, Fallback, InstallError, Report, Served};
 use crate::config::{RelayConfig, RelayModeChoice};
 use lanrage_common::api::RelayMode;
 use lanrage_common::maps::{Counter, Event, Local, MemberCounter, NextHop};
@@ -31,7 +31,7 @@ pub struct Kernel {
     hook: Option<Hook>,
     /// Why not a better hook.
     compromise: Option<Fallback>,
-    listen: SocketAddr,
+    served: Served,
     names: Vec<String>,
     mode: RelayModeChoice,
     watch: SendWatch,
@@ -41,7 +41,7 @@ impl Kernel {
     /// Loads and attaches the program, or says why that does not work here. Pinned, it begins with what is left over.
     pub async fn open(
         config: &RelayConfig,
-        listen: SocketAddr,
+        served: Served,
         kept: Option<&Kept>,
     ) -> Result<(Self, Report), Fallback> {
         if config.mode == RelayModeChoice::Userspace {
@@ -51,10 +51,10 @@ impl Kernel {
         program.put_next_hop(0, NextHop::default()).map_err(map_fallback)?;
         let handle = ways::handle().map_err(netlink_fallback)?;
         let host = Host::look(&handle).await.map_err(netlink_fallback)?;
-        let links = host.choose(&config.interfaces, listen.ip())?;
+        let links = host.choose(&config.interfaces, &served)?;
         let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
         let policy = Policy::new(config);
-        let local = policy.local(&host, listen, &links);
+        let local = policy.local(&host, &served, &links);
         program.set_local(local).map_err(map_fallback)?;
         let (hook, why) = attach(&mut program, &links, config.mode, kept)?;
         program.tidy();
@@ -72,7 +72,7 @@ impl Kernel {
         let (names, mode) = (config.interfaces.clone(), config.mode);
         let (hook, compromise, watch) = (Some(hook), why, SendWatch::default());
         let mut kernel =
-            Self { program, table, policy, local, ways, hook, compromise, listen, names, mode, watch };
+            Self { program, table, policy, local, ways, hook, compromise, served, names, mode, watch };
         if let Some(Kept { leftovers, .. }) = kept {
             kernel.table.adopt(&mut kernel.program, &leftovers.flows, &leftovers.next_hops);
             kernel.pass_watches();
@@ -185,7 +185,7 @@ impl Kernel {
         for index in before.iter().filter(|index| !host.exists(**index)) {
             self.program.detach(*index);
         }
-        let problem = match host.choose(&self.names, self.listen.ip()) {
+        let problem = match host.choose(&self.names, &self.served) {
             Ok(links) => self.attach_missing(host, &links),
             Err(fallback) => Some(fallback),
         };
@@ -196,7 +196,7 @@ impl Kernel {
     }
 
     fn attach_missing(&mut self, host: &Host, links: &[&Link]) -> Option<Fallback> {
-        self.local = self.policy.local(host, self.listen, links);
+        self.local = self.policy.local(host, &self.served, links);
         if let Err(error) = self.program.set_local(self.local) {
             tracing::warn!(%error, "cannot tell the kernel program its addresses");
         }

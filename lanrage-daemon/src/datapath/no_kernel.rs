@@ -1,6 +1,6 @@
 //! There is no kernel data path on this operating system.
 
-use super::{Adopted, Fallback, InstallError, Report};
+use super::{Adopted, Fallback, InstallError, Report, Served};
 use crate::config::RelayConfig;
 use lanrage_common::maps::{Counter, MemberCounter};
 use lanrage_common::reason::Reason;
@@ -42,7 +42,7 @@ pub struct Kernel(Infallible);
 
 impl Kernel {
     /// Says that there is none.
-    pub async fn open(_: &RelayConfig, _: SocketAddr, _: Option<&Kept>) -> Result<(Self, Report), Fallback> {
+    pub async fn open(_: &RelayConfig, _: Served, _: Option<&Kept>) -> Result<(Self, Report), Fallback> {
         Err(only_linux())
     }
 

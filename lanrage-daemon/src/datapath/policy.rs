@@ -1,5 +1,6 @@
 //! What the kernel program is told about limits, and about who is bound.
 
+use super::Served;
 use super::interfaces::Host;
 use super::netlink::Link;
 use super::table::Maps;
@@ -119,8 +120,8 @@ fn has_roomy_driver(name: &str) -> bool {
 
 impl Policy {
     /// [`Policy::complete`] of this host's addresses.
-    pub fn local(&self, host: &Host, listen: SocketAddr, links: &[&Link]) -> Local {
+    pub fn local(&self, host: &Host, served: &Served, links: &[&Link]) -> Local {
         let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
-        self.complete(host.local(listen, &indexes), links)
+        self.complete(host.local(served, &indexes), links)
     }
 }

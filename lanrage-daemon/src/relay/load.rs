@@ -1,13 +1,40 @@
 //! How busy the relay is, measured between heartbeats.
 
+use super::plane::Plane;
+use crate::datapath::Datapath;
+use lanrage_common::reason::Reason;
 use std::time::Instant;
 
 /// Turns totals into rates.
 #[derive(Debug)]
 pub(super) struct Meter {
     at: Instant,
-    packets: u64,
+    totals: Totals,
     processor: Option<ProcessorTime>,
+}
+
+/// What was forwarded since the relay started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// Data packets.
+    pub(super) packets: u64,
+    /// Their bytes, as the forwarding side counts: whole frames in the kernel, UDP payload in the daemon.
+    pub(super) bytes: u64,
+}
+
+impl Totals {
+    /// Of both sides.
+    pub(super) fn of(datapath: &Datapath, plane: &Plane) -> Self {
+        let sent_on = |reason: &Reason| matches!(reason, Reason::Forwarded | Reason::Redirected);
+        let kernel = datapath.reasons().into_iter().filter(|(reason, _)| sent_on(reason));
+        let kernel = kernel.map(|(_, counter)| Self { packets: counter.packets, bytes: counter.bytes });
+        let workers = plane.totals().into_iter();
+        let workers = workers.map(|worker| Self { packets: worker.sent, bytes: worker.bytes });
+        kernel.chain(workers).fold(Self::default(), |sum, part| Self {
+            packets: sum.packets + part.packets,
+            bytes: sum.bytes + part.bytes,
+        })
+    }
 }
 
 /// What was measured since the last time.
@@ -15,23 +42,27 @@ pub(super) struct Meter {
 pub(super) struct Rates {
     /// Data packets a second.
     pub(super) packets_per_s: u64,
+    /// Bits of them a second.
+    pub(super) bits_per_s: u64,
     /// Share of the machine's processors in use, percent: forwarding in the kernel runs in no process of its own.
     pub(super) processor: u8,
 }
 
 impl Meter {
     pub(super) fn new(now: Instant) -> Self {
-        Self { at: now, packets: 0, processor: ProcessorTime::read() }
+        Self { at: now, totals: Totals::default(), processor: ProcessorTime::read() }
     }
 
-    /// Rates since the last call; `packets` is the total since the start.
-    pub(super) fn measure(&mut self, packets: u64, now: Instant) -> Rates {
+    /// Rates since the last call.
+    pub(super) fn measure(&mut self, totals: Totals, now: Instant) -> Rates {
         let seconds = now.saturating_duration_since(self.at).as_secs_f64().max(0.001);
-        let packets_per_s = packets.saturating_sub(self.packets) as f64 / seconds;
+        let rate = |now: u64, before: u64| (now.saturating_sub(before) as f64 / seconds) as u64;
+        let packets_per_s = rate(totals.packets, self.totals.packets);
+        let bits_per_s = rate(totals.bytes, self.totals.bytes) * 8;
         let processor = ProcessorTime::read();
         let share = self.processor.zip(processor).map_or(0, |(before, after)| after.share_since(before));
-        (self.at, self.packets, self.processor) = (now, packets, processor);
-        Rates { packets_per_s: packets_per_s as u64, processor: share }
+        (self.at, self.totals, self.processor) = (now, totals, processor);
+        Rates { packets_per_s, bits_per_s, processor: share }
     }
 }
 
@@ -72,9 +103,13 @@ mod tests {
     fn totals_become_rates() {
         let start = Instant::now();
         let mut meter = Meter::new(start);
-        assert_eq!(meter.measure(5_000, start + Duration::from_secs(5)).packets_per_s, 1_000);
-        assert_eq!(meter.measure(5_000, start + Duration::from_secs(6)).packets_per_s, 0);
-        assert_eq!(meter.measure(100, start + Duration::from_secs(7)).packets_per_s, 0, "started anew");
+        let mut rates = |packets, bytes, second| {
+            let rates = meter.measure(Totals { packets, bytes }, start + Duration::from_secs(second));
+            (rates.packets_per_s, rates.bits_per_s)
+        };
+        assert_eq!(rates(5_000, 1_000_000, 5), (1_000, 1_600_000));
+        assert_eq!(rates(5_000, 1_000_000, 6), (0, 0));
+        assert_eq!(rates(100, 20_000, 7), (0, 0), "started anew");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The relay's event loop.
 
 use super::detail::{self, Identity, Inbox, Inquiry};
-use super::load::Meter;
+use super::load::{Meter, Totals};
 use super::loss::Losses;
 use super::plane::{Control, Plane};
 use super::registration::{HEARTBEAT, Registration};
@@ -212,15 +212,14 @@ impl Relay {
 
     fn heartbeat(&mut self) {
         let Parts { plane, server, datapath, registration, limits, .. } = &self.parts;
-        let forwarded = datapath.forwarded() + plane.totals().iter().map(|worker| worker.sent).sum::<u64>();
-        let rates = self.meter.measure(forwarded, Instant::now());
+        let rates = self.meter.measure(Totals::of(datapath, plane), Instant::now());
         registration.heartbeat(RelayLoad {
             bindings: narrow(server.bindings()),
             flows: narrow(server.flows()),
             members_limit: narrow(limits.members),
             flows_limit: narrow(limits.flows),
             packets_per_s: rates.packets_per_s,
-            bits_per_s: 0,
+            bits_per_s: rates.bits_per_s,
             mode: Some(datapath.report().mode),
             pressure: rates.processor,
             draining: is_draining(&self.drain),

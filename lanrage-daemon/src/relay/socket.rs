@@ -13,7 +13,7 @@ use lanrage_common::api::Problem;
 use lanrage_common::relay::Alternates;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Room for a burst while the daemon is busy: about 3000 datagrams of 1400 bytes, as the kernel counts them.
 const BUFFER: usize = 8 << 20;
@@ -51,11 +51,12 @@ pub(super) fn listen(config: &RelayConfig, workers: usize) -> anyhow::Result<Lis
     };
     listening.open(config.listen, workers).map_err(|error| explain(config.listen, "relay.listen", error))?;
     let port = listening.main[0].port();
-    if let Some(listen6) = config.listen6 {
-        let listen6 = SocketAddr::new(listen6.ip(), if listen6.port() == 0 { port } else { listen6.port() });
-        listening.open(listen6, workers).map_err(|error| explain(listen6, "relay.listen6", error))?;
-    } else if config.listen.is_ipv4() && config.listen.ip().is_unspecified() {
-        listening.open_ipv6(port, workers);
+    match config.second_listen(port) {
+        Some(listen6) if config.listen6.is_some() => {
+            listening.open(listen6, workers).map_err(|error| explain(listen6, "relay.listen6", error))?;
+        }
+        Some(listen6) => listening.open_ipv6(listen6, workers),
+        None => {}
     }
     listening.is_cramped = listening.endpoints.iter().flat_map(|endpoint| &endpoint.sockets).any(is_cramped);
     listening.open_alternates(config);
@@ -107,8 +108,7 @@ impl Listening {
     }
 
     /// A relay without IPv6 is a relay all the same.
-    fn open_ipv6(&mut self, port: u16, workers: usize) {
-        let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+    fn open_ipv6(&mut self, address: SocketAddr, workers: usize) {
         match self.open(address, workers) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
@@ -116,7 +116,10 @@ impl Listening {
                 tracing::warn!("members with IPv6 alone cannot use this relay: {message}");
                 self.problems.push(Problem {
                     code: "relay_without_ipv6".into(),
-                    message: format!("the relay serves IPv4 only: UDP port {port} is taken on IPv6"),
+                    message: format!(
+                        "the relay serves IPv4 only: UDP port {} is taken on IPv6",
+                        address.port()
+                    ),
                     fix: "stop the other program, or set relay.listen6".into(),
                 });
             }

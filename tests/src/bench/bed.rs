@@ -1,5 +1,6 @@
 //! The three namespaces that a row is measured in, and leaving nothing of them behind.
 
+use crate::lab::interrupt::wait_for_signal;
 use crate::lab::netns::Namespace;
 use crate::veth::{Row, ifindex, mac_bytes, pass_object};
 use anyhow::{Context, Result};
@@ -96,20 +97,6 @@ pub fn take_down_when_interrupted(last: impl Send + 'static) {
         drop(last);
         std::process::exit(130);
     });
-}
-
-fn wait_for_signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let (mut interrupt, mut terminate) =
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        Ok(())
-    })
 }
 
 fn namespaces() -> [Namespace; 3] {

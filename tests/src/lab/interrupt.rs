@@ -27,7 +27,8 @@ pub fn take_down_when_interrupted(lab: &str) {
     });
 }
 
-fn wait_for_signal() -> std::io::Result<()> {
+/// Returns when SIGINT or SIGTERM has come.
+pub fn wait_for_signal() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {

@@ -77,8 +77,7 @@ impl Model {
         if main == 0 || alternate == 0 {
             return None;
         }
-        let [first, second] =
-            self.pair_addresses.iter().find(|pair| pair[0].is_ipv4() == address.is_ipv4())?;
+        let [first, second] = self.pair_addresses.iter().find(|pair| pair.contains(&address))?;
         let other = if address == *second { *first } else { *second };
         Some((other, if port == alternate { main } else { alternate }))
     }

@@ -226,8 +226,13 @@ fn every_reason_has_a_frame_with_the_same_verdict_bytes_and_counters() {
     assert_eq!(pair.model.run(&[0; 13]).reason, Reason::ShortFrame);
 }
 
-/// A test run gives 256 bytes before the frame; metadata takes most of them away.
+/// A test run gives 256 bytes before the frame; metadata takes most of them away. Before Linux 6.9 it cannot: metadata has
+/// 32 bytes at most there.
 fn no_headroom(pair: &mut Pair) {
+    if kernel_release() < (6, 9) {
+        println!("frames without headroom are not tried on this kernel");
+        return;
+    }
     pair.reset();
     for (index, larger) in [(BACK_V6, true), (BACK_TAGGED, true), (BACK, false)] {
         let frame = changed(index, |_| {});
@@ -246,4 +251,10 @@ fn no_headroom(pair: &mut Pair) {
     // the model's counters do not know of these
     let (model, program) = (&mut pair.model, &pair.program);
     model.counters[MEMBER as usize] = program.member(MEMBER);
+}
+
+fn kernel_release() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
+    (numbers.next().unwrap(), numbers.next().unwrap())
 }

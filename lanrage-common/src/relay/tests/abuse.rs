@@ -232,11 +232,11 @@ fn strangers_neither_use_nor_move_a_session() {
     for n in 0..MANY {
         let datagram = &attempts[n as usize % attempts.len()];
         assert!(bench.receive(stranger(n), datagram).is_empty());
-        assert_eq!(bench.server.forward_data(stranger(n), &data(20), bench.now), None);
+        assert_eq!(bench.route(stranger(n), &data(20)), None);
     }
     // the right address, another port; the right port, another address
     for port in (1..=u16::MAX).filter(|port| *port != address(1).port()) {
-        assert_eq!(bench.server.forward_data(with_port(address(1), port), &data(20), bench.now), None);
+        assert_eq!(bench.route(with_port(address(1), port), &data(20)), None);
     }
     assert_eq!(bench.log, []);
     assert_eq!((bench.server.routes.len(), &bench.records), (2, &records));

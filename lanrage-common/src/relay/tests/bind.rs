@@ -303,7 +303,7 @@ fn a_member_is_answered_from_the_address_that_it_talks_to() {
     request.nonce = Some(nonce);
     let (leg, answer) = ask(&mut bench, &request);
     assert!(leg == other && matches!(answer, BindAnswer::Bound { .. }));
-    assert_eq!(bench.server.forward_data(address(1), &data(20), bench.now), Some(other));
+    assert_eq!(bench.route(address(1), &data(20)), Some(other));
     bench.assert_same_as_data_path();
 }
 

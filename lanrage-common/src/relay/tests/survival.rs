@@ -33,7 +33,7 @@ fn decisions(bench: &mut Bench) -> Vec<(u8, u16, u32, Option<Leg>)> {
         .flat_map(|(m, p)| (0..8u32).chain([10, 20]).map(move |index| (m, p, index)))
     {
         let from = with_port(address(member), address(member).port() + port * 1000);
-        decisions.push((member, port, index, bench.server.forward_data(from, &data(index), bench.now)));
+        decisions.push((member, port, index, bench.route(from, &data(index))));
     }
     decisions
 }
