@@ -128,7 +128,10 @@ fn names_and_counts_are_checked() {
     assert!(refused(&["up", "--peers", "1", "--nat", "eim,eim"]).contains("2 routers for 1 peers"));
     assert!(refused(&["up", "--nat", "cone"]).contains("udp-blocked"));
     assert!(refused(&["up", "--peers", "99"]).contains("1 to 32 peers"));
-    assert!(refused(&["status"]).contains("lab up --name cmd"));
-    let odd = Command::new(program("lanrage-lab").unwrap()).args(["up", "--name", "../x"]).output().unwrap();
-    assert!(text(&odd.stderr).contains("small letters"));
+    let named = |command: &str, name: &str| {
+        let output = Command::new(program("lanrage-lab").unwrap()).args([command, "--name", name]).output();
+        text(&output.unwrap().stderr)
+    };
+    assert!(named("status", "nosuch").contains("lab up --name nosuch"));
+    assert!(named("up", "../x").contains("small letters"));
 }

@@ -5,7 +5,7 @@ use super::process::Process;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{Error, ErrorKind};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -60,8 +60,10 @@ impl State {
     /// Claims the lab's directory; an error if a lab of this name is up.
     pub fn claim(&self) -> Result<PathBuf> {
         let dir = directory(&self.name);
-        std::fs::create_dir_all(ROOT).with_context(|| format!("cannot create {ROOT}"))?;
-        match std::fs::create_dir(&dir) {
+        // another lab that goes down may remove the directory of all labs in between
+        let create = || std::fs::create_dir_all(ROOT).and_then(|()| std::fs::create_dir(&dir));
+        let is_gone = |error: &Error| error.kind() == ErrorKind::NotFound;
+        match create().or_else(|error| if is_gone(&error) { create() } else { Err(error) }) {
             Ok(()) => self.save().map(|()| dir),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
                 "the lab {:?} is already up: use it, take it down with `cargo xtask lab down{}`, or start another \
