@@ -11,6 +11,7 @@
 //! | `POST /api/v1/party/revoke` | [`RevokeRequest`] → [`Status`] |
 //! | `POST /api/v1/up`, `POST /api/v1/down` | → [`Status`] |
 //! | `POST /api/v1/ping` | [`PingRequest`] → [`PingAnswer`] |
+//! | `POST /api/v1/netcheck` | → [`NetworkStatus`], found out anew; refused while the tunnel is down |
 //! | `POST /api/v1/relay/drain` | [`DrainRequest`] → [`Status`] |
 //! | `POST /api/v1/ui` | → [`UiAnswer`]; on the Unix socket only, because the answer holds the token |
 //! | `GET /api/v1/relay` | → [`RelayDetail`]; refused when this process is no relay |
@@ -21,7 +22,12 @@
 //!
 //! Refusals are [`crate::protocol::ErrorBody`]. Field names are part of the documented interface: add, do not rename.
 
+mod network;
+
+pub use network::{NetworkStatus, StunServerStatus};
+
 use crate::identity::{CertificateFingerprint, DeviceKey, Fingerprint, PartyId, WgKey};
+use crate::nat::Verdict;
 use crate::protocol::RelayState;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -78,6 +84,9 @@ pub struct Status {
     /// The control server in this process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerStatus>,
+    /// The network around this device, while the tunnel is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkStatus>,
     /// What a person should know or do now, most urgent first.
     pub problems: Vec<Problem>,
 }
@@ -214,6 +223,12 @@ pub struct MemberStatus {
     pub relay_why: Option<String>,
     /// One sentence: why this path, and what would better it.
     pub why: String,
+    /// What the NATs at both ends let expect; this device's is the first. Absent while there is nothing to compare.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// The one change that would make the path direct, when it cannot be as things are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
     /// Median round trip of the last probes on the path, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_ms: Option<f64>,

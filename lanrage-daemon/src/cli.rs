@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod failure;
 mod local;
+mod netcheck;
 mod relay;
 mod screen;
 mod show;

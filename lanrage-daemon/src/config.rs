@@ -311,6 +311,10 @@ pub struct PeerConfig {
     pub port: u16,
     /// Bytes a packet on the interface may have.
     pub mtu: u16,
+    /// Whether to ask the router to forward the tunnel's port (UPnP, NAT-PMP, PCP).
+    pub port_mapping: bool,
+    /// Further servers, as host:port, that are asked how this network's NAT behaves.
+    pub stun_servers: Vec<String>,
 }
 
 impl Default for PeerConfig {
@@ -322,6 +326,8 @@ impl Default for PeerConfig {
             interface: "lanrage0".into(),
             port: 0,
             mtu: 1420,
+            port_mapping: true,
+            stun_servers: Vec::new(),
         }
     }
 }

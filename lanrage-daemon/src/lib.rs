@@ -8,6 +8,7 @@ pub mod control;
 pub mod datapath;
 mod files;
 mod http;
+mod netcheck;
 pub mod peer;
 pub mod platform;
 pub mod relay;

@@ -3,8 +3,10 @@
 mod commands;
 mod event_loop;
 mod invite;
+mod nat;
 mod network;
 mod ping;
+pub(crate) mod port_mapping;
 mod relays;
 mod session;
 mod socket;
@@ -17,8 +19,8 @@ mod wire;
 use crate::config::PeerConfig;
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{
-    ControlStatus, CreatePartyRequest, DeviceStatus, InviteAnswer, InviteRequest, JoinRequest, PartyStatus,
-    PingAnswer, PingRequest, Problem, RevokeRequest,
+    ControlStatus, CreatePartyRequest, DeviceStatus, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus,
+    PartyStatus, PingAnswer, PingRequest, Problem, RevokeRequest,
 };
 use lanrage_common::protocol::ErrorBody;
 use std::path::Path;
@@ -37,6 +39,8 @@ pub struct PeerStatus {
     pub party: Option<PartyStatus>,
     /// The control server, when in a party.
     pub control: Option<ControlStatus>,
+    /// The network around it, while the tunnel is up.
+    pub network: Option<NetworkStatus>,
     /// What a person should know.
     pub problems: Vec<Problem>,
 }
@@ -61,6 +65,8 @@ pub enum PeerCommand {
     Up(Reply<()>),
     /// Takes the tunnel down; the membership stays.
     Down(Reply<()>),
+    /// Finds out anew how the network behaves.
+    Netcheck(Reply<NetworkStatus>),
     /// Pings a member through the tunnel.
     Ping(PingRequest, Reply<PingAnswer>),
 }

@@ -14,8 +14,8 @@ mod linux_tests;
 pub mod udp;
 
 pub use imp::{
-    Interface, NetworkWatch, allow_files, clock_zero, host_name, networks, prepare_socket, prepare_stream,
-    routes,
+    Interface, NetworkWatch, allow_files, clock_zero, gateway, host_name, networks, prepare_socket,
+    prepare_stream, routes,
 };
 
 use ipnet::Ipv4Net;

@@ -21,6 +21,7 @@ const NEEDS: &[Need] = &[
     Need { what: "ethtool", packages: &["ethtool"], present: || has("ethtool") },
     Need { what: "ping", packages: &["iputils-ping"], present: || has("ping") },
     Need { what: "coturn's tools", packages: &["coturn"], present: || has("turnutils_natdiscovery") },
+    Need { what: "miniupnpd", packages: &["miniupnpd", "miniupnpd-nftables"], present: || has("miniupnpd") },
     Need { what: "systemd-analyze", packages: &["systemd"], present: || has("systemd-analyze") },
     Need { what: "curl", packages: &["curl"], present: || has("curl") },
     Need { what: "Node.js 18 or later", packages: &["nodejs"], present: has_node },

@@ -6,9 +6,9 @@ use crate::peer::{PeerCommand, PeerHandle, PeerStatus};
 use crate::relay::Inquiry;
 use crate::shutdown::{self, ShutdownTrigger};
 use lanrage_common::api::{
-    CarrierStatus, ControlStatus, DeviceStatus, InviteAnswer, LaneStatus, MemberStatus, PartyStatus,
-    PathKind, PingAnswer, PingReply, Problem, ReasonCount, RelayChoiceStatus, RelayDetail, RelayMember,
-    RelayMode, RelayStatus, RelayTlsStatus, RelayWorker,
+    CarrierStatus, ControlStatus, DeviceStatus, InviteAnswer, LaneStatus, MemberStatus, NetworkStatus,
+    PartyStatus, PathKind, PingAnswer, PingReply, Problem, ReasonCount, RelayChoiceStatus, RelayDetail,
+    RelayMember, RelayMode, RelayStatus, RelayTlsStatus, RelayWorker,
 };
 use lanrage_common::identity::{CertificateFingerprint, DeviceKey, Fingerprint, PartyId, WgKey};
 use lanrage_common::protocol::{ErrorBody, ErrorCode, RelayState};
@@ -96,6 +96,7 @@ async fn play_peer(
             PeerCommand::CreateParty(_, reply) => reply.send(Ok(invite(None))).is_ok(),
             PeerCommand::Invite(request, reply) => reply.send(Ok(invite(request.uses))).is_ok(),
             PeerCommand::Revoke(_, reply) => reply.send(Ok(())).is_ok(),
+            PeerCommand::Netcheck(reply) => reply.send(Ok(NetworkStatus::default())).is_ok(),
             PeerCommand::Ping(request, reply) => reply.send(pong(&request.member, request.count)).is_ok(),
         };
     }
@@ -167,6 +168,7 @@ pub(crate) fn peer_status() -> PeerStatus {
             }],
         }),
         control: Some(ControlStatus { url: "http://192.0.2.1:8667".into(), connected: true }),
+        network: None,
         problems: vec![Problem {
             code: "clock_wrong".into(),
             message: "this machine's clock is 3 minutes behind".into(),
@@ -197,6 +199,8 @@ fn member(number: u8, name: &str, path: PathKind) -> MemberStatus {
         handshake_age_s: relayed.then_some(17),
         rx_bytes: 1000,
         tx_bytes: 2000,
+        verdict: None,
+        fix: relayed.then(|| "switching on UPnP in either router would fix it".into()),
     }
 }
 

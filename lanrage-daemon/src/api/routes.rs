@@ -14,8 +14,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use lanrage_common::api::{
-    CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingRequest,
-    RelayDetail, RevokeRequest, Status, UiAnswer,
+    CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PingAnswer,
+    PingRequest, RelayDetail, RevokeRequest, Status, UiAnswer,
 };
 use lanrage_common::invite::Invite;
 use lanrage_common::protocol::{ErrorCode, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, is_valid_name};
@@ -61,6 +61,7 @@ fn common() -> Router<Arc<Shared>> {
         .route("/api/v1/up", post(up))
         .route("/api/v1/down", post(down))
         .route("/api/v1/ping", post(ping))
+        .route("/api/v1/netcheck", post(netcheck))
         .route("/api/v1/relay/drain", post(drain))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(wrong_method)
@@ -180,6 +181,15 @@ async fn ping(State(shared): App, Body(request): Body<PingRequest>) -> Answer<Pi
     }
     let patience = COMMAND + Duration::from_secs(2) * request.count;
     shared.ask(patience, |reply| PeerCommand::Ping(request, reply)).await.map(Json)
+}
+
+async fn netcheck(State(shared): App) -> Answer<NetworkStatus> {
+    let control = shared.daemon.status().control.map(|control| control.url);
+    let (network, captive_portal) = tokio::join!(
+        shared.ask(COMMAND, PeerCommand::Netcheck),
+        crate::netcheck::captive_portal(control.as_deref())
+    );
+    Ok(Json(NetworkStatus { captive_portal, ..network? }))
 }
 
 async fn drain(State(shared): App, Body(request): Body<DrainRequest>) -> Answer<Status> {

@@ -23,6 +23,7 @@ impl Daemon {
             device: None,
             party: None,
             control: None,
+            network: None,
             relay: self.relay.as_ref().map(|relay| relay.borrow().clone()),
             server: self.control.as_ref().and_then(ControlView::status),
             problems: self.stopped_roles(),
@@ -30,8 +31,9 @@ impl Daemon {
         if let Some(relay) = &mut status.relay {
             status.problems.append(&mut relay.problems);
         }
-        if let Some(PeerStatus { up, device, party, control, problems }) = peer {
+        if let Some(PeerStatus { up, device, party, control, network, problems }) = peer {
             (status.up, status.device, status.party, status.control) = (up, Some(device), party, control);
+            status.network = network;
             status.problems.extend(problems);
         }
         status.problems.extend(self.problems.iter().cloned());

@@ -54,6 +54,12 @@ pub enum Command {
         #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
         count: u32,
     },
+    /// Find out how this network treats LANrage: UDP, addresses, the router's NAT, forwarded ports, relays.
+    Netcheck {
+        /// Ask this STUN server from a socket of its own, also without a daemon. Can be repeated.
+        #[arg(long = "server", value_name = "HOST:PORT")]
+        servers: Vec<String>,
+    },
     /// Print the link that opens the web UI. It is for you only.
     Ui,
     /// Look at the configuration.

@@ -4,7 +4,7 @@ use super::arguments::{Arguments, Command, ConfigCommand, Invite, Party, Relay};
 use super::client::{Answer, Client};
 use super::failure::Failure;
 use super::screen::Screen;
-use super::{local, relay, show};
+use super::{local, netcheck, relay, show};
 use lanrage_common::api::{
     CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply,
     PingRequest, RevokeRequest, Status, UiAnswer,
@@ -46,6 +46,7 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
             let request = DrainRequest { drain: !undo, within_s: if now { 0 } else { within } };
             session.drain(request, !no_wait).await
         }
+        Command::Netcheck { servers } => netcheck::run(&session.client, session.screen, &servers, json).await,
         Command::Ui => session.ui().await,
         Command::Config(ConfigCommand::Check { config }) => local::check_config(session.screen, config, json),
         Command::Relay(Relay::Check(check)) => relay::check(session.screen, &check, json).await,

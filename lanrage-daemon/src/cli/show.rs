@@ -44,8 +44,23 @@ pub(super) fn status(screen: &mut Screen<'_>, status: &Status) {
     if let Some(party) = &status.party {
         screen.line("");
         members(screen, party);
+        advice(screen, party);
     }
     problems(screen, &status.problems);
+}
+
+/// For members that are not reached directly: the one change that would do it.
+fn advice(screen: &mut Screen<'_>, party: &PartyStatus) {
+    let advised: Vec<_> = party.members.iter().filter_map(|it| Some((it, it.fix.as_ref()?))).collect();
+    if advised.is_empty() {
+        return;
+    }
+    screen.line("");
+    for (member, fix) in advised {
+        let text: String = format!("{}: {fix}", member.name).chars().filter(|c| !c.is_control()).collect();
+        let mark = screen.paint(Style::Warn, "*");
+        screen.line(format!("{mark} {text}"));
+    }
 }
 
 pub(super) fn fact(screen: &mut Screen<'_>, name: &str, text: &str) {

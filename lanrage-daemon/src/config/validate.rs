@@ -68,7 +68,16 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     rule("peer.invite_origin", optional(&config.peer.invite_origin, origin));
     rule("peer.interface", interface(&config.peer.interface));
     rule("peer.mtu", range(config.peer.mtu, &MTU, "bytes"));
+    rule("peer.stun_servers", config.peer.stun_servers.iter().try_for_each(|server| stun_server(server)));
     faults
+}
+
+fn stun_server(server: &str) -> Result<(), String> {
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    match server.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && is_port(port) => Ok(()),
+        _ => Err(format!("{server:?} names no server; write it as stun.example:3478")),
+    }
 }
 
 fn optional(value: &Option<String>, rule: fn(&str) -> Result<(), String>) -> Result<(), String> {

@@ -9,14 +9,15 @@ use crate::control::origin;
 use crate::platform;
 use ipnet::Ipv4Net;
 use lanrage_common::api::{
-    CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingRequest, RevokeRequest,
+    CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PingAnswer, PingRequest,
+    RevokeRequest,
 };
 use lanrage_common::identity::{PartyId, PartySecret, RosterEntry};
 use lanrage_common::invite::Invite;
 use lanrage_common::party::PartyClient;
 use lanrage_common::protocol::{CreateInvite, ErrorBody, ErrorCode, MAX_NAME, Membership, is_valid_name};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// How long the host's entry may take after the membership was granted.
@@ -32,6 +33,8 @@ pub(super) enum Event {
     Created(ControlClient, Result<Membership, ControlError>, Reply<InviteAnswer>),
     /// An invite was redeemed, or not.
     Joined(ControlClient, Box<Invite>, Result<Membership, ControlError>, Reply<()>),
+    /// The addresses of `peer.stun_servers`.
+    StunServers(Vec<SocketAddr>),
     /// The control server knows that this device has left, or cannot be told.
     Left(Result<(), ControlError>, Reply<()>),
 }
@@ -67,13 +70,20 @@ impl Peer {
                 self.answer(reply, result);
             }
             PeerCommand::Ping(request, reply) => self.ping(&request, reply),
+            PeerCommand::Netcheck(reply) => self.netcheck(reply),
         }
     }
 
     /// Goes on where a call to the control server has returned.
     pub(super) async fn handle_event(&mut self, event: Event) {
-        self.busy = false;
+        self.busy &= matches!(event, Event::StunServers(_));
         match event {
+            Event::StunServers(servers) => {
+                self.stun_servers = servers;
+                if let Some(session) = &mut self.session {
+                    session.nat.set_stun_servers(self.stun_servers.clone(), now());
+                }
+            }
             Event::Created(control, Ok(membership), reply) => {
                 self.begin_own_party(control, membership, reply).await
             }
@@ -321,6 +331,13 @@ impl Peer {
         self.save()
     }
 
+    fn netcheck(&mut self, reply: Reply<NetworkStatus>) {
+        match &mut self.session {
+            Some(session) => session.nat.check(reply, now()),
+            None => refuse(reply, tunnel_down()),
+        }
+    }
+
     fn ping(&mut self, request: &PingRequest, reply: Reply<PingAnswer>) {
         match self.find_member(request) {
             Ok(member) => {
@@ -338,7 +355,7 @@ impl Peer {
             return Err(bad(format!("a ping has 1 to {MAX_PINGS} echoes")));
         }
         let Some(session) = &self.session else {
-            return Err(error(ErrorCode::BadRequest, "the tunnel is down: bring it up with `lanrage up`"));
+            return Err(tunnel_down());
         };
         let wanted = request.member.trim();
         if wanted == self.name || wanted.parse() == Ok(stored.state.membership.address) {
@@ -429,6 +446,10 @@ fn error(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
 
 fn bad(message: impl Into<String>) -> ErrorBody {
     error(ErrorCode::BadRequest, message)
+}
+
+fn tunnel_down() -> ErrorBody {
+    error(ErrorCode::BadRequest, "the tunnel is down: bring it up with `lanrage up`")
 }
 
 fn no_party() -> ErrorBody {

@@ -6,6 +6,7 @@
 //! all outputs once. So a flood on the socket cannot hold up the interface or the timers for more than one batch.
 
 use super::commands::{Event, Joining};
+use super::port_mapping::PortMapper;
 use super::session::{Notice, Session};
 use super::socket::Socket;
 use super::status;
@@ -63,6 +64,10 @@ pub(super) struct Peer {
     pub(super) store_problem: Option<Problem>,
     pub(super) networks: Vec<Network>,
     pub(super) networks_due: Option<Instant>,
+    /// Addresses of `peer.stun_servers`.
+    pub(super) stun_servers: Vec<SocketAddr>,
+    /// Asks the router to forward the tunnel's port, while a party is at work.
+    pub(super) mapper: Option<PortMapper>,
     watch: NetworkWatch,
     status: watch::Sender<PeerStatus>,
     status_due: Instant,
@@ -78,6 +83,8 @@ enum Wake {
     Control(LinkEvent),
     Carrier(tls::Event),
     Networks,
+    Nat,
+    Forwarding,
     Ready,
 }
 
@@ -125,6 +132,8 @@ impl Peer {
             store_problem,
             networks: Vec::new(),
             networks_due: Some(now),
+            stun_servers: Vec::new(),
+            mapper: None,
             watch: NetworkWatch::new().context("cannot watch this machine's networks")?,
             status,
             status_due: now,
@@ -150,6 +159,7 @@ impl Peer {
                 event = self.event_receiver.recv() => Wake::Event(event),
                 wake = session_wakes(&mut self.session) => wake,
                 () = self.watch.changed() => Wake::Networks,
+                () = mapper_changed(self.mapper.as_mut()) => Wake::Forwarding,
                 () = tokio::time::sleep_until(deadline) => Wake::Ready,
                 () = interface_ready(self.interface.as_ref()) => Wake::Ready,
                 _ = self.socket.readable() => Wake::Ready,
@@ -159,7 +169,7 @@ impl Peer {
             }
             self.work().await;
         }
-        self.stop();
+        self.stop().await;
     }
 
     async fn handle(&mut self, wake: Wake) -> std::ops::ControlFlow<()> {
@@ -181,6 +191,12 @@ impl Peer {
                 }
             }
             Wake::Networks => self.note_network_change(now.instant),
+            Wake::Nat => {
+                if let Some(session) = &mut self.session {
+                    session.nat.receive(now);
+                }
+            }
+            Wake::Forwarding => self.tell_forwarding(now),
             Wake::Event(None) | Wake::Ready => {}
         }
         std::ops::ControlFlow::Continue(())
@@ -312,6 +328,12 @@ impl Peer {
         self.interface_retry = None;
         self.refresh_networks(now).await;
         self.tell_networks(false, now);
+        if let Some(session) = &mut self.session {
+            session.nat.set_stun_servers(self.stun_servers.clone(), now);
+        }
+        if self.config.port_mapping {
+            self.mapper = PortMapper::start(self.port);
+        }
     }
 
     /// Takes the party's work down; what is stored stays.
@@ -319,7 +341,14 @@ impl Peer {
         self.release();
         self.session = None;
         self.joining = None;
+        self.close_mapper().await;
         self.ensure_interface(Instant::now()).await;
+    }
+
+    async fn close_mapper(&mut self) {
+        if let Some(mapper) = self.mapper.take() {
+            mapper.close().await;
+        }
     }
 
     fn release(&mut self) {
@@ -329,8 +358,9 @@ impl Peer {
         }
     }
 
-    fn stop(mut self) {
+    async fn stop(mut self) {
         self.release();
+        self.close_mapper().await;
         tracing::info!("peer has stopped");
     }
 }
@@ -341,6 +371,14 @@ async fn session_wakes(session: &mut Option<Session>) -> Wake {
         biased;
         Some(event) = session.link.events.recv() => Wake::Control(event),
         event = session.carriers.next() => Wake::Carrier(event),
+        () = session.nat.readable() => Wake::Nat,
+    }
+}
+
+async fn mapper_changed(mapper: Option<&mut PortMapper>) {
+    match mapper {
+        Some(mapper) => mapper.changed().await,
+        None => std::future::pending().await,
     }
 }
 

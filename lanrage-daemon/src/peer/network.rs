@@ -1,5 +1,6 @@
 //! The party's interface and the networks around it: made, watched, repaired.
 
+use super::commands::Event;
 use super::event_loop::Peer;
 use super::status::problem;
 use super::wire::Io;
@@ -29,9 +30,40 @@ impl Peer {
         if networks != self.networks {
             self.networks = networks;
             self.tell_networks(true, now);
+            self.resolve_stun_servers();
+            if let Some(mapper) = &self.mapper {
+                mapper.handle_network_change();
+            }
         }
         self.repair_interface().await;
         self.ensure_interface(now.instant).await;
+    }
+
+    /// Looks up the names of `peer.stun_servers`, beside the event loop.
+    pub(super) fn resolve_stun_servers(&self) {
+        let (names, events) = (self.config.stun_servers.clone(), self.events.clone());
+        if names.is_empty() {
+            return;
+        }
+        tokio::spawn(async move {
+            let mut servers = Vec::new();
+            for name in names {
+                match tokio::net::lookup_host(&name).await {
+                    Ok(mut addresses) => servers.extend(addresses.next()),
+                    Err(error) => {
+                        tracing::warn!(%error, "the STUN server {name} has no address: check peer.stun_servers")
+                    }
+                }
+            }
+            let _ = events.send(Event::StunServers(servers));
+        });
+    }
+
+    /// Tells the session what came of asking the router for a port.
+    pub(super) fn tell_forwarding(&mut self, now: Now) {
+        if let (Some(session), Some(mapper)) = (&mut self.session, &self.mapper) {
+            session.set_forwarding(mapper.state(), now);
+        }
     }
 
     /// Tells the session the networks as they are.

@@ -3,7 +3,9 @@
 //! Nothing here waits: the event loop hands in what arrived, and every method leaves all outputs delivered. What
 //! concerns the event loop itself comes out as [`Notice`].
 
+use super::nat::{self, NatTest};
 use super::ping::{Pings, echo_request};
+use super::port_mapping::Forwarding;
 use super::relays::{self, Relays};
 use super::store::StoredTicket;
 use super::tls::{self, Carriers};
@@ -11,6 +13,7 @@ use super::tunnel::userspace::UserspaceTunnel;
 use super::tunnel::{self, Tunnel, TunnelMember, TunnelPath};
 use super::wire::{Delivery, Io, Sender};
 use crate::control::client::{ControlClient, ControlLink, LinkEvent};
+use crate::netcheck;
 use crate::platform::Network;
 use lanrage_common::api::{PathKind, Problem};
 use lanrage_common::binding::is_stun;
@@ -58,6 +61,8 @@ pub struct Session {
     /// Where to be bound.
     pub(super) choice: RelayChoice,
     pub(super) relays: Relays,
+    /// How the network behaves.
+    pub(super) nat: NatTest,
     pub(super) carriers: Carriers,
     pub(super) pings: Pings,
     pub(super) problems: BTreeMap<String, Problem>,
@@ -100,6 +105,7 @@ impl Session {
             lane: Lane::new(me, facts.subnet),
             choice: RelayChoice::new(facts.id, OsRng),
             relays: Relays::default(),
+            nat: NatTest::default(),
             carriers: Carriers::new(port),
             pings: Pings::default(),
             problems: BTreeMap::new(),
@@ -153,7 +159,8 @@ impl Session {
             self.paths.handle_datagram(from, datagram, now);
         } else if is_stun(datagram) {
             let _ = self.choice.handle_datagram(from, datagram, now)
-                || self.relays.handle_datagram(from, datagram, now);
+                || self.relays.handle_datagram(from, datagram, now)
+                || self.nat.handle_datagram(datagram, now);
         } else {
             self.handle_wireguard(from, datagram, io, now);
         }
@@ -197,8 +204,10 @@ impl Session {
     pub fn handle_networks(&mut self, networks: &[Network], port: u16, changed: bool, io: Io<'_>, now: Now) {
         let subnet = self.party.party().subnet;
         let foreign = networks.iter().filter(|network| !subnet.contains(&network.address.addr()));
-        let candidates =
+        let mut candidates: Vec<SocketAddr> =
             foreign.clone().map(|network| SocketAddr::new(network.address.addr().into(), port)).collect();
+        candidates.extend(netcheck::local_addresses(port).into_iter().filter(SocketAddr::is_ipv6));
+        self.nat.set_local(candidates.clone(), changed, now);
         self.paths.set_local_candidates(candidates, now);
         self.lane.set_local_broadcasts(foreign.filter_map(|network| network.broadcast));
         if changed {
@@ -208,11 +217,18 @@ impl Session {
         self.settle(io, now);
     }
 
+    /// What came of asking the router to forward the tunnel's port.
+    pub fn set_forwarding(&mut self, forwarding: Forwarding, now: Now) {
+        self.paths.set_forwarded(forwarding.external, now);
+        self.nat.set_forwarding(forwarding);
+    }
+
     /// Timers that are due.
     pub fn handle_timeout(&mut self, io: Io<'_>, now: Now) {
         self.party.handle_timeout(now);
         self.relays.handle_timeout(now);
         self.choice.handle_timeout(now);
+        self.nat.handle_timeout(now);
         self.paths.handle_timeout(now);
         if now.instant >= self.next_tick {
             self.next_tick = now.instant + tunnel::TICK;
@@ -230,6 +246,7 @@ impl Session {
             self.party.poll_timeout(),
             self.relays.poll_timeout(),
             self.choice.poll_timeout(),
+            self.nat.poll_timeout(),
             self.paths.poll_timeout(),
             self.pings.poll_timeout(),
         ];
@@ -252,6 +269,8 @@ impl Session {
                 self.handle_choice(output, &mut sender, now);
             } else if let Some(output) = self.relays.poll_output(now) {
                 self.handle_relay(output, &mut sender, now);
+            } else if let Some(output) = self.nat.poll_output(now) {
+                self.handle_nat(output, &mut sender, now);
             } else if let Some(output) = self.paths.poll_output() {
                 self.handle_path(output, &mut sender, now);
             } else if let Some(echo) = self.pings.due(now.instant) {
@@ -288,6 +307,7 @@ impl Session {
             }
             PartyOutput::Relays(list) => {
                 self.tickets.retain(|name, _| list.iter().any(|relay| relay.name == *name));
+                self.nat.set_relays(&list, now);
                 self.choice.set_list(&list, now);
             }
             PartyOutput::Ticket { relay, ticket, session_key, expires_in } => {
@@ -304,6 +324,13 @@ impl Session {
             PartyOutput::Solved(code) => {
                 self.problems.remove(code);
             }
+        }
+    }
+
+    fn handle_nat(&mut self, output: nat::Output, sender: &mut Sender<'_>, now: Now) {
+        match output {
+            nat::Output::Transmit { to, payload } => sender.send(to, &payload),
+            nat::Output::Nat(behaviour) => self.paths.set_nat(behaviour, now),
         }
     }
 

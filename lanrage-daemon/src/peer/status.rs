@@ -11,6 +11,7 @@ use lanrage_common::api::{
     RelayChoiceStatus,
 };
 use lanrage_common::identity::{Device, RosterEntry};
+use lanrage_common::nat::{self, Verdict};
 use lanrage_common::protocol::Member;
 use lanrage_common::relays;
 use std::time::Instant;
@@ -28,6 +29,7 @@ pub(super) fn empty(device: &Device, name: &str) -> PeerStatus {
         device: DeviceStatus { name: name.into(), key, fingerprint: key.fingerprint() },
         party: None,
         control: None,
+        network: None,
         problems: Vec::new(),
     }
 }
@@ -41,6 +43,7 @@ impl Peer {
         status.up = stored.up;
         let connected = self.session.as_ref().is_some_and(|session| session.health.down_since.is_none());
         status.control = Some(ControlStatus { url: stored.control.clone(), connected });
+        status.network = self.session.as_ref().map(|session| session.nat.status());
         status.party = Some(self.party_status(stored));
         status
     }
@@ -95,6 +98,8 @@ impl Peer {
             standby: None,
             relay_why: None,
             why: "this device".into(),
+            verdict: None,
+            fix: None,
             rtt_ms: None,
             jitter_ms: None,
             loss: None,
@@ -129,6 +134,7 @@ impl Session {
             }
             (status.rtt_ms, status.jitter_ms, status.loss) = (path.rtt_ms, path.jitter_ms, path.loss);
             status.why = path.why;
+            status.explain(path.verdict);
         }
         if let Some(tunnel) = self.tunnel.stats(&entry.wg) {
             status.handshake_age_s = tunnel.handshake_age.map(|age| age.as_secs());
@@ -177,6 +183,25 @@ impl Session {
     }
 }
 
+/// What the NATs make of a pair that is not direct.
+trait Explain {
+    fn explain(&mut self, verdict: Verdict);
+}
+
+impl Explain for MemberStatus {
+    fn explain(&mut self, verdict: Verdict) {
+        self.verdict = Some(verdict);
+        if self.path == PathKind::Direct {
+            return;
+        }
+        let said = nat::explain(verdict, &self.name);
+        if let (PathKind::Relay, Some(relay), Some(_)) = (self.path, &self.relay, &said.fix) {
+            self.why = format!("relayed by {relay}: {}", said.why);
+        }
+        self.fix = said.fix;
+    }
+}
+
 fn asleep(entry: &RosterEntry, host: bool, why: &str) -> MemberStatus {
     MemberStatus {
         name: entry.name.clone(),
@@ -192,6 +217,8 @@ fn asleep(entry: &RosterEntry, host: bool, why: &str) -> MemberStatus {
         standby: None,
         relay_why: None,
         why: why.into(),
+        verdict: None,
+        fix: None,
         rtt_ms: None,
         jitter_ms: None,
         loss: None,

@@ -199,6 +199,32 @@ pub async fn routes() -> io::Result<Vec<Route>> {
     Ok(routes)
 }
 
+/// The router that the default route of the main table with the lowest metric leads to.
+pub async fn gateway() -> io::Result<Option<Ipv4Addr>> {
+    let netlink = Netlink::open()?;
+    let filter = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let mut messages = netlink.handle.route().get(filter).execute();
+    let mut best: Option<(u32, Ipv4Addr)> = None;
+    while let Some(message) = messages.try_next().await.map_err(to_io)? {
+        let header = &message.header;
+        if header.table != RouteHeader::RT_TABLE_MAIN || header.destination_prefix_length > 0 {
+            continue;
+        }
+        let (mut metric, mut gateway) = (0, None);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
+                RouteAttribute::Priority(priority) => metric = *priority,
+                _ => {}
+            }
+        }
+        if let Some(gateway) = gateway.filter(|_| best.is_none_or(|(lowest, _)| metric < lowest)) {
+            best = Some((metric, gateway));
+        }
+    }
+    Ok(best.map(|(_, gateway)| gateway))
+}
+
 /// When the clock of [`Instant`] was zero: the same for all processes until the machine starts again.
 pub fn clock_zero() -> Instant {
     let now = Instant::now();

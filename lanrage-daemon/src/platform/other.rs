@@ -70,6 +70,11 @@ pub async fn routes() -> io::Result<Vec<Route>> {
     Ok(Vec::new())
 }
 
+/// None known.
+pub async fn gateway() -> io::Result<Option<std::net::Ipv4Addr>> {
+    Ok(None)
+}
+
 /// Not known.
 pub fn host_name() -> Option<String> {
     None

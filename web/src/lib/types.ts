@@ -53,6 +53,8 @@ export interface MemberStatus {
   standby?: string;
   relay_why?: string;
   why: string;
+  /** The one change that would make the path direct. */
+  fix?: string;
   /** Milliseconds. */
   rtt_ms?: number;
   jitter_ms?: number;

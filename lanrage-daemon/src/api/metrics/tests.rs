@@ -96,6 +96,7 @@ fn status() -> Status {
         control: peer.control,
         relay: Some(relay_detail().status),
         server: Some(ServerStatus { public_url: "http://192.0.2.1:8667".into(), online: 3, relays: 1 }),
+        network: None,
         problems: peer.problems,
     }
 }

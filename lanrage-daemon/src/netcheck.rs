@@ -1,0 +1,180 @@
+//! A look at the network around this machine, with and without a running daemon.
+
+use crate::peer::port_mapping;
+use lanrage_common::api::{NetworkStatus, StunServerStatus};
+use lanrage_common::nat::discovery::{Discovery, SPARES, ServerAnswer, Transmit, Via};
+use lanrage_common::time::Now;
+use rand_core::OsRng;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::net::UdpSocket;
+
+/// Longest datagram that can be an answer.
+const ANSWER: usize = 1500;
+/// A control server answers its health question within this time.
+const PORTAL: Duration = Duration::from_secs(4);
+
+/// Sockets on fresh ports, IPv4 only: behind which NAT IPv6 is nobody asks.
+#[derive(Debug)]
+pub struct Spares([UdpSocket; SPARES]);
+
+impl Spares {
+    /// Opens them.
+    pub fn open() -> io::Result<Self> {
+        let open = || {
+            let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket)
+        };
+        Ok(Self([open()?, open()?]))
+    }
+
+    /// Sends or drops.
+    pub fn send(&self, at: usize, to: SocketAddr, payload: &[u8]) {
+        if let Some(Err(error)) = self.0.get(at).map(|socket| socket.try_send_to(payload, to)) {
+            tracing::trace!(%to, %error, "not sent");
+        }
+    }
+
+    /// Returns when one has datagrams. Cancel safe.
+    pub async fn readable(&self) {
+        let [first, second] = &self.0;
+        tokio::select! {
+            _ = first.readable() => {}
+            _ = second.readable() => {}
+        }
+    }
+
+    /// The next datagram.
+    pub fn try_recv(&self) -> Option<(Via, Vec<u8>)> {
+        let mut buffer = [0; ANSWER];
+        self.0.iter().enumerate().find_map(|(at, socket)| {
+            let (length, _) = socket.try_recv_from(&mut buffer).ok()?;
+            Some((Via::Spare(at), buffer[..length].to_vec()))
+        })
+    }
+}
+
+/// Looks from sockets of its own.
+pub async fn run(servers: &[SocketAddr], control: Option<&str>) -> io::Result<NetworkStatus> {
+    let (found, protocols, captive_portal) =
+        tokio::join!(discover(servers), port_mapping::protocols(), captive_portal(control));
+    let discovery = found?;
+    Ok(NetworkStatus {
+        nat: discovery.behaviour().clone(),
+        servers: discovery.servers().map(|answer| describe(answer, None)).collect(),
+        protocols,
+        forwarded: None,
+        not_forwarded: None,
+        captive_portal,
+    })
+}
+
+async fn discover(servers: &[SocketAddr]) -> io::Result<Discovery> {
+    let tunnel = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+    let tunnel6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await.ok();
+    let spares = Spares::open()?;
+    let port = tunnel.local_addr()?.port();
+    let mut discovery = Discovery::new(servers, local_addresses(port), OsRng, now());
+    let (mut buffer, mut buffer6) = ([0; ANSWER], [0; ANSWER]);
+    loop {
+        while let Some(Transmit { via, to, payload }) = discovery.poll_output() {
+            match (via, &tunnel6) {
+                (Via::Spare(at), _) => spares.send(at, to, &payload),
+                (Via::Tunnel, Some(tunnel6)) if to.is_ipv6() => drop(tunnel6.try_send_to(&payload, to)),
+                (Via::Tunnel, _) => drop(tunnel.try_send_to(&payload, to)),
+            }
+        }
+        let Some(due) = discovery.poll_timeout() else { return Ok(discovery) };
+        tokio::select! {
+            () = tokio::time::sleep_until(due.into()) => discovery.handle_timeout(now()),
+            () = spares.readable() => while let Some((via, datagram)) = spares.try_recv() {
+                discovery.handle_datagram(via, &datagram, now());
+            },
+            received = tunnel.recv(&mut buffer) => if let Ok(length) = received {
+                discovery.handle_datagram(Via::Tunnel, &buffer[..length], now());
+            },
+            received = receive(tunnel6.as_ref(), &mut buffer6) => if let Ok(length) = received {
+                discovery.handle_datagram(Via::Tunnel, &buffer6[..length], now());
+            },
+        }
+    }
+}
+
+async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<usize> {
+    match socket {
+        Some(socket) => socket.recv(buffer).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn now() -> Now {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Now { instant: Instant::now(), unix }
+}
+
+/// The addresses that this machine sends from to the internet, by either family. Connecting a UDP socket sends nothing.
+pub fn local_addresses(port: u16) -> Vec<SocketAddr> {
+    let towards: [(IpAddr, IpAddr); 2] = [
+        (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
+        (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
+    ];
+    let own = |(any, somewhere): (IpAddr, IpAddr)| {
+        let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((somewhere, 9)).ok()?;
+        let ip = socket.local_addr().ok()?.ip();
+        (!ip.is_unspecified()).then_some(SocketAddr::new(ip, port))
+    };
+    towards.into_iter().filter_map(own).collect()
+}
+
+/// Whether an address is certainly not the internet's: private (RFC 1918), shared by a carrier (RFC 6598), link-local,
+/// loopback.
+pub fn is_private(ip: Ipv4Addr) -> bool {
+    let [first, second, ..] = ip.octets();
+    let is_shared = first == 100 && second & 0xc0 == 64;
+    ip.is_private() || is_shared || ip.is_link_local() || ip.is_loopback() || ip.is_unspecified()
+}
+
+/// For people and scripts.
+pub fn describe(answer: ServerAnswer, relay: Option<String>) -> StunServerStatus {
+    let rtt_ms = answer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0);
+    StunServerStatus { relay, address: answer.server, mapped: answer.mapped, rtt_ms }
+}
+
+/// Whether somebody else answers in the control server's place: a login page of the network. `None` when nobody does,
+/// or when there is no control server to ask.
+pub async fn captive_portal(control: Option<&str>) -> Option<bool> {
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(PORTAL)
+        .build()
+        .ok()?;
+    let response = client.get(format!("{}/healthz", control?)).send().await.ok()?;
+    if response.status().is_redirection() {
+        return Some(true);
+    }
+    let is_html = response
+        .headers()
+        .get(reqwest::header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    Some(is_html)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_the_internet_does_not_route_are_private() {
+        for private in
+            ["10.0.0.1", "192.168.7.1", "172.31.0.1", "100.64.0.1", "100.127.255.255", "169.254.1.1"]
+        {
+            assert!(is_private(private.parse().unwrap()), "{private}");
+        }
+        for public in ["203.0.113.7", "100.63.0.1", "100.128.0.1", "8.8.4.4"] {
+            assert!(!is_private(public.parse().unwrap()), "{public}");
+        }
+    }
+}

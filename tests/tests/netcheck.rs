@@ -1,0 +1,224 @@
+//! What LANrage finds out about networks, and what it does about it. Needs root; port forwarding needs the package
+//! miniupnpd-nftables.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use lanrage_common::api::{MemberStatus, NetworkStatus, PathKind};
+use lanrage_common::nat::{Behaviour, Filtering, Fix, How, Mapping, PortMapping, Verdict, Who, Why};
+use lanrage_tests::lab::nat::NatKind::{Eim, None as Public, Symmetric, UdpBlocked};
+use lanrage_tests::lab::process::wait_until;
+use lanrage_tests::lab::role::Role;
+use lanrage_tests::lab::topology::{RELAY_ADDRESS, wan};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use support::TestLab;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn network(lab: &TestLab, n: u8) -> NetworkStatus {
+    lab.daemon_status(Role::Peer(n)).unwrap().network.unwrap_or_default()
+}
+
+/// Waits until a peer has found out all of its NAT.
+fn behaviour(lab: &TestLab, n: u8) -> Behaviour {
+    let is_known = || network(lab, n).nat.mapping.is_some();
+    assert!(wait_until(PATIENCE, is_known), "peer {n} knows no mapping: {:?}", network(lab, n));
+    network(lab, n).nat
+}
+
+/// How `from` sees the other member of a party of two.
+fn member(lab: &TestLab, from: u8) -> MemberStatus {
+    let party = lab.daemon_status(Role::Peer(from)).unwrap().party.unwrap();
+    party.members.into_iter().find(|member| !member.is_self).unwrap()
+}
+
+fn wait_for_verdict(lab: &TestLab, from: u8, expected: Verdict) {
+    let has_it = || member(lab, from).verdict == Some(expected);
+    assert!(wait_until(PATIENCE, has_it), "{expected:?} is not said: {:#?}", member(lab, from));
+}
+
+fn netcheck(lab: &TestLab, n: u8, arguments: &[&str]) -> (bool, NetworkStatus) {
+    let mut command = lab.lanrage(Role::Peer(n), &["netcheck", "--json"]).unwrap();
+    let output = lab.namespace(Role::Peer(n)).run(|| command.args(arguments).output()).unwrap().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let network = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    (output.status.success(), network)
+}
+
+#[test]
+fn peers_know_their_nats_and_both_say_why_they_are_relayed() {
+    let lab = TestLab::party("nck", &[Symmetric, Symmetric]);
+    for n in [1, 2] {
+        let nat = behaviour(&lab, n);
+        assert_eq!(nat.mapping, Some(Mapping::AddressAndPortDependent), "{nat:?}");
+        assert_eq!(nat.filtering, Some(Filtering::AddressAndPortDependent), "{nat:?}");
+        assert_eq!((nat.udp_blocked, nat.is_public, nat.has_ipv6), (Some(false), Some(false), Some(false)));
+        assert_eq!(nat.public_address, Some(wan(n, 2)));
+        let fix = Fix::MapPort(Who::Either);
+        wait_for_verdict(&lab, n, Verdict::Relayed { why: Why::RandomPorts(Who::Both), fix });
+        let member = member(&lab, n);
+        assert_eq!(member.path, PathKind::Relay);
+        assert!(member.why.contains("both routers randomise ports"), "{}", member.why);
+        assert_eq!(member.fix.as_deref(), Some("switching on UPnP in either router would fix it"));
+    }
+    let text = lab.lanrage_output(Role::Peer(1), &["status"]).unwrap();
+    assert!(text.contains("switching on UPnP in either router"), "{text}");
+
+    // the daemon's answer, and one from sockets of the command's own
+    let (ok, found) = netcheck(&lab, 1, &[]);
+    assert!(ok);
+    assert_eq!(found.nat.mapping, Some(Mapping::AddressAndPortDependent));
+    let relay = &found.servers[0];
+    assert!(relay.relay.is_some() && relay.mapped.is_some(), "{relay:?}");
+    let server = format!("{RELAY_ADDRESS}:3478");
+    let (ok, found) = netcheck(&lab, 1, &["--server", &server]);
+    assert!(ok);
+    assert_eq!(found.nat.mapping, Some(Mapping::AddressAndPortDependent), "{found:?}");
+    let nowhere = netcheck(&lab, 1, &["--server", "192.0.2.6:9"]);
+    assert_eq!((nowhere.0, nowhere.1.nat.udp_blocked), (false, Some(true)));
+}
+
+#[test]
+fn other_networks_are_told_apart() {
+    let lab = TestLab::party("nce", &[Eim, Public]);
+    let eim = behaviour(&lab, 1);
+    assert_eq!(eim.mapping, Some(Mapping::EndpointIndependent), "{eim:?}");
+    assert_eq!(eim.filtering, Some(Filtering::AddressAndPortDependent), "{eim:?}");
+    let public = behaviour(&lab, 2);
+    assert_eq!((public.is_public, public.filtering), (Some(true), Some(Filtering::AddressDependent)));
+    wait_for_verdict(&lab, 1, Verdict::Direct(How::Punch));
+    wait_for_verdict(&lab, 2, Verdict::Direct(How::Punch));
+}
+
+#[test]
+fn blocked_udp_is_known_and_said_at_both_ends() {
+    let lab = TestLab::party("ncb", &[Eim, UdpBlocked]);
+    let relayed = |who| Verdict::Relayed { why: Why::UdpBlocked(who), fix: Fix::AllowUdp(who) };
+    wait_for_verdict(&lab, 1, relayed(Who::Second));
+    wait_for_verdict(&lab, 2, relayed(Who::First));
+    assert!(member(&lab, 1).fix.unwrap().contains("letting UDP out"));
+    assert!(!netcheck(&lab, 2, &[]).0);
+}
+
+/// The public address of the router that forwards ports. miniupnpd refuses those of documentation networks, so it is
+/// another one, which exists only inside the lab.
+const OUTSIDE: &str = "45.45.45.1";
+
+/// A symmetric router with miniupnpd; ends it when dropped.
+struct Gateway {
+    child: Child,
+    _dir: tempfile::TempDir,
+}
+
+impl Gateway {
+    fn start(lab: &TestLab, n: u8, has_pmp: bool) -> Self {
+        let (router, dir) = (lab.topology().router(n), tempfile::tempdir().unwrap());
+        lab.topology().net().ip(&format!("route add {OUTSIDE}/32 via {}", wan(n, 2))).unwrap();
+        router.ip(&format!("addr add {OUTSIDE}/32 dev wan")).unwrap();
+        router.nft(&rules()).unwrap();
+        let (config, yes) = (dir.path().join("miniupnpd.conf"), if has_pmp { "yes" } else { "no" });
+        let text = format!(
+            "ext_ifname=wan\next_ip={OUTSIDE}\nlistening_ip=lan\nhttp_port=0\nenable_natpmp={yes}\n\
+             enable_upnp=yes\nsecure_mode=yes\nsystem_uptime=yes\nuuid=00000000-0000-0000-0000-0000000000{n:02}\n\
+             upnp_table_name=forwarded\nupnp_nat_table_name=forwarded\nupnp_forward_chain=miniupnpd\n\
+             upnp_nat_chain=prerouting_miniupnpd\nupnp_nat_postrouting_chain=postrouting_miniupnpd\n\
+             allow 1024-65535 192.168.{}.0/24 1024-65535\n",
+            100 + n
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new("/usr/sbin/miniupnpd");
+        command.arg("-d").arg("-f").arg(&config).arg("-P").arg(dir.path().join("pid"));
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = router.spawn(&mut command).expect("install the package miniupnpd-nftables");
+        Self { child, _dir: dir }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self._dir.path().join("log")).unwrap_or_default();
+            eprintln!("── miniupnpd\n{log}");
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn rules() -> String {
+    format!(
+        "table ip lab
+delete table ip lab
+table ip lab {{
+ chain forward {{
+  type filter hook forward priority 0; policy accept;
+  iifname \"wan\" ct status dnat accept
+  iifname \"wan\" ct state new drop
+ }}
+ chain post {{
+  type nat hook postrouting priority 110;
+  oifname \"wan\" snat to {OUTSIDE} fully-random
+ }}
+}}
+table inet forwarded {{
+ chain forward {{
+  type filter hook forward priority 0; policy accept;
+  jump miniupnpd
+ }}
+ chain prerouting {{
+  type nat hook prerouting priority -100; policy accept;
+  jump prerouting_miniupnpd
+ }}
+ chain postrouting {{
+  type nat hook postrouting priority 100; policy accept;
+  jump postrouting_miniupnpd
+ }}
+ chain miniupnpd {{ }}
+ chain prerouting_miniupnpd {{ }}
+ chain postrouting_miniupnpd {{ }}
+}}
+"
+    )
+}
+
+fn forwarded_ports(lab: &TestLab, n: u8) -> String {
+    let mut command = Command::new("nft");
+    command.args(["list", "chain", "inet", "forwarded", "prerouting_miniupnpd"]);
+    lab.topology().router(n).output(&mut command).unwrap()
+}
+
+/// A pair that only a forwarded port makes direct.
+fn check_forwarding(name: &str, has_pmp: bool, protocols: &[PortMapping], by: PortMapping) {
+    let mut lab = TestLab::up(name, &[Symmetric, Symmetric]);
+    let _gateway = Gateway::start(&lab, 1, has_pmp);
+    lab.form_party().unwrap();
+    lab.wait_for_path((1, 2), PathKind::Direct, PATIENCE)
+        .unwrap_or_else(|error| panic!("{error:#}\n{:?}\n{}", network(&lab, 1), forwarded_ports(&lab, 1)));
+    lab.wait_for_traffic((2, 1), PATIENCE);
+    let found = network(&lab, 1);
+    assert_eq!(found.protocols, protocols);
+    assert_eq!(found.nat.port_mapping, Some(by));
+    assert_eq!(found.forwarded.unwrap().ip().to_string(), OUTSIDE);
+    wait_for_verdict(&lab, 1, Verdict::Direct(How::Mapped));
+    wait_for_verdict(&lab, 2, Verdict::Direct(How::Mapped));
+    let rules = forwarded_ports(&lab, 1);
+    assert!(rules.contains("dnat"), "{rules}");
+
+    // what was asked for is given back
+    lab.lanrage_output(Role::Peer(1), &["down"]).unwrap();
+    let rules = forwarded_ports(&lab, 1);
+    assert!(!rules.contains("dnat"), "{rules}");
+}
+
+#[test]
+fn a_forwarded_port_makes_a_relayed_pair_direct() {
+    let all = [PortMapping::Pcp, PortMapping::NatPmp, PortMapping::Upnp];
+    check_forwarding("ncp", true, &all, PortMapping::Pcp);
+}
+
+#[test]
+fn upnp_alone_does_it_too() {
+    check_forwarding("ncu", false, &[PortMapping::Upnp], PortMapping::Upnp);
+}
