@@ -16,5 +16,6 @@ pub mod relay;
 pub mod report;
 pub mod rows;
 pub mod session;
+pub mod survival;
 pub mod table;
 pub mod turn;

@@ -7,5 +7,6 @@ pub mod bench;
 pub mod frames;
 pub mod lab;
 pub mod model;
+pub mod relay_daemon;
 pub mod stream;
 pub mod veth;

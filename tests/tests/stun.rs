@@ -67,7 +67,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        drop(self.relay.take());
+        if let Some(relay) = self.relay.take() {
+            relay.end(PATIENCE).unwrap();
+        }
         for namespace in self.topology.namespaces() {
             namespace.delete().unwrap();
         }

@@ -2,126 +2,54 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use anyhow::{Context, Result, ensure};
-use lanrage_common::api::{Problem, RelayMode, RelayStatus, Status};
+use lanrage_common::api::{Problem, RelayMode, RelayStatus};
 use lanrage_tests::bench::session;
-use lanrage_tests::lab::netns::command_output;
-use lanrage_tests::lab::process::{self, Process, wait_until};
+use lanrage_tests::lab::process::{self, wait_until};
+use lanrage_tests::relay_daemon::{PORT, RelayDaemon, remove};
 use lanrage_tests::stream::{Lane, Stream, Tally};
 use lanrage_tests::veth::{CLIENT, PEER, RELAY_A, RELAY_B, Row};
-use nix::sys::signal::Signal;
 use std::fs;
 use std::net::SocketAddrV4;
-use std::path::{Path, PathBuf};
+use std::ops::{Deref, DerefMut};
 use std::process::Command;
 use std::time::Duration;
-use tempfile::TempDir;
 
-const PORT: u16 = 3478;
 const MEMBER: u16 = 51820;
 const PAIRS: u16 = 3;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The relay's daemon between two sides, as it is installed: kept by its state and its pins alone.
 struct Relay {
+    // ends before its interfaces do
+    daemon: RelayDaemon,
     row: Row,
-    dir: TempDir,
-    pins: PathBuf,
-    process: Option<Process>,
-    max_flows: u32,
+}
+
+impl Deref for Relay {
+    type Target = RelayDaemon;
+    fn deref(&self) -> &RelayDaemon {
+        &self.daemon
+    }
+}
+
+impl DerefMut for Relay {
+    fn deref_mut(&mut self) -> &mut RelayDaemon {
+        &mut self.daemon
+    }
 }
 
 impl Relay {
     fn start(name: &str) -> Result<Self> {
         let row = Row::create(name)?;
         row.pass_at_ends()?;
-        let pins = PathBuf::from(format!("/sys/fs/bpf/lanrage-test-{name}"));
-        remove(&pins)?;
-        let mut relay = Self { row, dir: tempfile::tempdir()?, pins, process: None, max_flows: 1000 };
-        relay.run()?;
-        Ok(relay)
-    }
-
-    fn run(&mut self) -> Result<RelayStatus> {
-        self.launch()?;
-        let mut status = None;
-        let ready = wait_until(PATIENCE, || {
-            status = self.status();
-            status.is_some()
-        });
-        ensure!(ready, "the relay does not start:\n{}", self.log());
-        status.context("no status")
-    }
-
-    fn launch(&mut self) -> Result<()> {
-        let config = self.dir.path().join("lanrage.toml");
-        fs::write(&config, self.config())?;
-        self.process = Some(process::start(&self.row.relay, &config, &self.dir.path().join("log"))?);
-        Ok(())
-    }
-
-    fn config(&self) -> String {
-        let (dir, pins) = (self.dir.path().display(), self.pins.display());
-        format!(
-            "role = 'relay'\nstate_dir = '{dir}/state'\nsocket = '{dir}/socket'\n[relay]\nlisten = '0.0.0.0:{PORT}'\n\
-             public_address = '{RELAY_A}:{PORT}'\ncontrol = 'http://127.0.0.1:9'\ntoken = 'nobody-asks-for-this-token'\n\
-             interfaces = ['ra', 'rb']\npin_dir = '{pins}'\nmax_flows = {}\n",
-            self.max_flows
-        )
-    }
-
-    fn lanrage(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new(process::program("lanrage")?);
-        command.arg("--socket").arg(self.dir.path().join("socket"));
-        command_output(command.args(arguments))
-    }
-
-    fn status(&self) -> Option<RelayStatus> {
-        let text = self.lanrage(&["status", "--json"]).ok()?;
-        let Status { relay, problems, .. } = serde_json::from_str(&text).unwrap();
-        Some(RelayStatus { problems, ..relay? })
-    }
-
-    fn log(&self) -> String {
-        process::tail(&self.dir.path().join("log"), 30)
-    }
-
-    fn kill(&mut self) -> Result<()> {
-        let process = self.process.take().context("the relay does not run")?;
-        process.signal(Signal::SIGKILL)?;
-        ensure!(process.wait(PATIENCE), "it survives SIGKILL");
-        Ok(())
-    }
-
-    /// As systemd restarts it.
-    fn restart(&mut self) -> Result<RelayStatus> {
-        let process = self.process.take().context("the relay does not run")?;
-        process.end(PATIENCE)?;
-        self.run()
-    }
-
-    /// The relay's own directory in bpffs.
-    fn home(&self) -> Result<PathBuf> {
-        let entry = fs::read_dir(&self.pins)?.next().context("nothing is pinned")?;
-        Ok(entry?.path())
-    }
-
-    fn entries(&self, prefix: &str) -> Result<Vec<PathBuf>> {
-        let Ok(home) = self.home() else { return Ok(Vec::new()) };
-        let entries = fs::read_dir(home)?.map(|entry| entry.map(|entry| entry.path()));
-        let entries: Vec<PathBuf> = entries.collect::<std::io::Result<_>>()?;
-        let begins =
-            |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix));
-        Ok(entries.into_iter().filter(begins).collect())
-    }
-
-    fn kept(&self, prefix: &str) -> Result<usize> {
-        self.entries(prefix).map(|entries| entries.len())
+        let mut daemon = RelayDaemon::new(&row.relay, name)?;
+        daemon.run()?;
+        Ok(Self { daemon, row })
     }
 
     /// A pair of members with a WireGuard session, and packets that go from one to the other.
     fn pair(&self, number: u16) -> Result<Stream> {
-        let key = fs::read(self.dir.path().join("state/relay-ticket-key"))?;
-        let key: [u8; 32] = key.try_into().ok().context("a ticket key has 32 bytes")?;
+        let key = self.ticket_key()?;
         let port = MEMBER + number;
         let relay = |address| SocketAddrV4::new(address, PORT);
         let (client, peer) = (SocketAddrV4::new(CLIENT, port), SocketAddrV4::new(PEER, port));
@@ -147,26 +75,6 @@ impl Relay {
         ensure!(settled, "nothing is forwarded in the kernel: {:?}\n{}", self.status(), self.log());
         Ok(streams)
     }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        if let Some(process) = self.process.take() {
-            let _ = process.end(PATIENCE);
-        }
-        if std::thread::panicking() {
-            eprintln!("{}", self.log());
-        }
-        remove(&self.pins).unwrap();
-    }
-}
-
-/// Names in bpffs are our own; removing the links detaches the programs.
-fn remove(pins: &Path) -> Result<()> {
-    if pins.exists() {
-        fs::remove_dir_all(pins).with_context(|| format!("cannot remove {}", pins.display()))?;
-    }
-    Ok(())
 }
 
 fn unpinned(status: &RelayStatus) -> Option<&Problem> {

@@ -25,6 +25,9 @@ pub fn run(root: &Path, arguments: &[OsString]) -> Result<()> {
             "lanrage-tests",
             "--bin",
             "lanrage-bench",
+            "--package",
+            "lanrage-daemon",
+            "--bins",
         ]))
     })?;
     println!();

@@ -75,6 +75,16 @@ pub fn establish_all(
     indexes.context("traffic without flows")
 }
 
+/// Binds members of one party, one at each source, and lets them be: a binding outlives its socket.
+pub fn bind_party(side: Side<'_>, sources: impl Iterator<Item = SocketAddrV4>, key: &[u8; 32]) -> Result<()> {
+    for own in sources {
+        let secrets = [StaticSecret::random_from_rng(OsRng), StaticSecret::random_from_rng(OsRng)];
+        let pair = Pair { flow: u32::MAX, ends: [own, own] };
+        pair.bind([side, side], 0, &secrets, key).with_context(|| format!("binding {own}"))?;
+    }
+    Ok(())
+}
+
 /// Two members of one party.
 struct Pair {
     flow: u32,
@@ -123,7 +133,7 @@ impl Pair {
         let mut binding = BindingClient::new(relay, OsRng);
         binding.set_ticket(ticket.seal(ticket_key, &mut OsRng), SESSION_KEY, now());
         let other = PublicKey::from(&secrets[1 - at]);
-        let tunnel = Tunn::new(secrets[at].clone(), other, None, None, self.flow + 1, None);
+        let tunnel = Tunn::new(secrets[at].clone(), other, None, None, self.flow.wrapping_add(1), None);
         let mut member = Member { socket, binding, tunnel, relay };
         member.until_bound()?;
         Ok(member)

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lanrage_tests::bench::processor::Precedence;
 use lanrage_tests::bench::relay::{self, Effort, Settings};
-use lanrage_tests::bench::{bed, pages};
+use lanrage_tests::bench::{bed, pages, survival};
 use lanrage_tests::veth::require_root;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,15 @@ enum Benchmark {
         /// Fewer and shorter rounds.
         #[arg(long)]
         quick: bool,
+        /// Also write the figures there.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Packets lost while the relay's daemon is killed, and the time until a new one knows a million flows.
+    Survival {
+        /// Packets to send meanwhile, at least.
+        #[arg(long, default_value_t = 10_000_000)]
+        packets: u64,
         /// Also write the figures there.
         #[arg(long)]
         json: Option<PathBuf>,
@@ -80,6 +89,11 @@ fn run(benchmark: Benchmark) -> Result<()> {
             let round_trips = relay::round_trips(effort)?;
             print!("{round_trips}");
             json.map_or(Ok(()), |path| write(&path, &round_trips))
+        }
+        Benchmark::Survival { packets, json } => {
+            let figures = survival::run(packets)?;
+            print!("{figures}");
+            json.map_or(Ok(()), |path| write(&path, &figures))
         }
         Benchmark::Table { quick } => {
             let effort = if quick { Effort::QUICK } else { Effort::FULL };
