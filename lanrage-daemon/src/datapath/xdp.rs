@@ -16,6 +16,7 @@ use lanrage_common::maps::{
 use lanrage_common::reason::Reason;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 use std::{fmt, fs, io};
 
 /// The object that `build.rs` found; empty when there was none.
@@ -46,6 +47,10 @@ pub enum LoadError {
     #[error("the kernel refused the program: {0}")]
     Refused(String),
 }
+
+/// How often attaching is tried again where another program is, and after how long each time.
+const RETRIES: u32 = 8;
+const RETRY_AFTER: Duration = Duration::from_millis(25);
 
 /// How the program is attached to an interface.
 enum Attachment {
@@ -191,7 +196,7 @@ impl Program {
             Hook::Generic => XdpMode::Skb,
         };
         let Some(home) = &self.home else {
-            let link = self.xdp().attach_to_if_index(ifindex, mode).map_err(|error| os_error(&error))?;
+            let link = self.attach_anew(ifindex, mode)?;
             self.links.insert(ifindex, Attachment::Held(link));
             return Ok(());
         };
@@ -225,10 +230,23 @@ impl Program {
     }
 
     fn attach_and_pin(&mut self, ifindex: u32, mode: XdpMode, path: &Path) -> io::Result<FdLink> {
-        let link = self.xdp().attach_to_if_index(ifindex, mode).map_err(|error| os_error(&error))?;
+        let link = self.attach_anew(ifindex, mode)?;
         let link = self.take(link)?;
         let pinned = link.pin(path).map_err(|error| io::Error::other(chain(&error)))?;
         Ok(FdLink::from(pinned))
+    }
+
+    /// The kernel lets go of a link only some moments after it was removed.
+    fn attach_anew(&mut self, ifindex: u32, mode: XdpMode) -> io::Result<XdpLinkId> {
+        for _ in 0..RETRIES {
+            match self.xdp().attach_to_if_index(ifindex, mode).map_err(|error| os_error(&error)) {
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
+                    std::thread::sleep(RETRY_AFTER);
+                }
+                result => return result,
+            }
+        }
+        self.xdp().attach_to_if_index(ifindex, mode).map_err(|error| os_error(&error))
     }
 
     fn take(&mut self, link: XdpLinkId) -> io::Result<FdLink> {
