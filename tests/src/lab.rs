@@ -11,6 +11,7 @@
 //! Everything the lab makes is written to its directory below [`state::ROOT`] before it is made, so that `down` works
 //! after a crash too.
 
+pub mod capture;
 pub mod conntrack;
 pub mod demo;
 pub mod detour;
@@ -19,7 +20,9 @@ pub mod nat;
 pub mod netns;
 pub mod party;
 pub mod process;
+pub mod remote;
 pub mod role;
+pub mod router;
 pub mod running;
 pub mod state;
 pub mod topology;

@@ -3,8 +3,11 @@
 
 use lanrage_tests::lab::nat::NatKind;
 use lanrage_tests::lab::netns::Namespace;
+use lanrage_tests::lab::router;
 use lanrage_tests::lab::topology::{CONTROL_ADDRESS, RELAY_ADDRESS, Topology, peer_address, wan};
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -17,6 +20,7 @@ impl Bare {
     fn new(name: &str, nats: &[NatKind]) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces: run it as root");
         let bare = Self(Topology::new(name, u8::try_from(nats.len()).unwrap()).unwrap());
+        bare.0.clear().unwrap(); // of a test that was killed
         bare.0.build(nats).unwrap();
         bare
     }
@@ -24,9 +28,7 @@ impl Bare {
 
 impl Drop for Bare {
     fn drop(&mut self) {
-        for namespace in self.0.namespaces() {
-            namespace.delete().unwrap();
-        }
+        self.0.clear().unwrap();
     }
 }
 
@@ -134,4 +136,130 @@ fn a_live_change_takes_effect_at_once() {
     let back = observed(&here, &server).unwrap();
     assert_eq!(back.ip(), wan(1, 2));
     assert_ne!(back.port(), 40_000);
+}
+
+/// The lab's own NAT, told by what it does to packets: the tests of RFC 5780.
+#[test]
+fn own_nats_map_and_filter_as_they_are_called() {
+    let lab = Bare::new("nat7", &[NatKind::None]);
+    let servers = [
+        socket_in(&lab.0.control(), (CONTROL_ADDRESS, 9001)),
+        socket_in(&lab.0.control(), (CONTROL_ADDRESS, 9002)),
+        socket_in(&lab.0.relay(), (RELAY_ADDRESS, 9001)),
+    ];
+    let mut port = 41_000;
+    for mapping in ["eim", "adm", "apdm"] {
+        for filtering in ["eif", "adf", "apdf"] {
+            for allocation in ["preserving", "sequential:2", "random"] {
+                let kind = format!("{mapping}+{filtering}+{allocation}+seed:9");
+                lab.0.change_nat(1, kind.parse().unwrap()).unwrap();
+                port += 1;
+                let here = socket_in(&lab.0.peer(1), (Ipv4Addr::UNSPECIFIED, port));
+                assert_eq!(observed_mapping(&here, &servers, allocation), mapping, "{kind}");
+                port += 1;
+                let here = socket_in(&lab.0.peer(1), (Ipv4Addr::UNSPECIFIED, port));
+                assert_eq!(observed_filtering(&here, &servers), filtering, "{kind}");
+            }
+        }
+    }
+}
+
+fn observed_mapping(here: &UdpSocket, servers: &[UdpSocket; 3], allocation: &str) -> &'static str {
+    let [a1, a2, b1] = [0, 1, 2].map(|n| observed(here, &servers[n]).unwrap());
+    assert!([a1, a2, b1].iter().all(|seen| seen.ip() == wan(1, 2)));
+    match allocation {
+        "preserving" => assert_eq!(a1.port(), here.local_addr().unwrap().port()),
+        "random" => assert_ne!(a1.port(), here.local_addr().unwrap().port()),
+        _ => assert!(a2 == a1 || a2.port() == a1.port() + 2, "{a1} {a2}"),
+    }
+    match (a1 == a2, a1 == b1) {
+        (true, true) => "eim",
+        (true, false) => "adm",
+        (false, _) => "apdm",
+    }
+}
+
+fn observed_filtering(here: &UdpSocket, servers: &[UdpSocket; 3]) -> &'static str {
+    let outside = observed(here, &servers[0]).unwrap();
+    here.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
+    let passes = |n: usize| {
+        servers[n].send_to(b"unasked", outside).unwrap();
+        here.recv(&mut [0; 16]).is_ok()
+    };
+    match (passes(1), passes(2)) {
+        (true, true) => "eif",
+        (true, false) => "adf",
+        (false, _) => "apdf",
+    }
+}
+
+#[test]
+fn own_nats_loop_back_forget_and_block() {
+    let lab = Bare::new("nat8", &["eim+eif+random+hairpin+timeout:2".parse().unwrap()]);
+    let server = socket_in(&lab.0.control(), (CONTROL_ADDRESS, 9001));
+    let [here, there] = [42_000, 42_001].map(|port| socket_in(&lab.0.peer(1), (Ipv4Addr::UNSPECIFIED, port)));
+    let outside = observed(&there, &server).unwrap();
+    here.send_to(b"neighbour", outside).unwrap();
+    let (length, from) = there.recv_from(&mut [0; 16]).unwrap();
+    assert_eq!((length, from.ip()), (9, wan(1, 2).into()), "seen at the external address");
+
+    std::thread::sleep(Duration::from_millis(2500));
+    server.send_to(b"late", outside).unwrap();
+    assert!(there.recv(&mut [0; 16]).is_err(), "the mapping outlived its time");
+    assert_ne!(observed(&there, &server).unwrap().port(), outside.port());
+
+    lab.0.change_nat(1, "eim+eif+random".parse().unwrap()).unwrap();
+    let outside = observed(&there, &server).unwrap();
+    here.send_to(b"neighbour", outside).unwrap();
+    assert!(there.recv(&mut [0; 16]).is_err(), "it looped back though it may not");
+
+    lab.0.change_nat(1, "eim+eif+no-udp".parse().unwrap()).unwrap();
+    assert_eq!(observed(&there, &server), None);
+    let refused = router::refused(&lab.0.router(1)).unwrap();
+    assert!(refused.contains("Blocked") && refused.contains("Hairpin"), "{refused}");
+}
+
+#[test]
+fn own_nats_carry_tcp_echoes_and_fragments() {
+    let lab = Bare::new("nat9", &["apdm+apdf+random".parse().unwrap()]);
+    let listener =
+        lab.0.control().run(|| std::net::TcpListener::bind((CONTROL_ADDRESS, PORT))).unwrap().unwrap();
+    let sent: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
+    let upload = || {
+        let mut stream = std::net::TcpStream::connect((CONTROL_ADDRESS, PORT)).unwrap();
+        stream.write_all(&sent).unwrap();
+    };
+    let received = std::thread::scope(|scope| {
+        let peer = lab.0.peer(1);
+        scope.spawn(move || peer.run(upload).unwrap());
+        let mut received = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+        received
+    });
+    assert!(received == sent, "{} of {} bytes", received.len(), sent.len());
+
+    let echo =
+        ["-c", "3", "-i", "0.2", "-W", "2", "-s", "4000", &CONTROL_ADDRESS.to_string()].map(str::to_owned);
+    lab.0.peer(1).output(Command::new("ping").args(&echo)).unwrap();
+    let here = socket_in(&lab.0.peer(1), (Ipv4Addr::UNSPECIFIED, 0));
+    let server = socket_in(&lab.0.control(), (CONTROL_ADDRESS, 9001));
+    here.send_to(&[7; 4000], (CONTROL_ADDRESS, 9001)).unwrap();
+    let mut buffer = [0; 5000];
+    let (length, from) = server.recv_from(&mut buffer).unwrap();
+    assert_eq!(length, 4000);
+    server.send_to(&buffer[..length], from).unwrap();
+    assert_eq!(here.recv(&mut buffer).unwrap(), 4000);
+}
+
+#[test]
+fn an_own_nat_gives_way_to_the_kernel_and_comes_back() {
+    let lab = Bare::new("nat10", &["eim+eif+random".parse().unwrap()]);
+    let here = socket_in(&lab.0.peer(1), (Ipv4Addr::UNSPECIFIED, 40_000));
+    let server = socket_in(&lab.0.control(), (CONTROL_ADDRESS, PORT));
+    assert_ne!(observed(&here, &server).unwrap().port(), 40_000);
+    lab.0.change_nat(1, NatKind::Eim).unwrap();
+    assert_eq!(observed(&here, &server), Some((wan(1, 2), 40_000).into()));
+    assert!(router::refused(&lab.0.router(1)).is_err(), "the process is still there");
+    lab.0.change_nat(1, "eim+eif+random".parse().unwrap()).unwrap();
+    assert_ne!(observed(&here, &server).unwrap().port(), 40_000);
 }

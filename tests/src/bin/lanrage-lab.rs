@@ -5,8 +5,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use lanrage_tests::lab::demo;
 use lanrage_tests::lab::interrupt::take_down_when_interrupted;
 use lanrage_tests::lab::nat::NatKind;
+use lanrage_tests::lab::nat::behaviour::Behaviour;
 use lanrage_tests::lab::party::LabStatus;
 use lanrage_tests::lab::process;
+use lanrage_tests::lab::router;
 use lanrage_tests::lab::running::{Lab, Options, down};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -31,7 +33,7 @@ enum Verb {
         #[arg(long)]
         peers: Option<usize>,
         /// The peers' routers in order; the last one is repeated.
-        #[arg(long, value_enum, value_delimiter = ',', default_value = "symmetric")]
+        #[arg(long, value_delimiter = ',', default_value = "symmetric")]
         nat: Vec<NatKind>,
         /// How the relay may forward.
         #[arg(long, value_enum, default_value = "auto")]
@@ -56,7 +58,6 @@ enum Verb {
         /// Number or name.
         peer: String,
         /// The new kind.
-        #[arg(value_enum)]
         kind: NatKind,
     },
     /// Kill a daemon as a crash would.
@@ -69,12 +70,18 @@ enum Verb {
         /// `control`, `relay`, or a peer.
         role: String,
     },
+    /// Be the router of the network namespace that this runs in.
+    #[command(hide = true)]
+    Router {
+        /// As which NAT.
+        behaviour: Behaviour,
+    },
     /// Take the lab down; nothing is left behind.
     Down,
     /// Play a LAN party across two NATs and tell how it went.
     Demo {
         /// The two peers' routers.
-        #[arg(long, value_enum, value_delimiter = ',', default_value = "symmetric,symmetric")]
+        #[arg(long, value_delimiter = ',', default_value = "symmetric,symmetric")]
         nat: Vec<NatKind>,
         /// Write the figures to this file.
         #[arg(long, value_name = "FILE")]
@@ -122,6 +129,7 @@ fn run(Arguments { name, verb }: Arguments) -> Result<()> {
             println!("{}", if down(&name)? { "the lab is gone" } else { "no lab was up" });
             Ok(())
         }
+        Verb::Router { behaviour } => router::run(behaviour),
         Verb::Demo { nat, json } => demo(nat, json.as_deref()),
     }
 }

@@ -1,12 +1,19 @@
 //! What a peer's router does to its packets.
 
-use clap::ValueEnum;
+pub mod behaviour;
+pub mod packet;
+pub mod table;
+pub mod translate;
+
+use anyhow::{Result, bail};
+use behaviour::Behaviour;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 
-/// A kind of router.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+/// A kind of router. Linux does the first four; [`NatKind::Own`] is the lab's own NAT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum NatKind {
     /// No NAT: the peer has a public address.
     None,
@@ -17,6 +24,8 @@ pub enum NatKind {
     Symmetric,
     /// Like `eim` for TCP; no UDP at all.
     UdpBlocked,
+    /// Any behaviour of RFC 4787, e.g. `eim+eif+random`.
+    Own(Behaviour),
 }
 
 impl NatKind {
@@ -28,6 +37,7 @@ impl NatKind {
             Self::Eim => (NO_INBOUND, "oifname \"wan\" masquerade"),
             Self::Symmetric => (NO_INBOUND, "oifname \"wan\" masquerade fully-random"),
             Self::UdpBlocked => (NO_UDP, "oifname \"wan\" masquerade"),
+            Self::Own(_) => return OWN.into(),
         };
         format!(
             "table ip lab
@@ -62,6 +72,19 @@ table ip lab {{
 const NO_INBOUND: &str = "iifname \"wan\" ct state new drop";
 const NO_UDP: &str = "meta l4proto udp drop";
 
+/// The kernel leaves everything to the lab's own NAT, which reads it before this, but what the home network sends to
+/// the router itself.
+const OWN: &str = "table ip lab
+delete table ip lab
+table ip lab {
+ chain pre {
+  type filter hook prerouting priority -300; policy accept;
+  iifname \"wan\" drop
+  iifname \"lan\" ip daddr != { 192.168.0.0/16, 100.64.0.0/10, 224.0.0.0/4, 255.255.255.255 } drop
+ }
+}
+";
+
 impl fmt::Display for NatKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -69,6 +92,60 @@ impl fmt::Display for NatKind {
             Self::Eim => "eim",
             Self::Symmetric => "symmetric",
             Self::UdpBlocked => "udp-blocked",
+            Self::Own(behaviour) => return behaviour.fmt(f),
         })
+    }
+}
+
+impl FromStr for NatKind {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "none" => Self::None,
+            "eim" => Self::Eim,
+            "symmetric" => Self::Symmetric,
+            "udp-blocked" => Self::UdpBlocked,
+            _ if text.contains('+') => Self::Own(text.parse()?),
+            _ => bail!(
+                "there is no router kind {text:?}: write none, eim, symmetric, udp-blocked, or a behaviour of {}",
+                behaviour::SYNTAX
+            ),
+        })
+    }
+}
+
+impl TryFrom<String> for NatKind {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<NatKind> for String {
+    fn from(kind: NatKind) -> Self {
+        kind.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_written_as_they_are_read() {
+        for text in ["none", "eim", "symmetric", "udp-blocked", "adm+eif+sequential:2+hairpin+timeout:30"] {
+            let kind: NatKind = text.parse().unwrap();
+            assert_eq!(kind.to_string(), text);
+            let stored = serde_json::to_string(&kind).unwrap();
+            assert_eq!(serde_json::from_str::<NatKind>(&stored).unwrap(), kind);
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_kinds() {
+        let refusal = "cone".parse::<NatKind>().unwrap_err().to_string();
+        assert!(refusal.contains("udp-blocked") && refusal.contains("eim|adm|apdm"), "{refusal}");
     }
 }

@@ -1,5 +1,6 @@
 //! Named network namespaces.
 
+use super::process::Process;
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
 use std::fs::{self, File};
@@ -7,6 +8,7 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Where `ip netns` keeps them.
 const DIRECTORY: &str = "/run/netns";
@@ -97,6 +99,14 @@ impl Namespace {
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .filter(lives_here)
             .collect()
+    }
+
+    /// Ends what still runs in it, and deletes it.
+    pub fn clear(&self) -> Result<()> {
+        for process in self.processes().into_iter().filter_map(Process::with_pid) {
+            process.end(Duration::from_secs(1))?;
+        }
+        self.delete()
     }
 
     /// Deletes it, if it exists.

@@ -277,7 +277,7 @@ pub fn down(name: &str) -> Result<bool> {
             process.end(STOP)?;
         }
         for namespace in state.namespaces.into_iter().map(Namespace::named) {
-            clear(&namespace)?;
+            namespace.clear()?;
         }
     }
     remove_pins(name)?;
@@ -295,14 +295,6 @@ fn remove_pins(name: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Ends what still runs in a namespace and deletes it.
-fn clear(namespace: &Namespace) -> Result<()> {
-    for process in namespace.processes().into_iter().filter_map(Process::with_pid) {
-        process.end(Duration::from_secs(1))?;
-    }
-    namespace.delete()
 }
 
 fn require_root() -> Result<()> {

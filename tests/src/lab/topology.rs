@@ -3,6 +3,7 @@
 use super::conntrack;
 use super::nat::NatKind;
 use super::netns::Namespace;
+use super::router;
 use anyhow::{Context, Result, bail};
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -84,6 +85,11 @@ impl Topology {
         [self.net(), self.control(), self.relay()].into_iter().chain(spare).chain(pairs).collect()
     }
 
+    /// Ends what runs in the namespaces, and deletes them.
+    pub fn clear(&self) -> Result<()> {
+        self.namespaces().iter().try_for_each(Namespace::clear)
+    }
+
     /// Makes everything, with router kinds in peer order.
     pub fn build(&self, nats: &[NatKind]) -> Result<()> {
         if nats.len() != usize::from(self.peers) {
@@ -110,6 +116,10 @@ impl Topology {
     pub fn change_nat(&self, n: u8, nat: NatKind) -> Result<()> {
         let router = self.router(n);
         router.nft(&nat.ruleset())?;
+        match nat {
+            NatKind::Own(behaviour) => router::apply(&router, behaviour)?,
+            _ => router::stop(&router)?,
+        }
         let (address, gateway) = peer_address(n, nat);
         let (length, other) = if nat == NatKind::None { (30, private(n, 2)) } else { (24, public(n, 2)) };
         let peer = self.peer(n);
