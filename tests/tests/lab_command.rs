@@ -103,6 +103,7 @@ fn down_cleans_up_a_half_finished_start() {
         name: name.into(),
         namespaces: vec!["lr-half-net".into(), "lr-half-ctl".into()],
         spare_relay: false,
+        links: Vec::new(),
         relay_mode: "auto".into(),
         relay_token: String::new(),
         peers: Vec::new(),

@@ -46,7 +46,7 @@ enum Task {
     /// Run the network lab: namespaces with NATs, a control server, a relay and peers.
     #[command(disable_help_flag = true)]
     Lab {
-        /// `up`, `exec`, `status`, `nat`, `kill`, `restart` or `down`, and their arguments.
+        /// `up`, `exec`, `status`, `nat`, `matrix`, `kill`, `restart` or `down`, and their arguments.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },

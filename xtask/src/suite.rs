@@ -91,7 +91,7 @@ impl Tally {
 
 /// Becomes the lab. Only what starts programs builds them first.
 pub fn lab(root: &Path, arguments: &[OsString]) -> Result<()> {
-    let starts = arguments.iter().any(|word| word == "up" || word == "demo");
+    let starts = arguments.iter().any(|word| ["up", "demo", "matrix"].iter().any(|verb| word == verb));
     let lab = build::program("lanrage-lab")?;
     if starts || !lab.exists() {
         build::everything(root)?;

@@ -2,14 +2,19 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use lanrage_tests::bench::machine::Machine;
 use lanrage_tests::lab::demo;
+use lanrage_tests::lab::emulator;
+use lanrage_tests::lab::impairment::ImpairedLink;
 use lanrage_tests::lab::interrupt::take_down_when_interrupted;
+use lanrage_tests::lab::matrix::{self, Pair, report};
 use lanrage_tests::lab::nat::NatKind;
 use lanrage_tests::lab::nat::behaviour::Behaviour;
 use lanrage_tests::lab::party::LabStatus;
 use lanrage_tests::lab::process;
 use lanrage_tests::lab::router;
 use lanrage_tests::lab::running::{Lab, Options, down};
+use lanrage_tests::lab::site::Site;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -34,7 +39,11 @@ enum Verb {
         peers: Option<usize>,
         /// The peers' routers in order; the last one is repeated.
         #[arg(long, value_delimiter = ',', default_value = "symmetric")]
-        nat: Vec<NatKind>,
+        nat: Vec<Site>,
+        /// A link to impair, e.g. w1=delay:20+jitter:3+loss:0.5 (w1: access of peer 1, h1: its home, ctl, rly); may be
+        /// repeated.
+        #[arg(long, value_name = "LINK=IMPAIRMENT")]
+        link: Vec<ImpairedLink>,
         /// How the relay may forward.
         #[arg(long, value_enum, default_value = "auto")]
         relay_mode: RelayMode,
@@ -60,6 +69,22 @@ enum Verb {
         /// The new kind.
         kind: NatKind,
     },
+    /// Impair a link of a running lab otherwise, which was started with --link.
+    Link {
+        /// E.g. w1=delay:50+loss:1
+        link: ImpairedLink,
+    },
+    /// Give the router of a running peer its other public address; all connections through it break.
+    Readdress {
+        /// Number or name.
+        peer: String,
+    },
+    /// Carry the frames of impaired links, in the network namespace that this runs in.
+    #[command(hide = true)]
+    Emulator {
+        /// All of them.
+        links: Vec<ImpairedLink>,
+    },
     /// Kill a daemon as a crash would.
     Kill {
         /// `control`, `relay`, or a peer.
@@ -69,6 +94,21 @@ enum Verb {
     Restart {
         /// `control`, `relay`, or a peer.
         role: String,
+    },
+    /// Run pairs of routers with the real programs, and tell which talk directly.
+    Matrix {
+        /// Only a dozen pairs, in less than two minutes.
+        #[arg(long)]
+        quick: bool,
+        /// Only this pair of routers, e.g. eim,symmetric; may be repeated.
+        #[arg(long, value_name = "A,B", conflicts_with = "quick")]
+        pairs: Vec<Pair>,
+        /// Write the figures to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Write the table into benchmarks.md of this directory.
+        #[arg(long, value_name = "DIR")]
+        docs: Option<PathBuf>,
     },
     /// Be the router of the network namespace that this runs in.
     #[command(hide = true)]
@@ -109,7 +149,7 @@ fn main() -> ExitCode {
 
 fn run(Arguments { name, verb }: Arguments) -> Result<()> {
     match verb {
-        Verb::Up { peers, nat, relay_mode } => up(&name, peers, nat, relay_mode),
+        Verb::Up { peers, nat, link, relay_mode } => up(&name, peers, nat, link, relay_mode),
         Verb::Exec { peer, command } => Err(exec(&name, &peer, &command)?),
         Verb::Status { json } => status(&Lab::open(&name)?, json),
         Verb::Nat { peer, kind } => {
@@ -117,6 +157,14 @@ fn run(Arguments { name, verb }: Arguments) -> Result<()> {
             let n = peer_number(&lab, &peer)?;
             lab.change_nat(n, kind)
         }
+        Verb::Link { link } => Lab::open(&name)?.change_link(&link),
+        Verb::Readdress { peer } => {
+            let lab = Lab::open(&name)?;
+            let n = peer_number(&lab, &peer)?;
+            println!("{}", lab.topology().readdress(n)?);
+            Ok(())
+        }
+        Verb::Emulator { links } => emulator::run(&links),
         Verb::Kill { role } => {
             let mut lab = Lab::open(&name)?;
             lab.kill(lab.role(&role)?)
@@ -128,6 +176,14 @@ fn run(Arguments { name, verb }: Arguments) -> Result<()> {
         Verb::Down => {
             println!("{}", if down(&name)? { "the lab is gone" } else { "no lab was up" });
             Ok(())
+        }
+        Verb::Matrix { quick, pairs, json, docs } => {
+            let pairs = match (quick, pairs.is_empty()) {
+                (true, _) => matrix::quick()?,
+                (false, true) => matrix::all()?,
+                (false, false) => pairs,
+            };
+            run_matrix(&pairs, json.as_deref(), docs.as_deref())
         }
         Verb::Router { behaviour } => router::run(behaviour),
         Verb::Demo { nat, json } => demo(nat, json.as_deref()),
@@ -146,12 +202,37 @@ fn demo(nats: Vec<NatKind>, json: Option<&Path>) -> Result<()> {
     result.context("the demo failed")
 }
 
-fn up(name: &str, peers: Option<usize>, nats: Vec<NatKind>, mode: RelayMode) -> Result<()> {
-    let nats = spread(peers, nats)?;
+fn run_matrix(pairs: &[Pair], json: Option<&Path>, docs: Option<&Path>) -> Result<()> {
+    take_down_when_interrupted(matrix::LAB);
+    println!("{}", report::line(report::HEADER));
+    let machine = Machine::look();
+    let matrix = matrix::run(matrix::LAB, pairs, |row| println!("{row}"))?;
+    println!("\n{}", matrix.summary());
+    if let Some(docs) = docs {
+        let Machine { date, kernel, cores, cpu, load_before, .. } = machine;
+        let machine =
+            format!("{date}, Linux {kernel}, {cores} cores of {cpu}, load {load_before:.1} before the run.");
+        matrix.write_page(docs, &machine)?;
+    }
+    if let Some(file) = json {
+        let text = serde_json::to_string(&matrix)? + "\n";
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn up(
+    name: &str,
+    peers: Option<usize>,
+    sites: Vec<Site>,
+    links: Vec<ImpairedLink>,
+    mode: RelayMode,
+) -> Result<()> {
+    let sites = spread(peers, sites)?;
     let relay_mode = mode.to_possible_value().context("a relay mode without a name")?.get_name().into();
     take_down_when_interrupted(name);
-    println!("building a lab with {} peers …", nats.len());
-    let mut lab = Lab::up(&Options { name: name.into(), nats, relay_mode, spare_relay: false })?;
+    println!("building a lab with {} peers …", sites.len());
+    let mut lab = Lab::up(&Options { name: name.into(), sites, relay_mode, spare_relay: false, links })?;
     println!("forming a party …");
     if let Err(error) = lab.form_party().and_then(|()| lab.wait_for_paths()) {
         eprintln!("The lab is up, but the party is not complete. Logs: /run/lanrage-lab/{name}/*/log");
@@ -161,7 +242,7 @@ fn up(name: &str, peers: Option<usize>, nats: Vec<NatKind>, mode: RelayMode) -> 
 }
 
 /// One router a peer: the last one listed is repeated.
-fn spread(peers: Option<usize>, mut nats: Vec<NatKind>) -> Result<Vec<NatKind>> {
+fn spread(peers: Option<usize>, mut nats: Vec<Site>) -> Result<Vec<Site>> {
     let count = peers.unwrap_or(nats.len().max(2));
     if nats.len() > count {
         bail!("--nat lists {} routers for {count} peers", nats.len());

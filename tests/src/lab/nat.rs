@@ -5,8 +5,10 @@ pub mod packet;
 pub mod table;
 pub mod translate;
 
+use super::matrix::expect::verdict;
 use anyhow::{Result, bail};
 use behaviour::Behaviour;
+use lanrage_common::nat::How;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -64,8 +66,7 @@ table ip lab {{
 
     /// Whether two peers behind these NATs can find a direct path by simultaneous probes.
     pub fn allows_direct(self, other: Self) -> bool {
-        use NatKind::{Eim, None, Symmetric};
-        matches!((self, other), (None | Eim, None | Eim) | (None, Symmetric) | (Symmetric, None))
+        verdict(self.into(), other.into()).how() == Some(How::Punch)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Forming a party with the command line, and looking at it.
 
-use super::nat::NatKind;
 use super::process::wait_until;
 use super::role::{Role, control_url, relay_address};
 use super::running::Lab;
+use super::site::Site;
 use anyhow::{Context, Result, bail, ensure};
 use lanrage_common::api::{InviteAnswer, MemberStatus, PathKind, RelayMode, Status};
 use serde::Serialize;
@@ -50,8 +50,8 @@ pub struct PeerSummary {
     pub name: String,
     /// Its address in the party.
     pub overlay: Option<Ipv4Addr>,
-    /// Its router.
-    pub nat: NatKind,
+    /// Its router, and what else is between it and the internet.
+    pub nat: Site,
     /// The path to the others: `direct`, `relay`, `none`, or `mixed` when they differ.
     pub path: String,
     /// Path by name of the other, when they differ.
@@ -169,7 +169,7 @@ impl Lab {
             n,
             name: peer.name.clone(),
             overlay: peer.overlay,
-            nat: peer.nat,
+            nat: peer.site,
             path: path.into(),
             paths,
         }

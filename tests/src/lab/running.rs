@@ -1,12 +1,14 @@
 //! A lab with its daemons.
 
+use super::impairment::ImpairedLink;
 use super::interrupt;
 use super::nat::NatKind;
 use super::netns::{Namespace, command_output};
 use super::process::{self, Process, wait_until};
 use super::role::Role;
+use super::site::Site;
 use super::state::{self, Peer, State};
-use super::topology::{RELAY_LINK, Topology};
+use super::topology::Topology;
 use anyhow::{Context, Result, bail};
 use lanrage_common::api::Status;
 use nix::sys::signal::Signal;
@@ -28,18 +30,26 @@ const NAMES: [&str; 8] = ["ana", "ben", "cleo", "dan", "eva", "finn", "gus", "ha
 pub struct Options {
     /// Tells labs that run side by side apart.
     pub name: String,
-    /// One router a peer.
-    pub nats: Vec<NatKind>,
+    /// One a peer.
+    pub sites: Vec<Site>,
     /// `auto`, `xdp-native`, `xdp-generic` or `userspace`.
     pub relay_mode: String,
     /// Whether there is a second relay.
     pub spare_relay: bool,
+    /// Links with delay, jitter, loss or reordering.
+    pub links: Vec<ImpairedLink>,
 }
 
 impl Options {
     /// A lab with the best relay mode that works.
-    pub fn new(name: &str, nats: &[NatKind]) -> Self {
-        Self { name: name.into(), nats: nats.into(), relay_mode: "auto".into(), spare_relay: false }
+    pub fn new(name: &str, sites: &[impl Into<Site> + Copy]) -> Self {
+        Self {
+            name: name.into(),
+            sites: sites.iter().map(|site| (*site).into()).collect(),
+            relay_mode: "auto".into(),
+            spare_relay: false,
+            links: Vec::new(),
+        }
     }
 }
 
@@ -55,8 +65,11 @@ impl Lab {
     /// Builds the network and starts all daemons; on failure nothing is left behind.
     pub fn up(options: &Options) -> Result<Self> {
         require_root()?;
-        let peers = u8::try_from(options.nats.len()).unwrap_or(u8::MAX);
-        let topology = Topology::new(&options.name, peers)?.with_spare_relay(options.spare_relay);
+        let peers = u8::try_from(options.sites.len()).unwrap_or(u8::MAX);
+        let topology = Topology::new(&options.name, peers)?
+            .with_spare_relay(options.spare_relay)
+            .with_sites(&options.sites)?
+            .with_links(&options.links)?;
         let state = plan(options, &topology);
         let dir = state.claim()?;
         let mut lab = Self { topology, dir, state };
@@ -75,8 +88,12 @@ impl Lab {
         let Some(state) = State::load(name)? else {
             bail!("no lab {name:?} is up: start one with `cargo xtask lab up{}`", state::name_flag(name));
         };
-        let topology =
-            Topology::new(name, u8::try_from(state.peers.len())?)?.with_spare_relay(state.spare_relay);
+        let sites: Vec<Site> = state.peers.iter().map(|peer| peer.site).collect();
+        let links = state.links.iter().map(|link| link.parse()).collect::<Result<Vec<ImpairedLink>>>()?;
+        let topology = Topology::new(name, u8::try_from(sites.len())?)?
+            .with_spare_relay(state.spare_relay)
+            .with_sites(&sites)?
+            .with_links(&links)?;
         Ok(Self { topology, dir: state::directory(name), state })
     }
 
@@ -133,10 +150,27 @@ impl Lab {
         serde_json::from_str(&text).with_context(|| format!("`lanrage status --json` of {role}: {text}"))
     }
 
-    /// Gives a peer another router.
+    /// Gives a peer's home another router.
     pub fn change_nat(&mut self, n: u8, nat: NatKind) -> Result<()> {
         self.topology.change_nat(n, nat)?;
-        self.state.peers[usize::from(n - 1)].nat = nat;
+        let home = self.state.peers[usize::from(n - 1)].site.home.unwrap_or(n);
+        self.state.peers[usize::from(home - 1)].site.nat = nat;
+        self.save_sites()
+    }
+
+    fn save_sites(&mut self) -> Result<()> {
+        let sites: Vec<Site> = self.state.peers.iter().map(|peer| peer.site).collect();
+        self.topology = self.topology.clone().with_sites(&sites)?;
+        self.state.save()
+    }
+
+    /// Impairs a link otherwise.
+    pub fn change_link(&mut self, link: &ImpairedLink) -> Result<()> {
+        self.topology.change_link(link)?;
+        let prefix = format!("{}=", link.link);
+        for known in self.state.links.iter_mut().filter(|known| known.starts_with(&prefix)) {
+            *known = link.to_string();
+        }
         self.state.save()
     }
 
@@ -170,12 +204,11 @@ impl Lab {
     }
 
     fn start_everything(&mut self) -> Result<()> {
-        let nats: Vec<NatKind> = self.state.peers.iter().map(|peer| peer.nat).collect();
         {
             let _change = interrupt::change();
-            self.topology.build(&nats)?;
+            self.topology.build_sites()?;
         }
-        accept_kernel_packets(&self.topology.net())?;
+        accept_kernel_packets(&self.topology)?;
         self.start(Role::Control)?;
         self.start(Role::Relay)?;
         if self.state.spare_relay {
@@ -226,15 +259,16 @@ impl Lab {
 }
 
 fn plan(options: &Options, topology: &Topology) -> State {
-    let peers = (1..).zip(&options.nats).map(|(n, nat)| {
+    let peers = (1..).zip(&options.sites).map(|(n, site)| {
         let name = NAMES.get(usize::from(n - 1)).map_or_else(|| format!("peer{n}"), |name| (*name).into());
-        Peer { n, name, nat: *nat, overlay: None }
+        Peer { n, name, site: *site, overlay: None }
     });
     State {
         name: options.name.clone(),
         namespaces: topology.namespaces().iter().map(|namespace| namespace.name().into()).collect(),
         relay_mode: options.relay_mode.clone(),
         spare_relay: options.spare_relay,
+        links: options.links.iter().map(ToString::to_string).collect(),
         relay_token: format!("{:032x}", rand::random::<u128>()),
         peers: peers.collect(),
         processes: Default::default(),
@@ -251,15 +285,16 @@ fn is_ready(role: Role, status: &Status) -> bool {
 
 /// A veth end takes what an XDP program sends back to it only if it has an XDP program itself; GRO alone lets packets
 /// wait until something else wakes the receiver. `ip -n` would hide bpffs from itself, so `ip` runs inside.
-fn accept_kernel_packets(net: &Namespace) -> Result<()> {
+fn accept_kernel_packets(topology: &Topology) -> Result<()> {
     let lab = process::program("lanrage-lab")?;
     let pass = lab.with_file_name("../bpf/xdp-pass");
     if !pass.exists() {
         return Ok(()); // no kernel programs were built, so the relay forwards in userspace
     }
+    let (namespace, link) = topology.beyond_relay();
     let mut ip = Command::new("ip");
-    ip.args(["link", "set", "dev", RELAY_LINK, "xdpdrv", "obj"]).arg(pass).args(["sec", "xdp"]);
-    net.output(&mut ip).map(drop)
+    ip.args(["link", "set", "dev", &link, "xdpdrv", "obj"]).arg(pass).args(["sec", "xdp"]);
+    namespace.output(&mut ip).map(drop)
 }
 
 /// Takes a lab down, however far it got; whether there was one.

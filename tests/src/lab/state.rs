@@ -1,7 +1,7 @@
 //! What a lab has made, on disk, so that any later process can use it or take it down.
 
-use super::nat::NatKind;
 use super::process::Process;
+use super::site::Site;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,6 +25,9 @@ pub struct State {
     /// Whether there is a second relay.
     #[serde(default)]
     pub spare_relay: bool,
+    /// Impaired links, as they are written.
+    #[serde(default)]
+    pub links: Vec<String>,
     /// What the relay shows the control server.
     pub relay_token: String,
     /// In order of their numbers, from 1.
@@ -40,8 +43,8 @@ pub struct Peer {
     pub n: u8,
     /// For people.
     pub name: String,
-    /// Its router.
-    pub nat: NatKind,
+    /// Its router, and what else is between it and the internet.
+    pub site: Site,
     /// Its address in the party, once it is in one.
     pub overlay: Option<Ipv4Addr>,
 }

@@ -1,11 +1,16 @@
 //! Namespaces, links, addresses and routes of a lab.
 
+mod wiring;
+
 use super::conntrack;
+use super::emulator;
+use super::impairment::ImpairedLink;
 use super::nat::NatKind;
 use super::netns::Namespace;
 use super::router;
-use anyhow::{Context, Result, bail};
-use std::net::Ipv4Addr;
+use super::site::{self, Site};
+use anyhow::{Context, Result, bail, ensure};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 
 /// Most peers one lab can have.
@@ -16,17 +21,28 @@ pub const CONTROL_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 pub const RELAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 6);
 /// The second relay's address, if there is one.
 pub const SPARE_RELAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+/// The control server's IPv6 address, in labs with IPv6.
+pub const CONTROL_ADDRESS6: Ipv6Addr = server6(1);
+/// The relay's IPv6 address, in labs with IPv6.
+pub const RELAY_ADDRESS6: Ipv6Addr = server6(2);
 /// Name of the only network interface of control server, relay and peers, and of the link to the relay in the net.
 pub const NIC: &str = "eth0";
 /// The internet router's end of the relay's link.
 pub const RELAY_LINK: &str = "rly";
+/// How far the second address of a router is from its first.
+const MOVED: u8 = 4 * MAX_PEERS;
+
+const fn server6(n: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, n, 0, 0, 0, 2)
+}
 
 /// The namespaces of a lab and how they are wired.
 #[derive(Debug, Clone)]
 pub struct Topology {
     prefix: String,
-    peers: u8,
+    sites: Vec<Site>,
     has_spare_relay: bool,
+    links: Vec<ImpairedLink>,
 }
 
 impl Topology {
@@ -40,7 +56,8 @@ impl Topology {
             bail!("a lab has 1 to {MAX_PEERS} peers, not {peers}");
         }
         let prefix = if lab == "default" { "lr".into() } else { format!("lr-{lab}") };
-        Ok(Self { prefix, peers, has_spare_relay: false })
+        let sites = vec![NatKind::None.into(); peers.into()];
+        Ok(Self { prefix, sites, has_spare_relay: false, links: Vec::new() })
     }
 
     /// The same with a second relay.
@@ -48,41 +65,114 @@ impl Topology {
         Self { has_spare_relay, ..self }
     }
 
+    /// The same with peers at these sites.
+    pub fn with_sites(self, sites: &[Site]) -> Result<Self> {
+        ensure!(sites.len() == self.sites.len(), "{} peers need as many sites", self.sites.len());
+        site::check(sites)?;
+        Ok(Self { sites: sites.into(), ..self })
+    }
+
+    /// The same with impaired links.
+    pub fn with_links(self, links: &[ImpairedLink]) -> Result<Self> {
+        for (at, link) in links.iter().enumerate() {
+            let name = &link.link;
+            let n = name.strip_prefix(['w', 'h']).and_then(|n| n.parse::<usize>().ok());
+            let site = n.map(|n| n.checked_sub(1).and_then(|at| self.sites.get(at)));
+            let is_there = match site {
+                Some(site) => site.is_some_and(|site| site.home.is_none() || name.starts_with('h')),
+                None => name != "rly2" || self.has_spare_relay,
+            };
+            ensure!(is_there, "there is no link {name:?} in this lab");
+            ensure!(links[..at].iter().all(|other| other.link != *name), "{name:?} is given twice");
+        }
+        Ok(Self { links: links.into(), ..self })
+    }
+
     /// The internet's router.
     pub fn net(&self) -> Namespace {
-        Namespace::named(format!("{}-net", self.prefix))
+        self.namespace("net")
     }
 
     /// The control server's machine.
     pub fn control(&self) -> Namespace {
-        Namespace::named(format!("{}-ctl", self.prefix))
+        self.namespace("ctl")
     }
 
     /// The relay's machine.
     pub fn relay(&self) -> Namespace {
-        Namespace::named(format!("{}-rly", self.prefix))
+        self.namespace("rly")
     }
 
     /// The second relay's machine.
     pub fn spare_relay(&self) -> Namespace {
-        Namespace::named(format!("{}-rly2", self.prefix))
+        self.namespace("rly2")
     }
 
     /// Peer `n`, from 1.
     pub fn peer(&self, n: u8) -> Namespace {
-        Namespace::named(format!("{}-p{n}", self.prefix))
+        self.namespace(&format!("p{n}"))
     }
 
-    /// The NAT router of peer `n`.
+    /// The router of peer `n`'s home.
     pub fn router(&self, n: u8) -> Namespace {
-        Namespace::named(format!("{}-n{n}", self.prefix))
+        self.namespace(&format!("n{}", self.home(n)))
+    }
+
+    /// The carrier's NAT in front of peer `n`'s home, where there is one.
+    pub fn carrier(&self, n: u8) -> Namespace {
+        self.namespace(&format!("c{}", self.home(n)))
+    }
+
+    /// Where impaired links are carried.
+    pub fn emulator(&self) -> Namespace {
+        self.namespace("emu")
+    }
+
+    fn namespace(&self, name: &str) -> Namespace {
+        Namespace::named(format!("{}-{name}", self.prefix))
+    }
+
+    /// The end of the relay's link that is not the relay's: namespace and interface.
+    pub fn beyond_relay(&self) -> (Namespace, String) {
+        match self.is_emulated(RELAY_LINK) {
+            true => (self.emulator(), format!("{RELAY_LINK}a")),
+            false => (self.net(), RELAY_LINK.into()),
+        }
     }
 
     /// All of them.
     pub fn namespaces(&self) -> Vec<Namespace> {
-        let pairs = (1..=self.peers).flat_map(|n| [self.router(n), self.peer(n)]);
-        let spare = self.has_spare_relay.then(|| self.spare_relay());
-        [self.net(), self.control(), self.relay()].into_iter().chain(spare).chain(pairs).collect()
+        let mut all = vec![self.net(), self.control(), self.relay()];
+        all.extend(self.has_spare_relay.then(|| self.spare_relay()));
+        all.extend((!self.links.is_empty()).then(|| self.emulator()));
+        for (n, site) in (1..).zip(&self.sites) {
+            all.extend(site.home.is_none().then(|| self.router(n)));
+            all.extend(site.carrier.map(|_| self.carrier(n)));
+            all.push(self.peer(n));
+        }
+        all
+    }
+
+    fn site(&self, n: u8) -> Site {
+        self.sites[usize::from(n - 1)]
+    }
+
+    /// Whose home peer `n` is at: mostly its own.
+    fn home(&self, n: u8) -> u8 {
+        self.site(n).home.unwrap_or(n)
+    }
+
+    fn guests(&self, n: u8) -> impl Iterator<Item = u8> {
+        (1..).zip(&self.sites).filter(move |(_, site)| site.home == Some(n)).map(|(guest, _)| guest)
+    }
+
+    /// Whether any site reaches the IPv6 internet.
+    pub fn has_ipv6(&self) -> bool {
+        self.sites.iter().any(|site| site.has_ipv6())
+    }
+
+    fn is_emulated(&self, link: &str) -> bool {
+        self.links.iter().any(|other| other.link == link)
     }
 
     /// Ends what runs in the namespaces, and deletes them.
@@ -92,34 +182,41 @@ impl Topology {
 
     /// Makes everything, with router kinds in peer order.
     pub fn build(&self, nats: &[NatKind]) -> Result<()> {
-        if nats.len() != usize::from(self.peers) {
-            bail!("{} peers need as many NATs, not {}", self.peers, nats.len());
+        let sites: Vec<Site> = nats.iter().copied().map(Site::from).collect();
+        self.clone().with_sites(&sites)?.build_sites()
+    }
+
+    /// Impairs a link otherwise from now on. It must have been impaired from the beginning.
+    pub fn change_link(&self, link: &ImpairedLink) -> Result<()> {
+        emulator::change(&self.emulator(), link)
+    }
+
+    /// Gives peer `n`'s home another kind of router; connections made through the old one are forgotten.
+    pub fn change_nat(&self, n: u8, nat: NatKind) -> Result<()> {
+        let n = self.home(n);
+        let site = self.site(n);
+        if nat == NatKind::None && (site.carrier.is_some() || self.guests(n).next().is_some()) {
+            bail!("the home of peer {n} needs a NAT: it is shared, or a carrier's NAT is in front");
         }
-        for namespace in self.namespaces() {
-            namespace.create()?;
-        }
-        self.net().sysctl("ipv4/ip_forward", "1")?;
-        self.attach_server(&self.control(), "ctl", CONTROL_ADDRESS)?;
-        self.attach_server(&self.relay(), RELAY_LINK, RELAY_ADDRESS)?;
-        if self.has_spare_relay {
-            self.attach_server(&self.spare_relay(), "rly2", SPARE_RELAY_ADDRESS)?;
-        }
-        for (n, nat) in (1..).zip(nats) {
-            self.attach_router(n)?;
-            self.attach_peer(n)?;
-            self.change_nat(n, *nat)?;
+        self.apply(&self.router(n), nat)?;
+        if site.family != site::Family::V6 {
+            self.address_peer(n, nat)?;
         }
         Ok(())
     }
 
-    /// Gives peer `n` another kind of router; connections made through the old one are forgotten.
-    pub fn change_nat(&self, n: u8, nat: NatKind) -> Result<()> {
-        let router = self.router(n);
+    /// Makes a router behave like this.
+    fn apply(&self, router: &Namespace, nat: NatKind) -> Result<()> {
         router.nft(&nat.ruleset())?;
         match nat {
-            NatKind::Own(behaviour) => router::apply(&router, behaviour)?,
-            _ => router::stop(&router)?,
+            NatKind::Own(behaviour) => router::apply(router, behaviour)?,
+            _ => router::stop(router)?,
         }
+        router.run(conntrack::flush)?.with_context(|| router.name().to_owned())
+    }
+
+    /// The address depends on the router's kind.
+    fn address_peer(&self, n: u8, nat: NatKind) -> Result<()> {
         let (address, gateway) = peer_address(n, nat);
         let (length, other) = if nat == NatKind::None { (30, private(n, 2)) } else { (24, public(n, 2)) };
         let peer = self.peer(n);
@@ -127,47 +224,48 @@ impl Topology {
             .output(Command::new("ip").args(["-br", "addr", "show", "dev", NIC]))?
             .contains(&format!("{other}/"))
         {
-            peer.ip(&format!("addr flush dev {NIC}"))?;
+            peer.ip(&format!("addr del {other}/{} dev {NIC}", if length == 30 { 24 } else { 30 }))?;
         }
         peer.ip(&format!(
             "addr replace {address}/{length} brd + dev {NIC}\nroute replace default via {gateway}"
-        ))?;
-        router.run(conntrack::flush)?.with_context(|| format!("router of peer {n}"))
-    }
-
-    /// A server's machine with one link to the net; `address` is the second host of a /30.
-    fn attach_server(&self, server: &Namespace, link: &str, address: Ipv4Addr) -> Result<()> {
-        let net = self.net();
-        let gateway = Ipv4Addr::from_bits(address.to_bits() - 1);
-        connect(server, NIC, &net, link)?;
-        net.ip(&format!("addr add {gateway}/30 dev {link}"))?;
-        server.ip(&format!("addr add {address}/30 dev {NIC}\nroute add default via {gateway}"))
-    }
-
-    /// The router of peer `n`: `wan` to the net, `lan` to the peer.
-    fn attach_router(&self, n: u8) -> Result<()> {
-        let (net, router, link) = (self.net(), self.router(n), format!("w{n}"));
-        connect(&router, "wan", &net, &link)?;
-        net.ip(&format!(
-            "addr add {}/30 dev {link}\nroute add {}/30 via {}",
-            wan(n, 1),
-            public(n, 0),
-            wan(n, 2)
-        ))?;
-        router.ip(&format!("addr add {}/30 dev wan\nroute add default via {}", wan(n, 2), wan(n, 1)))?;
-        router.sysctl("ipv4/ip_forward", "1")
-    }
-
-    /// The link between router and peer `n`; the peer's address depends on the router's kind.
-    fn attach_peer(&self, n: u8) -> Result<()> {
-        let router = self.router(n);
-        connect(&self.peer(n), NIC, &router, "lan")?;
-        router.ip(&format!(
-            "addr add {}/24 brd + dev lan\naddr add {}/30 dev lan",
-            private(n, 1),
-            public(n, 1)
         ))
     }
+
+    /// Gives the router in front of peer `n` (the carrier's, where there is one) its other public address, as providers
+    /// do at night; all connections break. Back again the next time. The new address.
+    pub fn readdress(&self, n: u8) -> Result<Ipv4Addr> {
+        let n = self.home(n);
+        let site = self.site(n);
+        let (router, nat) = match site.carrier {
+            Some(carrier) => (self.carrier(n), carrier),
+            None => (self.router(n), site.nat),
+        };
+        let shown = router.output(Command::new("ip").args(["-br", "-4", "addr", "show", "dev", "wan"]))?;
+        let [now, next] = match shown.contains(&format!("{}/", wan(n, 2))) {
+            true => [wan(n, 0), moved(wan(n, 0))],
+            false => [moved(wan(n, 0)), wan(n, 0)],
+        };
+        let host = |base: Ipv4Addr, host: u32| Ipv4Addr::from_bits(base.to_bits() + host);
+        self.net().ip(&format!(
+            "addr del {}/30 dev w{n}\naddr add {}/30 dev w{n}\nroute replace {}/30 via {}",
+            host(now, 1),
+            host(next, 1),
+            public(n, 0),
+            host(next, 2)
+        ))?;
+        router.ip(&format!(
+            "addr del {}/30 dev wan\naddr add {}/30 dev wan\nroute replace default via {}",
+            host(now, 2),
+            host(next, 2),
+            host(next, 1)
+        ))?;
+        self.apply(&router, nat)?;
+        Ok(host(next, 2))
+    }
+}
+
+fn moved(address: Ipv4Addr) -> Ipv4Addr {
+    Ipv4Addr::from_bits(address.to_bits() + u32::from(MOVED))
 }
 
 /// Address and gateway of peer `n` behind a router of this kind.
@@ -176,6 +274,16 @@ pub fn peer_address(n: u8, nat: NatKind) -> (Ipv4Addr, Ipv4Addr) {
         NatKind::None => (public(n, 2), public(n, 1)),
         _ => (private(n, 2), private(n, 1)),
     }
+}
+
+/// Address of peer `guest` at the home of peer `n`.
+pub fn guest_address(n: u8, guest: u8) -> Ipv4Addr {
+    private(n, 100 + guest)
+}
+
+/// IPv6 address of peer `n`, where its site has IPv6.
+pub fn peer_address6(n: u8) -> Ipv6Addr {
+    home6(n, 2)
 }
 
 /// Public side of the router of peer `n` (host 2) and the net's end (host 1).
@@ -193,13 +301,15 @@ fn private(n: u8, host: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 100 + n, host)
 }
 
-/// A virtual cable. Checksum offload is off: a packet with an unfinished checksum that an XDP program rewrites and
-/// sends on would arrive broken.
-fn connect(a: &Namespace, a_link: &str, b: &Namespace, b_link: &str) -> Result<()> {
-    a.ip(&format!("link add {a_link} type veth peer name {b_link} netns {}", b.name()))?;
-    for (namespace, link) in [(a, a_link), (b, b_link)] {
-        namespace.output(Command::new("ethtool").args(["-K", link, "tx", "off"]))?;
-        namespace.ip(&format!("link set {link} up"))?;
-    }
-    Ok(())
+/// Between a home and the carrier's NAT (RFC 6598).
+fn carrier(n: u8, host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(100, 64, n, host)
+}
+
+fn wan6(n: u8, host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 1, n.into(), 0, 0, 0, host)
+}
+
+fn home6(n: u8, host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 2, n.into(), 0, 0, 0, host)
 }

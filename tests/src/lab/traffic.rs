@@ -312,7 +312,8 @@ pub fn median(sorted: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-fn socket(namespace: &Namespace, address: (Ipv4Addr, u16)) -> Result<UdpSocket> {
+/// A socket in a namespace, with room for bursts.
+pub(super) fn socket(namespace: &Namespace, address: (Ipv4Addr, u16)) -> Result<UdpSocket> {
     let socket = namespace.run(|| UdpSocket::bind(address))?;
     let socket = socket.map_err(|error| match error.kind() {
         ErrorKind::AddrNotAvailable => {

@@ -1,10 +1,10 @@
 //! Labs that go away with the test that made them.
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use lanrage_tests::lab::nat::NatKind;
 use lanrage_tests::lab::process::{self, wait_until};
 use lanrage_tests::lab::role::Role;
 use lanrage_tests::lab::running::{Lab, Options, down};
+use lanrage_tests::lab::site::Site;
 use lanrage_tests::lab::traffic::{Station, ping};
 use std::ops::{Deref, DerefMut};
 use std::process::Output;
@@ -22,7 +22,7 @@ pub struct TestLab {
 
 impl TestLab {
     /// Daemons, but no party yet.
-    pub fn up(name: &str, nats: &[NatKind]) -> Self {
+    pub fn up(name: &str, nats: &[impl Into<Site> + Copy]) -> Self {
         Self::with(Options::new(name, nats))
     }
 
@@ -33,16 +33,16 @@ impl TestLab {
     }
 
     /// Everybody is in a party and has a path to everybody.
-    pub fn party(name: &str, nats: &[NatKind]) -> Self {
+    pub fn party(name: &str, nats: &[impl Into<Site> + Copy]) -> Self {
         Self::party_with(Options::new(name, nats))
     }
 
     pub fn party_with(options: Options) -> Self {
-        let nats = options.nats.clone();
+        let count = options.sites.len();
         let mut lab = Self::with(options);
         lab.form_party().unwrap_or_else(|error| panic!("{error:#}"));
         lab.wait_for_paths().unwrap_or_else(|error| panic!("{error:#}"));
-        let peers = 1..=u8::try_from(nats.len()).unwrap();
+        let peers = 1..=u8::try_from(count).unwrap();
         for pair in peers.clone().flat_map(|a| peers.clone().map(move |b| (a, b))).filter(|(a, b)| a < b) {
             lab.wait_for_traffic(pair, Duration::from_secs(20));
         }
