@@ -141,6 +141,9 @@ pub struct PartyStatus {
     /// Connections to relays over TLS; none while UDP works.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub carriers: Vec<CarrierStatus>,
+    /// What happened to probes, signals and candidates of the path agent, by name (docs/metrics.md).
+    #[serde(default)]
+    pub path_events: BTreeMap<String, u64>,
 }
 
 /// A connection that carries datagrams to and from a relay, because UDP does not reach it.

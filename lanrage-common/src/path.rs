@@ -20,6 +20,8 @@ mod shared;
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod traffic;
+mod victims;
 mod window;
 
 use crate::api::PathKind;
@@ -61,6 +63,9 @@ pub struct Path {
     /// Relays through which handshakes go, so that these know the session: the one in use, or next if the path is
     /// direct, and one that stands by.
     pub handshakes: [Option<SocketAddr>; 2],
+    /// Where every datagram with data goes as well for now: the way in use does not answer as it should. It is one of
+    /// `handshakes`, or a direct one.
+    pub copy: Option<SocketAddr>,
 }
 
 /// What the caller must do.
@@ -92,6 +97,14 @@ pub enum Output {
         wanted: BTreeMap<String, u32>,
         /// In use: not to be given up.
         used: BTreeSet<String>,
+    },
+    /// Send a keepalive through the tunnel to this address of a member, and say
+    /// [`PathAgent::handle_no_session`] when there is no session: data must arrive there before packets move to it.
+    Confirm {
+        /// Whose.
+        member: WgKey,
+        /// Where to.
+        to: SocketAddr,
     },
     /// Use this path for a member from now on.
     Path {
@@ -349,6 +362,25 @@ impl PathAgent {
     pub fn handle_tunnel_rx(&mut self, member: &WgKey, from: SocketAddr, now: Now) {
         let Some(pair) = self.pairs.get_mut(member) else { return };
         if pair.handle_tunnel_rx(from, &mut self.shared, now.instant) {
+            self.note_timeout();
+        }
+    }
+
+    /// Data is about to leave for `member` (cheap: call for every packet). True when there are outputs to handle before
+    /// the packet leaves, because it may have to go another way.
+    pub fn handle_tunnel_tx(&mut self, member: &WgKey, now: Now) -> bool {
+        let Some(pair) = self.pairs.get_mut(member) else { return false };
+        let is_changed = pair.handle_tunnel_tx(&mut self.shared, now.instant);
+        if is_changed {
+            self.note_timeout();
+        }
+        is_changed
+    }
+
+    /// The tunnel has no session with `member`, so nothing could be sent for [`Output::Confirm`].
+    pub fn handle_no_session(&mut self, member: &WgKey, now: Now) {
+        if let Some(pair) = self.pairs.get_mut(member) {
+            pair.handle_no_session(&mut self.shared, now.instant);
             self.note_timeout();
         }
     }

@@ -1,7 +1,7 @@
 //! Addresses at which a member may be reached directly.
 
 use ipnet::Ipv4Net;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Where a candidate comes from (RFC 8445 section 5.1.1 has the same classes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,23 +42,50 @@ pub struct Candidate {
     pub address: SocketAddr,
 }
 
-/// Whether a probe may ever be sent there: an ordinary unicast address outside the party's own subnet.
-pub fn is_probeable(address: SocketAddr, subnet: Ipv4Net) -> bool {
+/// Whether a probe may ever be sent there: an ordinary unicast address outside the party's own subnet. The error is the
+/// reason, as it is counted.
+pub fn check(address: SocketAddr, subnet: Ipv4Net) -> Result<(), &'static str> {
     if address.port() == 0 {
-        return false;
+        return Err("candidate_port");
     }
-    match address.ip() {
-        IpAddr::V4(ip) => {
-            let first = ip.octets()[0];
-            // 0/8 "this network" and 240/4 reserved, limited broadcast included (RFC 1122, RFC 1112)
-            let is_special = ip.is_loopback() || ip.is_link_local() || first == 0 || first >= 224;
-            !is_special && !subnet.contains(&ip)
-        }
-        IpAddr::V6(ip) => {
-            let is_link_local = ip.segments()[0] & 0xffc0 == 0xfe80;
-            let is_special = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || is_link_local;
-            !is_special && ip.to_ipv4_mapped().is_none()
-        }
+    let refusal = match address.ip() {
+        IpAddr::V4(ip) => match ip.octets()[0] {
+            _ if ip.is_loopback() => "candidate_loopback",
+            _ if ip.is_link_local() => "candidate_link_local",
+            _ if ip.is_multicast() => "candidate_multicast",
+            _ if ip.is_broadcast() => "candidate_broadcast",
+            // 0/8 "this network" and 240/4 reserved (RFC 1122, RFC 1112)
+            0 | 240.. => "candidate_reserved",
+            _ if subnet.contains(&ip) => "candidate_overlay",
+            _ => return Ok(()),
+        },
+        IpAddr::V6(ip) if ip.is_loopback() => "candidate_loopback",
+        IpAddr::V6(ip) if ip.segments()[0] & 0xffc0 == 0xfe80 => "candidate_link_local",
+        IpAddr::V6(ip) if ip.is_multicast() => "candidate_multicast",
+        IpAddr::V6(ip) if ip.is_unspecified() || ip.to_ipv4_mapped().is_some() => "candidate_reserved",
+        IpAddr::V6(_) => return Ok(()),
+    };
+    Err(refusal)
+}
+
+/// Whether [`check`] has nothing against it.
+pub fn is_probeable(address: SocketAddr, subnet: Ipv4Net) -> bool {
+    check(address, subnet).is_ok()
+}
+
+/// Whether an address means something else in every network: private, a carrier's (RFC 6598), unique local (RFC 4193).
+pub fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private() || ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64,
+        IpAddr::V6(ip) => ip.segments()[0] & 0xfe00 == 0xfc00,
+    }
+}
+
+/// The public network of an address: a /24, or a /48 of IPv6. Who has an address there may have others of it.
+pub fn public_network(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() & !0xff).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !(u128::MAX >> 48)).into(),
     }
 }
 

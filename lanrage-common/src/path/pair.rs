@@ -7,6 +7,8 @@ use super::relays::Choice;
 use super::route::{HEARTBEAT, Route, Use};
 use super::schedule::Schedule;
 use super::shared::Shared;
+use super::traffic::Traffic;
+use super::victims::{Networks, Place};
 use super::window::Window;
 use super::{Output, Path};
 use crate::bucket::{Bucket, Rate};
@@ -85,6 +87,8 @@ pub(super) struct Pair {
     /// The last direct path that died, and when.
     pub lapsed: Option<(SocketAddr, Instant)>,
     pub schedule: Schedule,
+    pub traffic: Traffic,
+    pub networks: Networks,
     pub pongs: Bucket,
     pub hints: Bucket,
     told: Option<Path>,
@@ -117,6 +121,8 @@ impl Pair {
             hold: None,
             lapsed: None,
             schedule: Schedule::new(now.instant),
+            traffic: Traffic::new(now.instant),
+            networks: Networks::new(),
             pongs: Bucket::new(Rate::per_second(50, 64)),
             hints: Bucket::new(Rate::per_second(1, 2)),
             told: None,
@@ -220,12 +226,14 @@ impl Pair {
             is_active || is_offered || route.kind == CandidateKind::Seen || route.is_confirmed(now)
         });
         let mut has_more = false;
+        let place = Place::new(announcement, shared);
         for candidate in offered {
-            if shared.is_probeable(candidate.address) {
-                has_more |= self.directs.iter().all(|route| route.to != candidate.address);
-                self.add_direct(candidate.address, candidate.kind, now);
-            } else {
-                shared.count("candidate_refused");
+            match self.check_candidate(candidate.address, &place, shared, now) {
+                Ok(()) => {
+                    has_more |= self.directs.iter().all(|route| route.to != candidate.address);
+                    self.add_direct(candidate.address, candidate.kind, now);
+                }
+                Err(reason) => shared.count(reason),
             }
         }
         self.remote.is_behind_nat = offered.iter().any(|candidate| candidate.kind == CandidateKind::Mapped);
@@ -251,7 +259,6 @@ impl Pair {
     pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
         let routes = self.directs.iter_mut().chain(self.relays.values_mut());
         routes.for_each(|route| route.expire(now));
-        self.relays.values_mut().for_each(|route| route.notice_quiet(now));
         self.decide(shared, now);
         self.warm_relays(now);
         self.send_due_probes(shared, now);
@@ -262,14 +269,14 @@ impl Pair {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let probes = self.directs.iter().chain(self.relays.values()).filter_map(|route| route.next_ping);
         let round = (!self.directs.is_empty()).then(|| self.schedule.next());
-        let own = [round, self.telling.due, self.lapse_due(), self.hold_due(), self.relay_hold_due()];
-        let quiet = self.relays.values().filter_map(|route| route.quiet);
-        probes.chain(quiet).chain(own.into_iter().flatten()).min()
+        let waits = [self.lapse_due(), self.hold_due(), self.relay_hold_due(), self.doubt_due()];
+        probes.chain([round, self.telling.due].into_iter().chain(waits).flatten()).min()
     }
 
     /// The way out if the path is dying: know its state before it is needed.
     fn warm_relays(&mut self, now: Instant) {
         let is_dying = match &self.active {
+            Some(_) if self.traffic.doubt.is_some() => true,
             Some(way @ Active::Direct(_)) => self.route(way).is_some_and(|route| route.is_suspect(now)),
             Some(way) => self.route(way).is_some_and(|route| route.waits(now) > 0),
             None => false,
@@ -317,7 +324,8 @@ impl Pair {
     /// Sends a ping. A direct one needs the member's session: without it the answer would be refused anyway.
     pub fn ping(&mut self, way: &Active, shared: &mut Shared, now: Instant) {
         self.sequence += 1;
-        let used = self.use_of(way);
+        let used = self.use_of(way, shared, now);
+        let flags = self.ping_flags(way);
         let (sequence, session) = (self.sequence, self.remote.session);
         let Some(route) = self.route_mut(way) else { return };
         route.sent(sequence, used, now);
@@ -325,7 +333,7 @@ impl Pair {
         if session == 0 && matches!(way, Active::Direct(_)) {
             return;
         }
-        let ping = Probe { sequence, ..self.probe(Kind::Ping) };
+        let ping = Probe { sequence, flags, ..self.probe(Kind::Ping) };
         shared.count("ping_sent");
         self.transmit(to, &ping, shared);
     }
@@ -338,7 +346,7 @@ impl Pair {
             your_session: self.remote.session,
             sequence: 0,
             heard: self.remote.number,
-            stale: false,
+            flags: 0,
             observed: None,
         }
     }
@@ -409,9 +417,9 @@ impl Pair {
     }
 
     /// What a way is used for.
-    pub fn use_of(&self, way: &Active) -> Use {
+    pub fn use_of(&self, way: &Active, shared: &Shared, now: Instant) -> Use {
         match way {
-            _ if self.active.as_ref() == Some(way) => Use::Active,
+            _ if self.active.as_ref() == Some(way) => self.use_in_traffic(shared, now),
             Active::Relay(_) => Use::Standby,
             Active::Direct(_) if matches!(self.active, Some(Active::Direct(_))) => Use::Spare,
             Active::Direct(_) => Use::Candidate,
@@ -420,7 +428,9 @@ impl Pair {
 
     /// Tells the caller when the path is another one than it was told.
     pub fn tell_path(&mut self, shared: &mut Shared) {
+        let copy = self.copy_to(self.decided);
         let path = self.active.as_ref().and_then(|way| self.describe(way));
+        let path = path.map(|path| Path { copy, ..path });
         if path != self.told {
             self.told.clone_from(&path);
             shared.outputs.push_back(Output::Path { member: self.member, path });

@@ -48,6 +48,13 @@ const BODY: usize = 48;
 /// Size of every probe that this version sends.
 pub const LEN: usize = HEADER_LEN + BODY + 16;
 
+/// In a pong: the ping was authentic, but not fresh; it only tells the sessions.
+pub const STALE: u8 = 1;
+/// In a pong: data of the pinging member came through the tunnel this way a moment ago.
+pub const INNER: u8 = 2;
+/// In a ping: the sender hears nothing this way, though it should.
+pub const DEAF: u8 = 4;
+
 /// Question or answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -65,7 +72,7 @@ pub enum Kind {
 /// | 8 | 8 | `your_session` |
 /// | 16 | 8 | `sequence` |
 /// | 24 | 4 | `heard` |
-/// | 28 | 1 | flags: 1 `stale` |
+/// | 28 | 1 | flags: [`STALE`], [`INNER`], [`DEAF`] |
 /// | 29 | 1 | family of `observed`: 0 absent, 4, 6 |
 /// | 30 | 2 | its port |
 /// | 32 | 16 | its address, IPv4 in the first four bytes |
@@ -81,8 +88,8 @@ pub struct Probe {
     pub sequence: u64,
     /// Number of the receiver's newest announcement that the sender holds.
     pub heard: u32,
-    /// In a pong: the ping was authentic, but not fresh; it only tells the sessions.
-    pub stale: bool,
+    /// [`STALE`], [`INNER`], [`DEAF`]; others mean nothing yet.
+    pub flags: u8,
     /// In a pong: where the ping came from.
     pub observed: Option<SocketAddr>,
 }
@@ -139,7 +146,7 @@ impl Probe {
         body[8..16].copy_from_slice(&self.your_session.to_be_bytes());
         body[16..24].copy_from_slice(&self.sequence.to_be_bytes());
         body[24..28].copy_from_slice(&self.heard.to_be_bytes());
-        body[28] = u8::from(self.stale);
+        body[28] = self.flags;
         if let Some(observed) = self.observed {
             body[29..].copy_from_slice(&address_to_bytes(observed));
         }
@@ -154,7 +161,7 @@ impl Probe {
             your_session: word(8)?,
             sequence: word(16)?,
             heard: u32::from_be_bytes(*body[24..].first_chunk()?),
-            stale: body[28] & 1 != 0,
+            flags: body[28],
             observed: address_from_bytes(body[29..].first_chunk()?),
         })
     }
@@ -206,7 +213,7 @@ mod tests {
             your_session: 5,
             sequence: 9,
             heard: 2,
-            stale: false,
+            flags: 0,
             observed: Some("203.0.113.7:4001".parse().unwrap()),
         }
     }
@@ -214,7 +221,7 @@ mod tests {
     #[test]
     fn probes_round_trip_and_all_have_one_size() {
         let ping = Probe { kind: Kind::Ping, observed: None, ..pong() };
-        let six = Probe { observed: Some("[2001:db8::1]:9".parse().unwrap()), stale: true, ..pong() };
+        let six = Probe { observed: Some("[2001:db8::1]:9".parse().unwrap()), flags: STALE | DEAF, ..pong() };
         for probe in [ping, pong(), six] {
             let datagram = probe.seal(direction(), [7; 12]);
             assert_eq!((datagram.len(), Probe::open(&datagram, &KEY)), (LEN, Some(probe)));

@@ -2,7 +2,8 @@
 
 use super::candidate::CandidateKind;
 use super::pair::{Active, Pair};
-use super::probe::{Kind, Probe};
+use super::probe::{self, Kind, Probe};
+use super::relays::is_proven;
 use super::shared::Shared;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -12,7 +13,7 @@ impl Pair {
     pub fn handle_probe(&mut self, from: SocketAddr, probe: &Probe, shared: &mut Shared, now: Instant) {
         match probe.kind {
             Kind::Ping => self.handle_ping(from, probe, shared, now),
-            Kind::Pong if probe.stale => self.handle_stale(from, probe, shared, now),
+            Kind::Pong if probe.flags & probe::STALE != 0 => self.handle_stale(from, probe, shared, now),
             Kind::Pong => self.handle_pong(from, probe, shared, now),
         }
     }
@@ -34,13 +35,18 @@ impl Pair {
             return shared.count("pong_budget");
         }
         self.handle_heard(ping.heard);
-        self.pong(from, ping, false, shared);
+        self.pong(from, ping, self.pong_flags(from, now), shared);
         self.handle_heard_from(from, shared, now);
+        if ping.flags & probe::DEAF != 0
+            && let Some(way) = self.way(from, shared)
+        {
+            self.note_deaf(&way, shared, now);
+        }
     }
 
-    fn pong(&self, to: SocketAddr, ping: &Probe, stale: bool, shared: &mut Shared) {
+    fn pong(&self, to: SocketAddr, ping: &Probe, flags: u8, shared: &mut Shared) {
         shared.count("pong_sent");
-        let pong = Probe { sequence: ping.sequence, stale, observed: Some(to), ..self.probe(Kind::Pong) };
+        let pong = Probe { sequence: ping.sequence, flags, observed: Some(to), ..self.probe(Kind::Pong) };
         self.transmit(to, &pong, shared);
     }
 
@@ -48,7 +54,7 @@ impl Pair {
     /// Through a relay it cannot point at a victim: there a restarted member learns the sessions.
     fn tell_sessions(&mut self, from: SocketAddr, ping: &Probe, shared: &mut Shared, now: Instant) {
         if shared.relay_at(from).is_some() && self.hints.take(1, now) {
-            self.pong(from, ping, true, shared);
+            self.pong(from, ping, probe::STALE, shared);
         }
     }
 
@@ -73,32 +79,32 @@ impl Pair {
 
     fn handle_pong(&mut self, from: SocketAddr, pong: &Probe, shared: &mut Shared, now: Instant) {
         let Some(way) = self.way(from, shared) else { return shared.count("pong_unasked") };
-        let used = self.use_of(&way);
+        let used = self.use_of(&way, shared, now);
         let answered = self.route_mut(&way).is_some_and(|route| route.answered(pong.sequence, used, now));
         if !answered || pong.your_session != self.session {
             return shared.count("pong_unasked");
         }
         shared.count("pong_received");
         self.handle_heard(pong.heard);
+        self.note_inner(&way, pong.flags & probe::INNER != 0, shared, now);
         self.decide(shared, now);
     }
 
     /// Authenticated data of the member came through the tunnel from this address. True when timers have changed.
     pub fn handle_tunnel_rx(&mut self, from: SocketAddr, shared: &mut Shared, now: Instant) -> bool {
-        if let Some(Active::Relay(name)) = &self.active
-            && let Some(route) = self.relays.get_mut(name).filter(|route| route.to == from)
-        {
-            route.heard(now);
-            return route.watch(now);
-        }
+        self.note_data(now);
         // nearly always a known route
         if let Some(route) =
             self.directs.iter_mut().chain(self.relays.values_mut()).find(|route| route.to == from)
         {
             route.heard(now);
+            route.data_in = Some(now);
             return false;
         }
         self.handle_heard_from(from, shared, now);
+        if let Some(route) = self.directs.iter_mut().find(|route| route.to == from) {
+            route.data_in = Some(now);
+        }
         true
     }
 
@@ -106,15 +112,23 @@ impl Pair {
     fn handle_heard_from(&mut self, from: SocketAddr, shared: &mut Shared, now: Instant) {
         let way = match self.way(from, shared) {
             Some(way) => way,
-            None if shared.is_probeable(from) && self.add_direct(from, CandidateKind::Seen, now) => {
-                Active::Direct(from)
-            }
-            None => return shared.count("source_refused"),
+            None => match self.check_source(from, shared, now) {
+                Ok(()) if self.add_direct(from, CandidateKind::Seen, now) => Active::Direct(from),
+                Ok(()) => return shared.count("candidate_too_many"),
+                Err(reason) => return shared.count(reason),
+            },
         };
+        let (is_active, is_idle) = (self.active.as_ref() == Some(&way), self.is_idle(now));
         let Some(route) = self.route_mut(&way) else { return };
         route.heard(now);
         let is_direct = matches!(way, Active::Direct(_));
-        let wants_probe = !route.is_confirmed(now) && !route.was_asked_just_now(now);
+        // while nobody plays, few probes will do
+        let is_kept = match &way {
+            Active::Direct(_) => is_active && !route.is_lost(now),
+            Active::Relay(_) => is_proven(route, now),
+        };
+        let is_known = route.is_confirmed(now) || is_idle && is_kept;
+        let wants_probe = !is_known && !route.was_asked_just_now(now);
         if wants_probe && (!is_direct || shared.budget.take(1, now)) {
             self.ping(&way, shared, now);
         }

@@ -262,7 +262,7 @@ impl Pair {
 }
 
 /// Answered several times, and still answering.
-fn is_proven(route: &Route, now: Instant) -> bool {
+pub(super) fn is_proven(route: &Route, now: Instant) -> bool {
     route.good >= CONFIRMED && !route.is_dead(now)
 }
 

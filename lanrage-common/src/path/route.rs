@@ -13,6 +13,22 @@ pub(super) const LAPSE: Duration = Duration::from_millis(2500);
 /// Answers after which a first direct path is believed.
 pub(super) const CONFIRMED: u32 = 3;
 
+/// A path in use that does not answer is left only when a probe has waited this long, too.
+const LAPSE_ASKED: Duration = Duration::from_millis(1500);
+/// While data is sent, a path is asked when nothing has come for this long.
+pub(super) const ASK: Duration = Duration::from_millis(120);
+/// And again while an answer is missing.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// A path in use is doubted when a probe waits longer than its round trip, four times its jitter and this ...
+const PATIENCE: Duration = Duration::from_millis(30);
+/// ... but not before this, or this when the round trip is not known ...
+const LEAST_PATIENCE: Duration = Duration::from_millis(60);
+const UNKNOWN_PATIENCE: Duration = Duration::from_millis(200);
+/// ... and at the latest after this.
+const MOST_PATIENCE: Duration = Duration::from_millis(600);
+/// Data that comes in excuses a missing answer until so many are missing.
+const EXCUSED: usize = 3;
+
 /// Time between probes while an answer is missing.
 const RETRY: Duration = Duration::from_millis(250);
 /// The same of an address that might become a path.
@@ -25,8 +41,6 @@ const LOST: Duration = Duration::from_secs(2);
 const RX_TRUST: Duration = Duration::from_secs(5);
 /// Without an answer for this long something may be wrong with a relay's binding.
 const SUSPECT: Duration = Duration::from_secs(1);
-/// A relay that carried data is asked when nothing has come through it for this long.
-const QUIET: Duration = Duration::from_millis(400);
 /// A relay is dead when so many probes in a row got no answer in good time, and at least this time.
 const DEAD_PROBES: usize = 3;
 const GOOD_TIME: Duration = Duration::from_millis(200);
@@ -39,7 +53,12 @@ const MAX_OUTSTANDING: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     /// Packets go this way.
-    Active,
+    Active {
+        /// Time between probes.
+        heartbeat: Duration,
+        /// Data is being sent right now.
+        is_urgent: bool,
+    },
     /// Might take over from a relay soon.
     Candidate,
     /// Direct, while another direct one is active.
@@ -67,10 +86,14 @@ pub(super) struct Route {
     outstanding: VecDeque<(u64, Instant)>,
     last_pong: Option<Instant>,
     last_rx: Option<Instant>,
+    /// When data of the member last came this way.
+    pub data_in: Option<Instant>,
+    /// When the member last said that data arrives this way.
+    pub data_out: Option<Instant>,
+    /// Not to be used before: its probes are answered, but data does not arrive.
+    pub barred: Option<Instant>,
     /// Since when probes go unanswered.
     asked_since: Option<Instant>,
-    /// Of a relay that brings data: when to look whether it still does.
-    pub quiet: Option<Instant>,
 }
 
 impl Route {
@@ -86,8 +109,10 @@ impl Route {
             outstanding: VecDeque::new(),
             last_pong: None,
             last_rx: None,
+            data_in: None,
+            data_out: None,
+            barred: None,
             asked_since: None,
-            quiet: None,
         }
     }
 
@@ -108,7 +133,8 @@ impl Route {
             return false;
         };
         let Some((_, sent)) = self.outstanding.remove(at) else { return false };
-        if self.is_lapsed(now) {
+        // silence between two probes that are both answered means nothing
+        if self.is_lapsed(now) && self.asked_since.is_none_or(|since| since < sent) {
             // what was asked before the way was open tells nothing about its loss
             self.outstanding.retain(|(_, asked)| *asked > sent);
             self.good = 0;
@@ -149,33 +175,59 @@ impl Route {
         self.last_rx = Some(now);
     }
 
-    /// Data came through this relay: whether a timer was set to see if it goes on.
-    pub fn watch(&mut self, now: Instant) -> bool {
-        let is_new = self.quiet.is_none();
-        self.quiet.get_or_insert(now + QUIET);
-        is_new
-    }
-
-    /// Asks, when data has ceased to come.
-    pub fn notice_quiet(&mut self, now: Instant) {
-        if self.quiet.is_none_or(|quiet| quiet > now) {
-            return;
-        }
-        self.quiet = self.last_rx.map(|rx| rx + QUIET).filter(|quiet| *quiet > now);
-        if self.quiet.is_none() && self.asked_since.is_none() {
-            self.next_ping = Some(now);
-        }
-    }
-
     /// Probes since the last sign of life that should have been answered by now.
     pub fn waits(&self, now: Instant) -> usize {
+        self.late_since(self.life(), now)
+    }
+
+    /// The same since the last answer, whatever came in meanwhile.
+    pub fn unanswered(&self, now: Instant) -> usize {
+        self.late_since(self.last_pong, now)
+    }
+
+    fn late_since(&self, life: Option<Instant>, now: Instant) -> usize {
         let rtt = Duration::from_secs_f64(self.quality.rtt_ms().unwrap_or_default() * 1e-3);
-        let (life, time) = (self.life(), GOOD_TIME.max(rtt * 2));
+        let time = GOOD_TIME.max(rtt * 2);
         let is_late = |sent: Instant| now.saturating_duration_since(sent) >= time;
-        self.outstanding
-            .iter()
-            .filter(|(_, sent)| life.is_none_or(|life| *sent >= life) && is_late(*sent))
-            .count()
+        let counts = |sent: Instant| life.is_none_or(|life| sent >= life) && is_late(sent);
+        self.outstanding.iter().filter(|(_, sent)| counts(*sent)).count()
+    }
+
+    /// When anything authentic last came this way.
+    fn heard_at(&self) -> Option<Instant> {
+        self.last_pong.max(self.last_rx)
+    }
+
+    /// How long nothing authentic has come this way.
+    pub fn quiet(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard_at().unwrap_or(self.created))
+    }
+
+    /// Whether an answer came after this moment.
+    pub fn was_answered_since(&self, then: Instant) -> bool {
+        self.last_pong.is_some_and(|pong| pong >= then)
+    }
+
+    /// When this way becomes doubtful, unless something comes before: a probe waits for longer than it should.
+    pub fn doubtful_at(&self, now: Instant) -> Option<Instant> {
+        let heard = self.heard_at();
+        let waiting = |since: Option<Instant>| {
+            self.outstanding.iter().find(move |(_, sent)| since.is_none_or(|since| *sent >= since))
+        };
+        let due = waiting(heard).map(|(_, sent)| *sent + self.patience());
+        match self.unanswered(now) >= EXCUSED {
+            true => waiting(self.last_pong).map(|(_, sent)| *sent + self.patience()),
+            false => due,
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        let (Some(rtt), jitter) = (self.quality.rtt_ms(), self.quality.jitter_ms().unwrap_or_default())
+        else {
+            return UNKNOWN_PATIENCE;
+        };
+        let time = Duration::from_secs_f64((rtt + 4.0 * jitter) * 1e-3) + PATIENCE;
+        time.clamp(LEAST_PATIENCE, MOST_PATIENCE)
     }
 
     /// Whether a relay has ceased to answer, or never has.
@@ -212,9 +264,24 @@ impl Route {
         self.life().is_none_or(|life| now.saturating_duration_since(life) >= LAPSE)
     }
 
+    /// When a path in use counts as dead, unless it answers before: it may be silent as long as nobody asks.
+    pub fn lapse_at(&self) -> Option<Instant> {
+        Some((self.life()? + LAPSE).max(self.asked_since? + LAPSE_ASKED))
+    }
+
+    /// Whether a path in use is dead.
+    pub fn is_lost(&self, now: Instant) -> bool {
+        self.last_pong.is_none() || self.lapse_at().is_some_and(|due| due <= now)
+    }
+
+    /// How long a probe has been waiting for an answer.
+    pub fn asked_for(&self, now: Instant) -> Duration {
+        self.asked_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
     /// Whether packets may be sent this way.
     pub fn is_confirmed(&self, now: Instant) -> bool {
-        self.good >= CONFIRMED && !self.is_lapsed(now)
+        self.good >= CONFIRMED && !self.is_lapsed(now) && self.barred.is_none_or(|barred| barred <= now)
     }
 
     /// How long it has been silent.
@@ -233,33 +300,39 @@ impl Route {
         self.next_ping = None;
         self.last_pong = None;
         self.last_rx = None;
+        (self.data_in, self.data_out) = (None, None);
         self.quality = Quality::default();
         self.outstanding.clear();
-        (self.asked_since, self.quiet) = (None, None);
+        self.asked_since = None;
     }
 
     /// Time to the next probe if this one stays unanswered: dense at first, rare once nobody seems to be there.
     fn interval_unanswered(&self, used: Use, now: Instant) -> Option<Duration> {
         let twice_rtt = Duration::from_secs_f64(self.quality.rtt_ms().unwrap_or_default() * 2e-3);
         let retry = RETRY.max(twice_rtt);
-        let asked = self.asked_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let asked = self.asked_for(now);
         let silence = self.silence(now);
         match used {
             Use::Candidate => {
                 (self.good > 0 && silence < LAPSE).then_some(CANDIDATE_RETRY.max(twice_rtt) / 4)
             }
             Use::Spare => None,
+            Use::Active { is_urgent: true, .. } if asked < Duration::from_secs(1) => {
+                Some(ASK_AGAIN.max(twice_rtt / 4))
+            }
             // a relay that stands by is silent between its probes
-            Use::Active | Use::Standby if asked < Duration::from_secs(2) => Some(retry),
-            Use::Active | Use::Standby if asked < Duration::from_secs(9) => Some(HEARTBEAT),
-            Use::Active | Use::Standby if asked < Duration::from_secs(60) => Some(Duration::from_secs(5)),
-            Use::Active | Use::Standby => Some(Duration::from_secs(15)),
+            Use::Active { .. } | Use::Standby if asked < Duration::from_secs(2) => Some(retry),
+            Use::Active { .. } | Use::Standby if asked < Duration::from_secs(9) => Some(HEARTBEAT),
+            Use::Active { .. } | Use::Standby if asked < Duration::from_secs(60) => {
+                Some(Duration::from_secs(5))
+            }
+            Use::Active { .. } | Use::Standby => Some(Duration::from_secs(15)),
         }
     }
 
     fn interval_answered(&self, used: Use) -> Option<Duration> {
         match used {
-            Use::Active => Some(HEARTBEAT),
+            Use::Active { heartbeat, .. } => Some(heartbeat),
             _ if self.good < 2 * CONFIRMED => Some(CONFIRM),
             Use::Spare => None,
             Use::Candidate if self.good < 20 => Some(HEARTBEAT / 2),
@@ -273,6 +346,8 @@ impl Route {
 mod tests {
     use super::*;
 
+    const ACTIVE: Use = Use::Active { heartbeat: HEARTBEAT, is_urgent: false };
+
     fn route() -> (Route, Instant) {
         let now = Instant::now();
         (Route::new("203.0.113.7:4001".parse().unwrap(), CandidateKind::Mapped, now), now)
@@ -285,10 +360,10 @@ mod tests {
     #[test]
     fn an_answer_counts_once_and_only_if_asked() {
         let (mut route, now) = route();
-        route.sent(1, Use::Active, now);
-        assert!(!route.answered(2, Use::Active, now));
-        assert!(route.answered(1, Use::Active, now + ms(20)));
-        assert!(!route.answered(1, Use::Active, now + ms(30)));
+        route.sent(1, ACTIVE, now);
+        assert!(!route.answered(2, ACTIVE, now));
+        assert!(route.answered(1, ACTIVE, now + ms(20)));
+        assert!(!route.answered(1, ACTIVE, now + ms(30)));
         assert_eq!((route.good, route.quality.rtt_ms()), (1, Some(20.0)));
     }
 
@@ -304,8 +379,8 @@ mod tests {
     #[test]
     fn received_data_keeps_a_path_alive_but_not_without_answers() {
         let (mut route, now) = route();
-        route.sent(1, Use::Active, now);
-        route.answered(1, Use::Active, now);
+        route.sent(1, ACTIVE, now);
+        route.answered(1, ACTIVE, now);
         route.heard(now + ms(4000));
         assert!(!route.is_lapsed(now + ms(6000)));
         route.heard(now + ms(9000));
@@ -319,7 +394,7 @@ mod tests {
         let mut sent = 0;
         while at < now + Duration::from_secs(600) {
             route.expire(at);
-            route.sent(sent, Use::Active, at);
+            route.sent(sent, ACTIVE, at);
             sent += 1;
             at = route.next_ping.unwrap();
         }

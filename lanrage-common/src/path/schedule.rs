@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-const BURST_MS: [u64; 10] = [0, 50, 150, 350, 750, 1550, 3550, 5550, 7550, 9550];
+const BURST_MS: [u64; 12] = [0, 50, 150, 350, 750, 1150, 1550, 2350, 3550, 5550, 7550, 9550];
 const SLOW: Duration = Duration::from_secs(30);
 const SLOWEST: Duration = Duration::from_secs(60);
 const SLOW_ROUNDS: u32 = 10;
@@ -57,11 +57,12 @@ mod tests {
         let start = Instant::now();
         let mut schedule = Schedule::new(start);
         let mut offsets = Vec::new();
-        for _ in 0..22 {
+        for _ in 0..24 {
             offsets.push((schedule.next() - start).as_millis());
             schedule.advance(schedule.next());
         }
-        assert_eq!(offsets[..11], [0, 50, 150, 350, 750, 1550, 3550, 5550, 7550, 9550, 39_550]);
-        assert_eq!(offsets[21] - offsets[20], 60_000);
+        assert_eq!(offsets[..8], [0, 50, 150, 350, 750, 1150, 1550, 2350]);
+        assert_eq!(offsets[8..13], [3550, 5550, 7550, 9550, 39_550]);
+        assert_eq!(offsets[23] - offsets[22], 60_000);
     }
 }

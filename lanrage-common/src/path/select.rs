@@ -2,7 +2,7 @@
 
 use super::Path;
 use super::pair::{Active, Pair};
-use super::route::{CONFIRMED, HEARTBEAT, LAPSE, Route};
+use super::route::{CONFIRMED, Route};
 use super::shared::Shared;
 use crate::api::PathKind;
 use std::net::SocketAddr;
@@ -17,12 +17,17 @@ const STEADY: Duration = Duration::from_secs(30);
 const LAST_HOPE: Duration = Duration::from_secs(30);
 /// Relay samples that may outweigh a direct path.
 const ENOUGH_SAMPLES: usize = 8;
+/// A direct path is given up for a relay that answers when so many of its probes in a row got no answer.
+const GIVEN_UP: usize = 4;
+/// While an answer is missing for this long, nothing is compared.
+const MISSING: Duration = Duration::from_millis(500);
 
 impl Pair {
     /// Chooses anew, and tells when the choice has changed.
     pub fn decide(&mut self, shared: &mut Shared, now: Instant) {
         self.decided = now;
         self.choose_relays(shared, now);
+        self.note_doubt(now);
         let chosen = self.choose(now);
         if chosen != self.active {
             self.change(chosen, now);
@@ -42,6 +47,7 @@ impl Pair {
     fn change(&mut self, chosen: Option<Active>, now: Instant) {
         let before = std::mem::replace(&mut self.active, chosen);
         let lasted = now.saturating_duration_since(std::mem::replace(&mut self.since, now));
+        self.note_change();
         if let (Some(Active::Relay(_)), Some(way @ Active::Relay(_))) = (&before, self.active.clone()) {
             // between relays: no reason to wait longer for a direct path
             self.route_mut(&way).into_iter().for_each(|route| route.next_ping = Some(now));
@@ -50,7 +56,7 @@ impl Pair {
         let mut hold = HOLD;
         if let Some(Active::Direct(to)) = before
             && let Some(route) = self.directs.iter_mut().find(|route| route.to == to)
-            && route.is_lapsed(now)
+            && (route.is_lost(now) || route.unanswered(now) >= GIVEN_UP)
         {
             route.reset();
             self.lapsed = Some((to, now));
@@ -71,7 +77,7 @@ impl Pair {
         let relay = self.choice.carrier.clone();
         match &self.active {
             Some(Active::Direct(to)) => match self.directs.iter().find(|route| route.to == *to) {
-                Some(current) if !current.is_lapsed(now) => {
+                Some(current) if !current.is_lost(now) && !self.is_given_up(current, now) => {
                     let better =
                         may_change.then(|| self.better_than(current, relay.as_deref(), now)).flatten();
                     Some(better.unwrap_or(Active::Direct(*to)))
@@ -99,8 +105,20 @@ impl Pair {
         current.filter(|route| route.silence(now) < LAST_HOPE).map(|route| Active::Direct(route.to))
     }
 
-    fn best_direct(&self, now: Instant) -> Option<&Route> {
-        let confirmed = self.directs.iter().filter(|route| route.is_confirmed(now));
+    /// Its probes get no answers, and the relay's do.
+    fn is_given_up(&self, current: &Route, now: Instant) -> bool {
+        let relay = self.choice.carrier.as_ref().and_then(|name| self.relays.get(name));
+        let relay_works = |since| relay.is_some_and(|relay| relay.was_answered_since(since));
+        current.unanswered(now) >= GIVEN_UP && self.traffic.doubt.is_some_and(relay_works)
+    }
+
+    /// The best direct path that packets could move to.
+    pub fn best_direct(&self, now: Instant) -> Option<&Route> {
+        let needs_inner = self.needs_inner();
+        let confirmed = self
+            .directs
+            .iter()
+            .filter(|route| route.is_confirmed(now) && (!needs_inner || route.data_out.is_some()));
         confirmed.min_by(|a, b| score(a).total_cmp(&score(b)))
     }
 
@@ -111,7 +129,7 @@ impl Pair {
     }
 
     fn better_than(&self, current: &Route, relay: Option<&str>, now: Instant) -> Option<Active> {
-        if current.silence(now) > HEARTBEAT * 3 / 2 {
+        if current.asked_for(now) > MISSING {
             // it may be dying: that is the lapse's to decide
             return None;
         }
@@ -129,9 +147,10 @@ impl Pair {
     /// When the active direct path will have been silent for too long.
     pub fn lapse_due(&self) -> Option<Instant> {
         let Some(Active::Direct(to)) = &self.active else { return None };
-        let life = self.directs.iter().find(|route| route.to == *to)?.life()?;
+        let route = self.directs.iter().find(|route| route.to == *to)?;
         // without an alternative the path was kept: look again when hope ends
-        [life + LAPSE, life + LAST_HOPE].into_iter().find(|due| *due > self.decided)
+        let end = route.lapse_at().and(route.life()).map(|life| life + LAST_HOPE);
+        [route.lapse_at(), end].into_iter().flatten().find(|due| *due > self.decided)
     }
 
     /// When a confirmed direct path may be taken.
@@ -149,7 +168,7 @@ impl Pair {
             Active::Relay(name) if route.is_carried => (PathKind::Tls, Some(name.clone())),
             Active::Relay(name) => (PathKind::Relay, Some(name.clone())),
         };
-        Some(Path { kind, endpoint: route.to, relay, handshakes: self.handshake_relays() })
+        Some(Path { kind, endpoint: route.to, relay, handshakes: self.handshake_relays(), copy: None })
     }
 }
 

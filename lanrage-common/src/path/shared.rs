@@ -9,12 +9,16 @@ use crate::relays::Leg;
 use crate::time::Now;
 use rand_core::CryptoRngCore;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Probes to candidates that one agent may send: bounds what a member's false candidates can cause.
 const PROBE_BURST: u64 = 256;
 const PROBES_PER_SECOND: u64 = 500;
+/// Time between probes of an idle path when no mapping's life was measured, and the bounds when it was.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_LEAST: Duration = Duration::from_secs(3);
+const KEEPALIVE_MOST: Duration = Duration::from_secs(25);
 /// Between the first two tellings of a doubt; later ones take twice as long each, up to 80 s.
 const DOUBT_AGAIN: Duration = Duration::from_secs(5);
 
@@ -92,6 +96,13 @@ impl Shared {
         }
     }
 
+    /// Time between probes that only keep routers' mappings: half of their life, within bounds.
+    pub fn keepalive(&self) -> Duration {
+        let life = self.nat.lifetime_s.map(|life| Duration::from_secs(life.into()));
+        let measured = life.map(|life| (life / 2).saturating_sub(Duration::from_secs(1)));
+        measured.map_or(KEEPALIVE, |pause| pause.clamp(KEEPALIVE_LEAST, KEEPALIVE_MOST))
+    }
+
     pub fn count(&mut self, what: &'static str) {
         *self.counters.entry(what).or_default() += 1;
     }
@@ -125,16 +136,46 @@ impl Shared {
         self.bindings.iter().find(|(_, binding)| binding.relay == address).map(|(name, _)| name.as_str())
     }
 
-    /// Whether probes to an address can make sense: ordinary, not a relay's, not this device's own.
-    pub fn is_probeable(&self, address: SocketAddr) -> bool {
-        let is_own = || {
-            self.local.contains(&address)
-                || self.forwarded == Some(address)
-                || self.bindings.values().any(|binding| binding.mapped == Some(address))
-        };
+    /// Whether probes to an address can make sense: ordinary, not a relay's, not this device's own. The error is the
+    /// reason, as it is counted.
+    pub fn check(&self, address: SocketAddr) -> Result<(), &'static str> {
+        candidate::check(address, self.config.subnet)?;
         // without an own IPv6 address the socket cannot send there
-        let has_family = address.is_ipv4() || self.local.iter().any(SocketAddr::is_ipv6);
-        let may_be_probed = has_family && candidate::is_probeable(address, self.config.subnet);
-        may_be_probed && self.relay_at(address).is_none() && !is_own()
+        if address.is_ipv6() && !self.local.iter().any(SocketAddr::is_ipv6) {
+            return Err("candidate_no_ipv6");
+        }
+        if self.relay_at(address).is_some() {
+            return Err("candidate_relay");
+        }
+        let is_mapped = || self.bindings.values().any(|binding| binding.mapped == Some(address));
+        if self.local.contains(&address) || self.forwarded == Some(address) || is_mapped() {
+            return Err("candidate_own");
+        }
+        match address.ip() {
+            // the directed broadcast of a network of usual size
+            IpAddr::V4(ip) if matches!(ip.octets()[3], 0 | 255) && self.is_near(address.ip()) => {
+                Err("candidate_broadcast")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether [`Shared::check`] has nothing against it.
+    pub fn is_probeable(&self, address: SocketAddr) -> bool {
+        self.check(address).is_ok()
+    }
+
+    /// Whether an address is in a network of usual size (/24, /64) that this device is in.
+    pub fn is_near(&self, ip: IpAddr) -> bool {
+        self.local.iter().any(|own| match (own.ip(), ip) {
+            (IpAddr::V4(own), IpAddr::V4(ip)) => own.octets()[..3] == ip.octets()[..3],
+            (IpAddr::V6(own), IpAddr::V6(ip)) => own.segments()[..4] == ip.segments()[..4],
+            _ => false,
+        })
+    }
+
+    /// The public addresses that relays see.
+    pub fn public(&self) -> impl Iterator<Item = IpAddr> {
+        self.bindings.values().filter_map(|binding| binding.mapped).map(|mapped| mapped.ip())
     }
 }

@@ -1,76 +1,114 @@
 //! A small internet in virtual time: hosts behind NATs, one or more relays, a control server that passes signals.
+//!
+//! Everything random comes from a seed, so a run can be repeated.
+
+pub mod flow;
+pub mod nat;
+
+pub use nat::Nat;
 
 use super::{Config, Output, Path, PathAgent, probe};
 use crate::api::PathKind;
 use crate::identity::{PartyId, PartySecret, WgKey};
 use crate::time::Now;
+use flow::{Flow, Packet};
+use nat::Router;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-pub(super) const RELAY: &str = "home";
+/// The first relay's name.
+pub const RELAY: &str = "home";
 const PORT: u16 = 4001;
-/// A NAT forgets a mapping that was not used outbound for this long (home routers: about 30 s).
-const NAT_LIFE: Duration = Duration::from_secs(30);
 /// A binding is refreshed this often, which keeps the relay's NAT mapping.
 const REFRESH: Duration = Duration::from_secs(20);
+/// Through the switch of a home.
+const LAN_DELAY: Duration = Duration::from_micros(300);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Nat {
-    /// A public address.
-    None,
-    /// Endpoint-independent mapping, address-and-port-dependent filtering (RFC 4787).
-    Eim,
-    /// Address-and-port-dependent mapping with random ports and the same filtering.
-    Symmetric,
-}
-
-#[derive(Debug, Default)]
-struct Router {
-    /// (inside port, destination when the mapping depends on it) -> (outside port, last use)
-    mappings: HashMap<(u16, Option<SocketAddr>), (u16, Duration)>,
-    /// (outside port, remote) that may come in.
-    open: HashMap<(u16, SocketAddr), Duration>,
-}
-
-pub(super) struct Host {
+/// A device.
+pub struct Host {
     pub key: WgKey,
     pub agent: PathAgent,
-    pub nat: Nat,
+    /// Its address in its home, or its public one.
     pub inside: SocketAddr,
-    outside: Ipv4Addr,
-    router: Router,
+    /// Which router it is behind.
+    pub home: usize,
     /// By relay name: the address the relay has bound.
     bound: BTreeMap<String, SocketAddr>,
     pub path: BTreeMap<WgKey, Path>,
     /// What the agent would have it be bound at, and what it uses.
     pub wishes: (BTreeMap<String, u32>, BTreeSet<String>),
     pub path_changes: Vec<(Duration, WgKey, Option<PathKind>)>,
-    /// Every datagram sent, relays included.
+    /// Every probe sent, relays included.
     pub sent_to: Vec<(Duration, SocketAddr)>,
 }
 
-enum Event {
-    Datagram { from: SocketAddr, to: SocketAddr, payload: Vec<u8> },
-    Signal { from: WgKey, to: usize, body: String },
-    Refresh { host: usize },
+/// How datagrams fare between a host and the internet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Link {
+    /// One way, milliseconds.
+    pub latency_ms: u64,
+    /// Up to so many more milliseconds.
+    pub jitter_ms: u64,
+    /// Share that is lost.
+    pub loss: f64,
+    /// Share that may overtake others.
+    pub reorder: f64,
 }
 
-pub(super) struct World {
+enum Event {
+    Datagram {
+        from: SocketAddr,
+        to: SocketAddr,
+        payload: Vec<u8>,
+    },
+    /// Inside a home, or behind its router.
+    Inside {
+        from: SocketAddr,
+        to: SocketAddr,
+        home: usize,
+        payload: Vec<u8>,
+    },
+    Send {
+        flow: usize,
+    },
+    Signal {
+        from: WgKey,
+        to: usize,
+        body: String,
+    },
+    Refresh {
+        host: usize,
+    },
+}
+
+/// The internet and all that is in it.
+pub struct World {
     start: Instant,
+    /// Now.
     pub at: Duration,
+    /// What the wall clocks are ahead of it, seconds: they may jump.
+    pub clock: i64,
     pub hosts: Vec<Host>,
+    pub routers: Vec<Router>,
+    pub flows: Vec<Flow>,
     pub relays: BTreeMap<String, SocketAddr>,
     events: BTreeMap<(Duration, u64), Event>,
     order: u64,
     rng: StdRng,
-    latency_ms: Vec<u64>,
+    pub links: Vec<Link>,
+    /// When the last datagram of a way arrived: the next one comes later.
+    arrivals: HashMap<(usize, SocketAddr), Duration>,
     /// Share of datagrams lost.
     pub loss: f64,
     /// Direct datagrams between these hosts are dropped (pairs in order).
     pub cut: BTreeSet<(usize, usize)>,
+    /// The same, but only data: probes pass.
+    pub cut_data: BTreeSet<(usize, usize)>,
+    /// Only this direction is cut.
+    pub cut_way: BTreeSet<(usize, usize)>,
     /// Switched off: neither sends nor receives.
     pub off: BTreeSet<usize>,
     /// Relays that forward nothing.
@@ -97,22 +135,37 @@ impl World {
 
     /// The same, but nobody is bound or knows anybody.
     pub fn unbound(seed: u64, nats: &[Nat]) -> Self {
+        let homes: Vec<usize> = (0..nats.len()).collect();
+        Self::at_homes(seed, nats, &homes)
+    }
+
+    /// Homes behind these NATs, and hosts in them.
+    pub fn at_homes(seed: u64, nats: &[Nat], homes: &[usize]) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let secret = PartySecret::from([7; 32]);
-        let hosts =
-            nats.iter().enumerate().map(|(n, nat)| host(n as u8 + 1, *nat, &secret, rng.r#gen())).collect();
-        let latency_ms = nats.iter().map(|_| rng.gen_range(1..40)).collect();
+        let outside = |home: usize| Ipv4Addr::new(203, 0, home as u8 + 1, 1);
+        let routers: Vec<Router> =
+            nats.iter().enumerate().map(|(home, nat)| Router::new(*nat, outside(home), &mut rng)).collect();
+        let place = |n: usize| place(&routers[homes[n]], homes[n], n);
+        let hosts = (0..homes.len()).map(|n| host(n, place(n), homes[n], rng.r#gen())).collect();
+        let links =
+            homes.iter().map(|_| Link { latency_ms: rng.gen_range(1..40), ..Link::default() }).collect();
         Self {
             start: Instant::now(),
             at: Duration::ZERO,
+            clock: 0,
             hosts,
-            relays: BTreeMap::from([(RELAY.into(), "192.0.2.1:3478".parse().unwrap())]),
+            routers,
+            flows: Vec::new(),
+            relays: BTreeMap::from([(RELAY.into(), "192.0.2.1:3478".parse().expect("an address"))]),
             events: BTreeMap::new(),
             order: 0,
             rng,
-            latency_ms,
+            links,
+            arrivals: HashMap::new(),
             loss: 0.0,
             cut: BTreeSet::new(),
+            cut_data: BTreeSet::new(),
+            cut_way: BTreeSet::new(),
             off: BTreeSet::new(),
             dead_relays: BTreeSet::new(),
             far: BTreeMap::new(),
@@ -123,7 +176,10 @@ impl World {
     }
 
     pub fn now(&self) -> Now {
-        Now { instant: self.start + self.at, unix: 1_800_000_000 + self.at.as_secs() }
+        Now {
+            instant: self.start + self.at,
+            unix: (1_800_000_000 + self.at.as_secs()).saturating_add_signed(self.clock),
+        }
     }
 
     pub fn introduce(&mut self) {
@@ -146,8 +202,9 @@ impl World {
     fn bind_again(&mut self, n: usize, relay: &str) {
         let (now, at) = (self.now(), self.at);
         let address = self.relays[relay];
-        let mapped = self.hosts[n].translate(address, at, &mut self.rng);
-        let rtt = Duration::from_millis(2 * (self.latency_ms[n] + self.detour(n, relay)));
+        let (home, inside) = (self.hosts[n].home, self.hosts[n].inside);
+        let mapped = self.routers[home].translate(inside, address, at, &mut self.rng);
+        let rtt = Duration::from_millis(2 * (self.links[n].latency_ms + self.detour(n, relay)));
         let host = &mut self.hosts[n];
         host.bound.insert(relay.into(), mapped);
         host.agent.handle_bound(relay, address, mapped, Some(rtt), now);
@@ -163,17 +220,68 @@ impl World {
 
     /// The same device starts again: a new agent, the same address, bound anew.
     pub fn restart(&mut self, n: usize) {
-        let fresh = host(n as u8 + 1, self.hosts[n].nat, &PartySecret::from([7; 32]), self.rng.r#gen());
-        let old = std::mem::replace(&mut self.hosts[n], fresh);
-        self.hosts[n].router = old.router;
+        let (inside, home) = (self.hosts[n].inside, self.hosts[n].home);
+        self.hosts[n] = host(n, inside, home, self.rng.r#gen());
         self.bind(n, RELAY);
         self.introduce();
     }
 
     /// The router is exchanged: no mapping survives, and the relay has an old address until the binding is refreshed.
     pub fn change_nat(&mut self, n: usize, nat: Nat) {
-        self.hosts[n].nat = nat;
-        self.hosts[n].router = Router::default();
+        let home = self.hosts[n].home;
+        self.routers[home].reboot(nat);
+    }
+
+    /// The home's internet address becomes another one, as when a provider separates the line.
+    pub fn change_address(&mut self, n: usize, outside: Ipv4Addr) {
+        let router = &mut self.routers[self.hosts[n].home];
+        router.outside = outside;
+        router.reboot(router.nat);
+        if router.nat == Nat::None {
+            // the device sees it, and binds again
+            let (inside, now) = ((outside, PORT).into(), self.now());
+            self.hosts[n].inside = inside;
+            self.hosts[n].agent.set_local_candidates(vec![inside], now);
+            for relay in self.hosts[n].bound.keys().cloned().collect::<Vec<_>>() {
+                self.bind_again(n, &relay);
+            }
+        }
+    }
+
+    /// Sends data from one host to another until [`World::stop_flows`].
+    pub fn start_flow(&mut self, from: usize, to: usize, every: Duration) -> usize {
+        self.flows.push(Flow::new(from, to, every, self.at));
+        let flow = self.flows.len() - 1;
+        self.schedule(Duration::ZERO, Event::Send { flow });
+        flow
+    }
+
+    /// Both directions.
+    pub fn play(&mut self, a: usize, b: usize, every: Duration) {
+        self.start_flow(a, b, every);
+        self.start_flow(b, a, every);
+    }
+
+    /// Nothing is sent any more; what is on its way arrives.
+    pub fn stop_flows(&mut self) {
+        self.flows.iter_mut().for_each(|flow| flow.is_over = true);
+        self.run_until(self.at + Duration::from_secs(2));
+    }
+
+    /// Packets that did not arrive, of all flows.
+    pub fn lost(&self) -> u64 {
+        self.flows.iter().map(Flow::lost).sum()
+    }
+
+    /// The longest silence in any flow.
+    pub fn gap(&self) -> Duration {
+        self.flows.iter().map(|flow| flow.gap(self.at)).max().unwrap_or_default()
+    }
+
+    /// Measures silences anew.
+    pub fn restart_gaps(&mut self) {
+        let at = self.at;
+        self.flows.iter_mut().for_each(|flow| flow.restart(at));
     }
 
     fn schedule(&mut self, after: Duration, event: Event) {
@@ -210,8 +318,9 @@ impl World {
         let Some(next) = next.filter(|next| *next <= until) else { return false };
         self.at = next;
         if event.is_some_and(|event| event <= next) {
-            let (_, event) = self.events.pop_first().unwrap();
-            self.handle(event);
+            if let Some((_, event)) = self.events.pop_first() {
+                self.handle(event);
+            }
         } else if let Some((_, n)) = timer {
             let now = self.now();
             self.hosts[n].agent.handle_timeout(now);
@@ -228,6 +337,8 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Datagram { from, to, payload } => self.arrive(from, to, payload),
+            Event::Inside { from, to, home, payload } => self.arrive_inside(from, to, home, payload),
+            Event::Send { flow } => self.send(flow),
             Event::Signal { to, .. } if self.off.contains(&to) => {}
             Event::Refresh { host } if self.off.contains(&host) => {}
             Event::Signal { from, to, body } => {
@@ -245,18 +356,65 @@ impl World {
 
     fn arrive(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
         if let Some((name, relay)) =
-            self.relays.iter().find(|(_, relay)| **relay == to).map(|(n, r)| (n.clone(), *r))
+            self.relays.iter().find(|(_, relay)| **relay == to).map(|(name, relay)| (name.clone(), *relay))
         {
             return self.forward(from, &name, relay, payload);
         }
         let at = self.at;
-        let Some(n) = self.hosts.iter().position(|host| host.admits(from, to, at)) else { return };
+        let router =
+            self.routers.iter().enumerate().find(|(_, router)| IpAddr::V4(router.outside) == to.ip());
+        let inside = match router {
+            Some((_, Router { nat: Nat::None, .. })) => Some(to),
+            Some((_, router)) => router.admit(from, to.port(), at),
+            None => None,
+        };
+        if let (Some((home, _)), Some(inside)) = (router, inside) {
+            self.arrive_inside(from, inside, home, payload);
+        }
+    }
+
+    fn arrive_inside(&mut self, from: SocketAddr, to: SocketAddr, home: usize, payload: Vec<u8>) {
+        let Some(n) = self.hosts.iter().position(|host| host.home == home && host.inside == to) else {
+            return;
+        };
         if self.off.contains(&n) {
             return;
         }
         let now = self.now();
-        assert!(self.hosts[n].agent.handle_datagram(from, &payload, now), "everything sent here is a probe");
+        if let Some((_, packet)) = Packet::from_bytes(&payload) {
+            let member = self.hosts[packet.from].key;
+            self.hosts[n].agent.handle_tunnel_rx(&member, from, now);
+            if let Some((flow, number)) = packet.flow {
+                self.flows[flow].arrived(number, self.at);
+            }
+        } else {
+            assert!(self.hosts[n].agent.handle_datagram(from, &payload, now), "it is a probe");
+        }
         self.drain(n);
+    }
+
+    /// A packet of a flow leaves, if there is a path.
+    fn send(&mut self, flow: usize) {
+        let Flow { from, to, every, is_over, .. } = self.flows[flow];
+        if is_over {
+            return;
+        }
+        self.schedule(every, Event::Send { flow });
+        if self.off.contains(&from) {
+            return;
+        }
+        let (member, now) = (self.hosts[to].key, self.now());
+        self.hosts[from].agent.handle_tunnel_tx(&member, now);
+        self.drain(from);
+        let number = self.flows[flow].sent;
+        self.flows[flow].sent += 1;
+        let Some(path) = self.hosts[from].path.get(&member).cloned() else { return };
+        let payload = Packet { from, flow: Some((flow, number)) }.to_bytes(probe::tag(&member));
+        self.transmit(from, path.endpoint, payload.clone());
+        if let Some(copy) = path.copy {
+            self.flows[flow].copied += 1;
+            self.transmit(from, copy, payload);
+        }
     }
 
     /// The relay: only between bound addresses, by the receiver's tag.
@@ -265,23 +423,54 @@ impl World {
             return;
         }
         let is_bound = self.hosts.iter().any(|host| host.bound.get(name) == Some(&from));
-        let tag = probe::receiver_tag(&payload);
+        let tag = Packet::from_bytes(&payload).map(|(tag, _)| tag).or_else(|| probe::receiver_tag(&payload));
         let target = self.hosts.iter().position(|host| Some(probe::tag(&host.key)) == tag);
         let to = target.and_then(|n| Some((n, *self.hosts[n].bound.get(name)?)));
-        if let Some((n, to)) = to.filter(|_| is_bound) {
-            let delay = Duration::from_millis(self.latency_ms[n] + self.detour(n, name));
+        if let Some((n, to)) = to.filter(|_| is_bound)
+            && let Some(delay) = self.pass(n)
+        {
+            let delay = delay + Duration::from_millis(self.detour(n, name));
+            let delay = self.in_order(n, relay, delay);
             self.schedule(delay, Event::Datagram { from: relay, to, payload });
         }
+    }
+
+    /// The time a datagram takes between a host and the internet; none when it is lost.
+    fn pass(&mut self, n: usize) -> Option<Duration> {
+        let link = self.links[n];
+        let is_lost = link.loss > 0.0 && self.rng.gen_bool(link.loss);
+        let jitter = self.rng.gen_range(0..=link.jitter_ms * 1000);
+        (!is_lost).then(|| Duration::from_millis(link.latency_ms) + Duration::from_micros(jitter))
+    }
+
+    /// Datagrams of one way seldom overtake each other.
+    fn in_order(&mut self, n: usize, far: SocketAddr, delay: Duration) -> Duration {
+        let reorder = self.links[n].reorder;
+        let arrival = self.at + delay;
+        let last = self.arrivals.entry((n, far)).or_default();
+        if reorder > 0.0 && self.rng.gen_bool(reorder) {
+            return delay;
+        }
+        *last = arrival.max(*last);
+        *last - self.at
     }
 
     pub fn drain(&mut self, n: usize) {
         while let Some(output) = self.hosts[n].agent.poll_output() {
             match output {
-                Output::Transmit { to, payload } => self.transmit(n, to, payload),
+                Output::Transmit { to, payload } => {
+                    self.hosts[n].sent_to.push((self.at, to));
+                    self.transmit(n, to, payload);
+                }
+                Output::Confirm { member, to } => {
+                    let keepalive = Packet { from: n, flow: None };
+                    self.transmit(n, to, keepalive.to_bytes(probe::tag(&member)));
+                }
                 Output::Signal { to, body } if self.signals_work => {
                     let from = self.hosts[n].key;
-                    let to = self.hosts.iter().position(|host| host.key == to).unwrap();
-                    let delay = Duration::from_millis(self.latency_ms[n] + self.latency_ms[to] + 3);
+                    let to = self.hosts.iter().position(|host| host.key == to).expect("a host");
+                    let legs = self.links[n].latency_ms + self.links[to].latency_ms;
+                    let delay = Duration::from_millis(legs + 3);
                     self.schedule(delay, Event::Signal { from, to, body });
                 }
                 Output::Signal { .. } => {}
@@ -306,41 +495,46 @@ impl World {
 
     /// Sends from host `n` through its NAT.
     pub fn transmit(&mut self, n: usize, to: SocketAddr, payload: Vec<u8>) {
-        let at = self.at;
-        self.hosts[n].sent_to.push((at, to));
-        let from = self.hosts[n].translate(to, at, &mut self.rng);
-        let target =
-            self.hosts.iter().position(|host| SocketAddr::new(host.public(), to.port()).ip() == to.ip());
-        let is_cut = target.is_some_and(|t| self.cut.contains(&(n.min(t), n.max(t))));
-        if is_cut || self.rng.gen_bool(self.loss) {
+        let (at, home, inside) = (self.at, self.hosts[n].home, self.hosts[n].inside);
+        if is_private(to) {
+            if self.routers[home].nat != Nat::None {
+                self.schedule(LAN_DELAY, Event::Inside { from: inside, to, home, payload });
+            }
             return;
         }
-        let relay = self.relays.iter().find(|(_, place)| **place == to);
-        let detour = relay.map_or(0, |(name, _)| self.detour(n, name));
-        let far = target.map_or(detour, |t| self.latency_ms[t]);
-        let delay = Duration::from_millis(self.latency_ms[n] + far)
-            + Duration::from_micros(self.rng.gen_range(0..800));
+        let from = self.routers[home].translate(inside, to, at, &mut self.rng);
+        if to.ip() == IpAddr::V4(self.routers[home].outside) {
+            if matches!(self.routers[home].nat, Nat::Router(rules) if rules.hairpin) {
+                self.schedule(LAN_DELAY, Event::Datagram { from, to, payload });
+            }
+            return;
+        }
+        let is_data = Packet::from_bytes(&payload).is_some();
+        let target =
+            self.hosts.iter().position(|host| IpAddr::V4(self.routers[host.home].outside) == to.ip());
+        let is_cut = target.is_some_and(|t| {
+            let pair = (n.min(t), n.max(t));
+            self.cut.contains(&pair)
+                || self.cut_way.contains(&(n, t))
+                || is_data && self.cut_data.contains(&pair)
+        });
+        let is_lost = self.loss > 0.0 && self.rng.gen_bool(self.loss);
+        let relay = self.relays.iter().find(|(_, place)| **place == to).map(|(name, _)| name.clone());
+        let (Some(near), Some(far)) = (self.pass(n), target.map_or(Some(Duration::ZERO), |t| self.pass(t)))
+        else {
+            return;
+        };
+        if is_cut || is_lost {
+            return;
+        }
+        let detour = relay.map_or(0, |name| self.detour(n, &name));
+        let noise = Duration::from_micros(self.rng.gen_range(0..800));
+        let delay = self.in_order(n, to, near + far + Duration::from_millis(detour) + noise);
         self.schedule(delay, Event::Datagram { from, to, payload });
     }
 
     fn detour(&self, n: usize, relay: &str) -> u64 {
         self.far.get(&(n, relay.to_owned())).copied().unwrap_or_default()
-    }
-
-    /// Data of host `from` arrives at `to` by its path, if that works.
-    pub fn play(&mut self, from: usize, to: usize) -> bool {
-        let (sender, receiver) = (self.hosts[from].key, self.hosts[to].key);
-        let Some(path) = self.hosts[from].path.get(&receiver).cloned() else { return false };
-        let source = match &path.relay {
-            Some(name) if self.dead_relays.contains(name) => return false,
-            Some(name) if !self.hosts[to].bound.contains_key(name) => return false,
-            Some(name) => self.relays[name],
-            None => self.hosts[from].inside,
-        };
-        let now = self.now();
-        self.hosts[to].agent.handle_tunnel_rx(&sender, source, now);
-        self.drain(to);
-        true
     }
 
     pub fn kind(&self, n: usize, to: usize) -> PathKind {
@@ -353,66 +547,44 @@ impl World {
     }
 
     pub fn why(&self, n: usize, to: usize) -> String {
-        self.hosts[n].agent.status(&self.hosts[to].key).unwrap().why
+        self.hosts[n].agent.status(&self.hosts[to].key).map(|status| status.why).unwrap_or_default()
+    }
+
+    /// So many times something was counted, by all agents.
+    pub fn count(&self, what: &str) -> u64 {
+        self.hosts.iter().filter_map(|host| host.agent.counters().get(what)).sum()
     }
 }
 
-fn host(n: u8, nat: Nat, secret: &PartySecret, seed: u64) -> Host {
-    let outside = Ipv4Addr::new(203, 0, 113, n);
-    let inside = match nat {
-        Nat::None => outside,
-        _ => Ipv4Addr::new(192, 168, n, 2),
-    };
-    let key = WgKey([n; 32]);
+fn is_private(address: SocketAddr) -> bool {
+    matches!(address.ip(), IpAddr::V4(ip) if ip.is_private())
+}
+
+/// Where host `n` is in its home.
+fn place(router: &Router, home: usize, n: usize) -> SocketAddr {
+    match router.nat {
+        Nat::None => (router.outside, PORT).into(),
+        Nat::Router(_) => (Ipv4Addr::new(192, 168, home as u8 + 1, n as u8 + 2), PORT).into(),
+    }
+}
+
+fn host(n: usize, inside: SocketAddr, home: usize, seed: u64) -> Host {
+    let key = WgKey([n as u8 + 1; 32]);
     let config = Config {
         me: key,
         party: PartyId([1; 16]),
-        secret: secret.clone(),
-        subnet: "10.66.0.0/16".parse().unwrap(),
+        secret: PartySecret::from([7; 32]),
+        subnet: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 66, 0, 0), 16),
     };
     Host {
         key,
-        agent: PathAgent::new(config, rand::rngs::StdRng::seed_from_u64(seed)),
-        nat,
-        inside: (inside, PORT).into(),
-        outside,
-        router: Router::default(),
+        agent: PathAgent::new(config, StdRng::seed_from_u64(seed)),
+        inside,
+        home,
         bound: BTreeMap::new(),
         path: BTreeMap::new(),
         wishes: Default::default(),
         path_changes: Vec::new(),
         sent_to: Vec::new(),
-    }
-}
-
-impl Host {
-    fn public(&self) -> std::net::IpAddr {
-        self.outside.into()
-    }
-
-    /// The source that a datagram to `to` has outside; opens the way back.
-    fn translate(&mut self, to: SocketAddr, at: Duration, rng: &mut StdRng) -> SocketAddr {
-        if self.nat == Nat::None {
-            return self.inside;
-        }
-        let key = (PORT, (self.nat == Nat::Symmetric).then_some(to));
-        let fresh = rng.gen_range(10_000..60_000);
-        let mapping = self.router.mappings.entry(key).or_insert((fresh, at));
-        if at - mapping.1 > NAT_LIFE {
-            mapping.0 = fresh;
-        }
-        mapping.1 = at;
-        let port = mapping.0;
-        self.router.open.insert((port, to), at);
-        (self.outside, port).into()
-    }
-
-    /// Whether a datagram to `to` reaches this host.
-    fn admits(&self, from: SocketAddr, to: SocketAddr, at: Duration) -> bool {
-        if self.nat == Nat::None {
-            return to == self.inside;
-        }
-        let used = self.router.open.get(&(to.port(), from));
-        to.ip() == self.public() && used.is_some_and(|used| at - *used <= NAT_LIFE)
     }
 }

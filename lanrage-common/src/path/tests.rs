@@ -1,8 +1,10 @@
 //! What the agents promise, in a simulated internet; what they must withstand is in [`hostile`].
 
 mod carried;
+mod failover;
 mod hostile;
 mod relays;
+mod soak;
 
 use super::simulation::{Nat, RELAY, World};
 use super::*;
@@ -31,22 +33,22 @@ fn times_to_direct(nats: &[Nat], loss: f64, seeds: std::ops::Range<u64>) -> Vec<
 
 #[test]
 fn eim_and_eim_reach_direct_always_and_soon() {
-    let times = times_to_direct(&[Nat::Eim, Nat::Eim], 0.0, 0..600);
+    let times = times_to_direct(&[Nat::EIM, Nat::EIM], 0.0, 0..600);
     assert!(times[599] <= secs(2), "slowest {:?}", times[599]);
     assert!(times[300] <= secs(1), "median {:?}", times[300]);
 }
 
 #[test]
 fn loss_delays_but_does_not_prevent() {
-    let times = times_to_direct(&[Nat::Eim, Nat::Eim], 0.2, 0..200);
+    let times = times_to_direct(&[Nat::EIM, Nat::EIM], 0.2, 0..200);
     assert!(times[100] <= secs(3), "median {:?}", times[100]);
 }
 
 #[test]
 fn a_public_address_is_reached_from_behind_a_symmetric_nat() {
-    let times = times_to_direct(&[Nat::None, Nat::Symmetric], 0.0, 0..200);
+    let times = times_to_direct(&[Nat::None, Nat::SYMMETRIC], 0.0, 0..200);
     assert!(times[199] <= secs(2), "slowest {:?}", times[199]);
-    let mut world = World::new(1, &[Nat::None, Nat::Symmetric]);
+    let mut world = World::new(1, &[Nat::None, Nat::SYMMETRIC]);
     world.run_until(secs(10));
     assert!(world.why(0, 1).contains("its probes come from"), "{}", world.why(0, 1));
     assert!(world.why(1, 0).starts_with("direct: probe answered at"), "{}", world.why(1, 0));
@@ -55,20 +57,20 @@ fn a_public_address_is_reached_from_behind_a_symmetric_nat() {
 #[test]
 fn no_nat_and_three_members_reach_direct() {
     times_to_direct(&[Nat::None, Nat::None], 0.0, 0..50);
-    times_to_direct(&[Nat::Eim, Nat::Eim, Nat::None], 0.0, 0..50);
+    times_to_direct(&[Nat::EIM, Nat::EIM, Nat::None], 0.0, 0..50);
 }
 
 /// Every pair of NATs, with loss and reordering: the best possible path is found, and it is kept.
 #[test]
 fn the_matrix_of_nats_gives_the_best_possible_paths() {
-    let nats = [Nat::None, Nat::Eim, Nat::Symmetric];
+    let nats = [Nat::None, Nat::EIM, Nat::SYMMETRIC];
     for (seed, (a, b)) in nats.iter().flat_map(|a| nats.map(|b| (*a, b))).enumerate() {
         for loss in [0.0, 0.05] {
             let mut world = World::new(1000 + seed as u64, &[a, b]);
             world.loss = loss;
             world.run_until(secs(60));
             // an open end can be reached by anybody, and two steady mappings meet
-            let is_possible = a == Nat::None || b == Nat::None || (a, b) == (Nat::Eim, Nat::Eim);
+            let is_possible = a == Nat::None || b == Nat::None || (a, b) == (Nat::EIM, Nat::EIM);
             let best = if is_possible { PathKind::Direct } else { PathKind::Relay };
             assert!(world.all_are(best), "{a:?} {b:?} loss {loss}: {}", world.why(0, 1));
             let before: usize = world.hosts.iter().map(|host| host.path_changes.len()).sum();
@@ -85,7 +87,7 @@ fn the_matrix_of_nats_gives_the_best_possible_paths() {
 #[test]
 fn symmetric_and_symmetric_are_relayed_at_once_and_stay_so() {
     for seed in 0..50 {
-        let mut world = World::new(seed, &[Nat::Symmetric, Nat::Symmetric]);
+        let mut world = World::new(seed, &[Nat::SYMMETRIC, Nat::SYMMETRIC]);
         assert!(world.all_are(PathKind::Relay), "the relay does not wait for anything");
         world.run_until(secs(120));
         assert!(world.all_are(PathKind::Relay));
@@ -99,7 +101,7 @@ fn symmetric_and_symmetric_are_relayed_at_once_and_stay_so() {
 
 #[test]
 fn hopeless_pairs_cost_few_probes() {
-    let mut world = World::new(3, &[Nat::Symmetric, Nat::Symmetric]);
+    let mut world = World::new(3, &[Nat::SYMMETRIC, Nat::SYMMETRIC]);
     world.run_until(secs(60));
     let before = world.hosts[0].sent_to.len();
     world.run_until(secs(120));
@@ -110,7 +112,7 @@ fn hopeless_pairs_cost_few_probes() {
 #[test]
 fn a_dead_direct_path_falls_back_to_the_relay_in_time() {
     for seed in 0..100 {
-        let mut world = World::new(seed, &[Nat::Eim, Nat::Eim]);
+        let mut world = World::new(seed, &[Nat::EIM, Nat::EIM]);
         world.run_while(secs(30), direct).unwrap();
         world.run_until(world.at + secs(40));
         assert!(direct(&world), "seed {seed}: a healthy direct path is kept");
@@ -126,7 +128,7 @@ fn a_dead_direct_path_falls_back_to_the_relay_in_time() {
 
 #[test]
 fn an_error_on_sending_falls_back_at_once() {
-    let mut world = World::new(1, &[Nat::Eim, Nat::Eim]);
+    let mut world = World::new(1, &[Nat::EIM, Nat::EIM]);
     world.run_while(secs(30), direct).unwrap();
     let (key, now) = (world.hosts[1].key, world.now());
     let to = world.hosts[0].path[&key].endpoint;
@@ -138,11 +140,11 @@ fn an_error_on_sending_falls_back_at_once() {
 #[test]
 fn a_better_router_brings_direct() {
     for seed in 0..100 {
-        let mut world = World::new(seed, &[Nat::Symmetric, Nat::Symmetric]);
+        let mut world = World::new(seed, &[Nat::SYMMETRIC, Nat::SYMMETRIC]);
         world.run_until(secs(45));
         assert!(world.all_are(PathKind::Relay));
-        world.change_nat(0, Nat::Eim);
-        world.change_nat(1, Nat::Eim);
+        world.change_nat(0, Nat::EIM);
+        world.change_nat(1, Nat::EIM);
         let time = world.run_while(secs(10), direct).unwrap_or_else(|| panic!("seed {seed}"));
         assert!(time <= secs(6), "seed {seed}: {time:?}");
     }
@@ -158,25 +160,26 @@ fn relay_answers(world: &World) -> bool {
 #[test]
 fn a_router_that_forgot_its_mappings_is_noticed_through_the_relay() {
     for seed in 0..50 {
-        let mut world = World::new(seed, &[Nat::Symmetric, Nat::Symmetric]);
+        let mut world = World::new(seed, &[Nat::SYMMETRIC, Nat::SYMMETRIC]);
         world.run_until(secs(41));
-        world.change_nat(0, Nat::Symmetric);
+        world.change_nat(0, Nat::SYMMETRIC);
         world.run_until(secs(45));
         assert_eq!(world.doubts, 2, "seed {seed}: both ends doubt, once");
         assert!(relay_answers(&world), "seed {seed}");
 
-        let mut world = World::new(seed, &[Nat::Eim, Nat::Eim]);
+        let mut world = World::new(seed, &[Nat::EIM, Nat::EIM]);
         world.run_while(secs(30), direct).unwrap();
         world.run_until(secs(41));
-        world.change_nat(1, Nat::Symmetric);
+        world.change_nat(1, Nat::SYMMETRIC);
         let time = world.run_while(secs(10), relay_answers).unwrap_or_else(|| panic!("seed {seed}"));
-        assert!(time <= secs(4), "seed {seed}: {time:?}");
+        // nobody plays: the heartbeat is slow
+        assert!(time <= secs(6), "seed {seed}: {time:?}");
     }
 }
 
 #[test]
 fn an_absent_member_causes_few_doubts() {
-    let mut world = World::new(1, &[Nat::Symmetric, Nat::Symmetric]);
+    let mut world = World::new(1, &[Nat::SYMMETRIC, Nat::SYMMETRIC]);
     world.run_until(secs(30));
     world.off.insert(1);
     world.run_until(secs(630));
@@ -190,7 +193,7 @@ fn an_absent_member_causes_few_doubts() {
 #[test]
 fn a_restarted_member_is_found_again() {
     for seed in 0..50 {
-        let mut world = World::new(seed, &[Nat::Eim, Nat::Eim]);
+        let mut world = World::new(seed, &[Nat::EIM, Nat::EIM]);
         world.run_while(secs(30), direct).unwrap();
         world.run_until(world.at + secs(60));
         world.restart(1);
@@ -202,7 +205,7 @@ fn a_restarted_member_is_found_again() {
 
 #[test]
 fn without_the_control_server_a_restarted_member_has_a_measured_relay_path() {
-    let mut world = World::new(5, &[Nat::Symmetric, Nat::Symmetric]);
+    let mut world = World::new(5, &[Nat::SYMMETRIC, Nat::SYMMETRIC]);
     world.run_until(secs(30));
     world.signals_work = false;
     world.restart(1);
@@ -214,7 +217,7 @@ fn without_the_control_server_a_restarted_member_has_a_measured_relay_path() {
 
 #[test]
 fn both_ends_choose_the_same_relay_and_leave_a_lost_one() {
-    let mut world = World::unbound(1, &[Nat::Symmetric, Nat::Symmetric]);
+    let mut world = World::unbound(1, &[Nat::SYMMETRIC, Nat::SYMMETRIC]);
     world.relays.insert("away".into(), "192.0.2.99:3478".parse().unwrap());
     for n in 0..2 {
         world.bind(n, RELAY);
@@ -233,13 +236,13 @@ fn both_ends_choose_the_same_relay_and_leave_a_lost_one() {
 
 #[test]
 fn losing_the_only_relay_leaves_no_path_or_the_direct_one() {
-    let mut world = World::new(1, &[Nat::Symmetric, Nat::Symmetric]);
+    let mut world = World::new(1, &[Nat::SYMMETRIC, Nat::SYMMETRIC]);
     world.run_until(secs(5));
     world.unbind(0, RELAY);
     assert_eq!(world.kind(0, 1), PathKind::None);
     assert!(world.why(0, 1).starts_with("no path"), "{}", world.why(0, 1));
 
-    let mut world = World::new(1, &[Nat::Eim, Nat::Eim]);
+    let mut world = World::new(1, &[Nat::EIM, Nat::EIM]);
     world.run_while(secs(30), direct).unwrap();
     world.unbind(0, RELAY);
     world.run_until(world.at + secs(60));
@@ -251,7 +254,7 @@ fn losing_the_only_relay_leaves_no_path_or_the_direct_one() {
 
 #[test]
 fn a_round_trip_that_varies_is_announced_but_causes_no_probes() {
-    let mut world = World::new(3, &[Nat::Symmetric, Nat::Symmetric]);
+    let mut world = World::new(3, &[Nat::SYMMETRIC, Nat::SYMMETRIC]);
     world.run_until(secs(60));
     let probes = |world: &World| world.hosts.iter().map(|host| host.sent_to.len()).sum::<usize>();
     let (before, told) = (probes(&world), world.hosts[0].agent.counters()["signal_sent"]);

@@ -160,6 +160,7 @@ pub(crate) fn peer_status() -> PeerStatus {
                 },
             ],
             lane: LaneStatus { seen: 5, copied: 10, delivered: 3, dropped: [("dhcp".into(), 2)].into() },
+            path_events: [("candidate_foreign".into(), 4)].into(),
             carriers: vec![CarrierStatus {
                 address: "203.0.113.7:443".parse().unwrap(),
                 received: 7,

@@ -8,6 +8,7 @@ mod tests;
 use lanrage_common::api::{
     CarrierStatus, LaneStatus, MemberStatus, PartyStatus, PathKind, RelayDetail, Status,
 };
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 const PATHS: [(PathKind, &str); 4] = [
@@ -98,7 +99,22 @@ impl Page {
             Some(member.tx_bytes as f64)
         });
         self.carriers(&party.carriers);
+        self.path_events(&party.path_events);
         self.lane(&party.lane);
+    }
+
+    fn path_events(&mut self, events: &BTreeMap<String, u64>) {
+        let name = "lanrage_path_events_total";
+        if !events.is_empty() {
+            self.family(
+                name,
+                "counter",
+                "Probes, signals and candidates of members, by what became of them.",
+            );
+        }
+        for (event, count) in events {
+            self.sample(name, &[("event", event)], *count);
+        }
     }
 
     fn carriers(&mut self, carriers: &[CarrierStatus]) {

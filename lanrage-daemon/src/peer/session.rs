@@ -184,6 +184,7 @@ impl Session {
 
     /// A packet that this machine sends into the party.
     pub fn handle_packet(&mut self, packet: &[u8], io: Io<'_>, now: Now) {
+        self.note_traffic(packet, io, now);
         let mut sender = Sender::new(io.socket);
         match self.lane.handle_outbound(packet, now.instant) {
             Outbound::Pass if tunnel::destination(packet).is_some() => {
@@ -198,6 +199,23 @@ impl Session {
             Outbound::Pass | Outbound::Drop(_) => {}
         }
         self.note_failure(sender.failed, now);
+    }
+
+    /// Tells the path agent that data leaves: a path that does not answer is then left, or doubled, before the packet.
+    fn note_traffic(&mut self, packet: &[u8], io: Io<'_>, now: Now) {
+        let Some(destination) = tunnel::destination(packet) else { return };
+        let is_changed = match self.tunnel.member_at(destination) {
+            Some(member) => self.paths.handle_tunnel_tx(&member, now),
+            // a group's packet goes to everybody
+            None => {
+                let members: Vec<WgKey> = self.party.members().map(|member| member.wg).collect();
+                let changed = members.iter().filter(|member| self.paths.handle_tunnel_tx(member, now));
+                changed.count() > 0
+            }
+        };
+        if is_changed {
+            self.settle(io, now);
+        }
     }
 
     /// The machine's networks, at start and after every change.
@@ -380,13 +398,22 @@ impl Session {
                 self.relays.rebind(now);
             }
             PathOutput::Path { member, path } => {
-                tracing::info!(member = %member, ?path, "path");
+                if path.as_ref().is_none_or(|path| path.copy.is_none()) {
+                    tracing::info!(member = %member, ?path, "path");
+                } else {
+                    tracing::debug!(member = %member, ?path, "path in doubt: packets leave twice");
+                }
                 self.kinds.insert(member, path.as_ref().map_or(PathKind::None, |path| path.kind));
                 let path = path.map(|path| {
                     let [relay, standby] = path.handshakes;
-                    TunnelPath { endpoint: path.endpoint, relay, standby }
+                    TunnelPath { endpoint: path.endpoint, relay, standby, copy: path.copy }
                 });
                 self.tunnel.set_path(&member, path, now.instant, sender);
+            }
+            PathOutput::Confirm { member, to } => {
+                if !self.tunnel.confirm(&member, to, sender) {
+                    self.paths.handle_no_session(&member, now);
+                }
             }
             PathOutput::RelayWishes { wanted, used } => self.choice.set_wishes(wanted, used, now),
         }

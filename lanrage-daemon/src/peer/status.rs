@@ -14,6 +14,7 @@ use lanrage_common::identity::{Device, RosterEntry};
 use lanrage_common::nat::{self, Verdict};
 use lanrage_common::protocol::Member;
 use lanrage_common::relays;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// A problem with its cure.
@@ -78,6 +79,7 @@ impl Peer {
             members,
             lane: self.session.as_ref().map_or_else(LaneStatus::default, |session| session.lane.status()),
             carriers: self.session.as_ref().map(Session::carrier_status).unwrap_or_default(),
+            path_events: self.session.as_ref().map(Session::path_events).unwrap_or_default(),
         }
     }
 
@@ -141,6 +143,10 @@ impl Session {
             (status.rx_bytes, status.tx_bytes) = (tunnel.rx_bytes, tunnel.tx_bytes);
         }
         status
+    }
+
+    fn path_events(&self) -> BTreeMap<String, u64> {
+        self.paths.counters().iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
     }
 
     fn carrier_status(&self) -> Vec<CarrierStatus> {

@@ -48,6 +48,9 @@ pub struct TunnelPath {
     pub relay: Option<SocketAddr>,
     /// A second relay that sees the same handshakes, to take over without any when the first one dies.
     pub standby: Option<SocketAddr>,
+    /// Where data goes as well, for a moment in which the endpoint does not answer as it should. The receiver drops the
+    /// second copy as a replay.
+    pub copy: Option<SocketAddr>,
 }
 
 impl TunnelPath {
@@ -74,6 +77,8 @@ pub trait TunnelSink {
     fn transmit(&mut self, to: SocketAddr, datagram: &[u8]);
     /// Takes a decrypted IPv4 packet of a member; its source address is that member's.
     fn deliver(&mut self, from: &WgKey, packet: &[u8]);
+    /// A member's tunnel has sent a keepalive: authentic, but without a packet.
+    fn alive(&mut self, from: &WgKey);
 }
 
 /// WireGuard between this device and the members of its party.
@@ -91,6 +96,10 @@ pub trait Tunnel: Send {
     fn handle_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Instant, sink: &mut dyn TunnelSink);
     /// Handshakes, rekeys, keepalives; call every [`TICK`].
     fn handle_timeout(&mut self, now: Instant, sink: &mut dyn TunnelSink);
+    /// The member that has this inner address.
+    fn member_at(&self, address: Ipv4Addr) -> Option<WgKey>;
+    /// Sends an empty data message of the session to this address of a member. False when there is no session.
+    fn confirm(&mut self, key: &WgKey, to: SocketAddr, sink: &mut dyn TunnelSink) -> bool;
     /// Of one member.
     fn stats(&self, key: &WgKey) -> Option<TunnelStats>;
     /// Dropped datagrams and packets, by reason.

@@ -54,6 +54,8 @@ impl TunnelSink for Sender<'_> {
 
     /// Only datagrams bring packets, and they go to a [`Delivery`].
     fn deliver(&mut self, _from: &WgKey, _packet: &[u8]) {}
+
+    fn alive(&mut self, _from: &WgKey) {}
 }
 
 /// Takes what one datagram brings.
@@ -73,6 +75,10 @@ pub struct Delivery<'a> {
 impl TunnelSink for Delivery<'_> {
     fn transmit(&mut self, to: SocketAddr, datagram: &[u8]) {
         self.sender.send(to, datagram);
+    }
+
+    fn alive(&mut self, from: &WgKey) {
+        self.paths.handle_tunnel_rx(from, self.from, self.now);
     }
 
     fn deliver(&mut self, from: &WgKey, packet: &[u8]) {

@@ -32,7 +32,7 @@ fn the_path_says_tls_and_moves_to_udp_without_a_gap() {
     let mut agent = agent(now);
     let path = |kind, endpoint: &str| {
         let endpoint = address(endpoint);
-        Path { kind, endpoint, relay: Some("home".into()), handshakes: [Some(endpoint), None] }
+        Path { kind, endpoint, relay: Some("home".into()), handshakes: [Some(endpoint), None], copy: None }
     };
     agent.handle_carried("home", address(CARRIER), None, now);
     assert_eq!(paths(&mut agent), [path(PathKind::Tls, CARRIER)]);

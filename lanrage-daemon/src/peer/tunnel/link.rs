@@ -274,6 +274,23 @@ impl Link {
         if let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(packet, scratch) {
             self.tx_bytes += packet.len() as u64;
             sink.transmit(to, datagram);
+            if let Some(copy) = self.path.and_then(|path| path.copy).filter(|copy| *copy != to) {
+                sink.transmit(copy, datagram);
+            }
+        }
+    }
+
+    /// Sends an empty data message there, if there is a session that may send.
+    pub(super) fn confirm(&mut self, to: SocketAddr, scratch: &mut [u8], sink: &mut dyn TunnelSink) -> bool {
+        if !self.has_session() {
+            return false;
+        }
+        match self.tunn.encapsulate(&[], scratch) {
+            TunnResult::WriteToNetwork(datagram) if datagram[0] == 4 => {
+                sink.transmit(to, datagram);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -317,7 +334,10 @@ impl Link {
                     self.plan_refresh(now);
                 }
             }
-            TunnResult::Done if datagram[0] == 4 => self.note_proven(from),
+            TunnResult::Done if datagram[0] == 4 => {
+                sink.alive(&self.member.key);
+                self.note_proven(from);
+            }
             TunnResult::Done if datagram[0] == 3 => self.hurry(from, now, scratch, sink),
             TunnResult::Done => {}
             TunnResult::Err(error) => return Err(reason(&error)),

@@ -16,6 +16,7 @@ const ENDPOINTS: [&str; 2] = ["192.0.2.1:1000", "192.0.2.2:2000"];
 struct Collected {
     datagrams: Vec<(SocketAddr, Vec<u8>)>,
     packets: Vec<Vec<u8>>,
+    keepalives: usize,
 }
 
 impl TunnelSink for Collected {
@@ -25,6 +26,10 @@ impl TunnelSink for Collected {
 
     fn deliver(&mut self, _from: &WgKey, packet: &[u8]) {
         self.packets.push(packet.to_vec());
+    }
+
+    fn alive(&mut self, _from: &WgKey) {
+        self.keepalives += 1;
     }
 }
 
@@ -70,7 +75,12 @@ impl Pair {
         for side in [0, 1] {
             self.set_path(
                 side,
-                TunnelPath { endpoint: endpoint(ENDPOINTS[1 - side]), relay: None, standby: None },
+                TunnelPath {
+                    endpoint: endpoint(ENDPOINTS[1 - side]),
+                    relay: None,
+                    standby: None,
+                    copy: None,
+                },
             );
         }
         self.settle();
@@ -140,7 +150,7 @@ fn only_the_lower_key_starts_and_the_other_follows_after_a_pause() {
     for side in [0, 1] {
         pair.set_path(
             side,
-            TunnelPath { endpoint: endpoint(ENDPOINTS[1 - side]), relay: None, standby: None },
+            TunnelPath { endpoint: endpoint(ENDPOINTS[1 - side]), relay: None, standby: None, copy: None },
         );
     }
     assert_eq!((pair.sinks[0].datagrams.len(), pair.sinks[1].datagrams.len()), (1, 0));
@@ -223,10 +233,38 @@ fn moving_the_path_keeps_the_session() {
     let mut pair = Pair::new();
     pair.connect();
     let moved = endpoint("198.51.100.7:77");
-    pair.set_path(0, TunnelPath { endpoint: moved, relay: None, standby: None });
+    pair.set_path(0, TunnelPath { endpoint: moved, relay: None, standby: None, copy: None });
     pair.send(0, &packet(ADDRESSES[0], ADDRESSES[1], b"after"));
     assert_eq!(pair.sinks[0].datagrams.len(), 1, "no handshake, only the packet");
     assert_eq!((pair.sinks[0].datagrams[0].0, pair.sinks[0].datagrams[0].1[0]), (moved, 4));
+}
+
+#[test]
+fn a_path_in_doubt_carries_packets_twice_and_they_arrive_once() {
+    let mut pair = Pair::new();
+    pair.connect();
+    let (endpoint, copy) = (endpoint(ENDPOINTS[1]), Some(endpoint(RELAY)));
+    pair.set_path(0, TunnelPath { endpoint, relay: None, standby: None, copy });
+    pair.sinks[0].datagrams.clear();
+    pair.send(0, &packet(ADDRESSES[0], ADDRESSES[1], b"twice"));
+    let goals: Vec<_> = pair.sinks[0].datagrams.iter().map(|(to, _)| Some(*to)).collect();
+    assert_eq!(goals, [Some(endpoint), copy]);
+    pair.settle();
+    assert_eq!(pair.sinks[1].packets.len(), 1);
+}
+
+#[test]
+fn a_keepalive_confirms_an_address_once_there_is_a_session() {
+    let mut pair = Pair::new();
+    let (member, to) = (pair.keys[1], endpoint("198.51.100.7:77"));
+    assert!(!pair.tunnels[0].confirm(&member, to, &mut pair.sinks[0]));
+    assert!(pair.sinks[0].datagrams.is_empty(), "no handshake on that way");
+    pair.connect();
+    let before = pair.sinks[1].keepalives;
+    assert!(pair.tunnels[0].confirm(&member, to, &mut pair.sinks[0]));
+    assert_eq!(pair.sinks[0].datagrams[0].0, to);
+    pair.settle();
+    assert_eq!(pair.sinks[1].keepalives, before + 1);
 }
 
 #[test]
@@ -234,7 +272,7 @@ fn falling_back_to_a_relay_that_missed_the_handshake_shakes_hands_there() {
     let mut pair = Pair::new();
     pair.connect();
     let relay = endpoint(RELAY);
-    pair.set_path(0, TunnelPath { endpoint: relay, relay: Some(relay), standby: None });
+    pair.set_path(0, TunnelPath { endpoint: relay, relay: Some(relay), standby: None, copy: None });
     assert_eq!((pair.sinks[0].datagrams[0].0, pair.sinks[0].datagrams[0].1[0]), (relay, 1));
 }
 
@@ -243,7 +281,7 @@ fn handshakes_go_through_the_relay_while_data_goes_direct() {
     let mut pair = Pair::new();
     let relay = endpoint(RELAY);
     let direct = endpoint(ENDPOINTS[1]);
-    pair.set_path(0, TunnelPath { endpoint: direct, relay: Some(relay), standby: None });
+    pair.set_path(0, TunnelPath { endpoint: direct, relay: Some(relay), standby: None, copy: None });
     let goals: Vec<_> = (0..4)
         .map(|_| {
             pair.tick(Duration::from_secs(20));
@@ -256,7 +294,7 @@ fn handshakes_go_through_the_relay_while_data_goes_direct() {
 #[test]
 fn unanswered_handshakes_start_over_under_a_fresh_index() {
     let mut pair = Pair::new();
-    pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None });
+    pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None, copy: None });
     let mut indexes = std::collections::BTreeSet::new();
     for _ in 0..40 {
         pair.tick(Duration::from_secs(1));
@@ -273,7 +311,7 @@ fn a_restarted_member_is_heard_again() {
     pair.connect();
     let mut reborn = Pair::new();
     std::mem::swap(&mut pair.tunnels[0], &mut reborn.tunnels[0]);
-    pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None });
+    pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None, copy: None });
     pair.settle();
     let sent = packet(ADDRESSES[0], ADDRESSES[1], b"back");
     pair.send(0, &sent);
@@ -285,7 +323,10 @@ fn a_restarted_member_is_heard_again() {
 fn indexes_are_random() {
     let index = |seed| {
         let mut pair = Pair::with_psks([[7; 32]; 2], seed);
-        pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None });
+        pair.set_path(
+            0,
+            TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None, copy: None },
+        );
         let initiation = pair.sinks[0].datagrams.remove(0).1;
         u32::from_le_bytes(initiation[4..8].try_into().unwrap()) >> 8
     };
@@ -298,7 +339,7 @@ fn indexes_are_random() {
 #[test]
 fn a_flood_is_answered_with_cookies_and_the_honest_member_still_gets_in() {
     let mut pair = Pair::new();
-    pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None });
+    pair.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None, copy: None });
     let initiation = pair.sinks[0].datagrams.remove(0).1;
     // a replay has a valid mac1, so it counts against the limit
     for _ in 0..300 {
@@ -321,7 +362,8 @@ fn garbage_never_panics_nor_moves_anything() {
     pair.send(0, &packet(ADDRESSES[0], ADDRESSES[1], &[0; 100]));
     let mut seeds = vec![pair.sinks[0].datagrams.remove(0).1];
     let mut other = Pair::with_psks([[7; 32]; 2], 5);
-    other.set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None });
+    other
+        .set_path(0, TunnelPath { endpoint: endpoint(ENDPOINTS[1]), relay: None, standby: None, copy: None });
     seeds.push(other.sinks[0].datagrams.remove(0).1);
     for round in 0..100_000 {
         let mut datagram = seeds[round % seeds.len()].clone();

@@ -185,6 +185,15 @@ impl Tunnel for UserspaceTunnel {
         }
     }
 
+    fn member_at(&self, address: Ipv4Addr) -> Option<WgKey> {
+        self.by_address.get(&address).copied()
+    }
+
+    fn confirm(&mut self, key: &WgKey, to: SocketAddr, sink: &mut dyn TunnelSink) -> bool {
+        let link = self.links.get_mut(key);
+        link.is_some_and(|link| link.confirm(to, &mut self.scratch, sink))
+    }
+
     fn stats(&self, key: &WgKey) -> Option<TunnelStats> {
         self.links.get(key).map(Link::stats)
     }

@@ -40,7 +40,8 @@ impl Relayed {
         let relay = endpoint(RELAYS[relay]);
         let standby = Some(endpoint(RELAYS[standby]));
         for side in sides {
-            self.pair.set_path(*side, TunnelPath { endpoint: relay, relay: Some(relay), standby });
+            self.pair
+                .set_path(*side, TunnelPath { endpoint: relay, relay: Some(relay), standby, copy: None });
         }
     }
 
