@@ -1,5 +1,6 @@
-//! Embeds the relay's kernel program: `LANRAGE_EBPF_OBJECT`, else `target/bpf/lanrage-ebpf`, else nothing, which is a
-//! supported build that forwards in userspace and says so. Rebuilds when that object or the web UI changes.
+//! Embeds the kernel programs of relay and lane: `LANRAGE_EBPF_OBJECT` and `LANRAGE_LANE_OBJECT`, else
+//! `target/bpf/lanrage-ebpf` and `target/bpf/lanrage-lane`, else nothing, which is a supported build that does everything in
+//! userspace and says so. Rebuilds when these objects or the web UI change.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -7,15 +8,18 @@ use std::{env, fs};
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     watch_web();
-    println!("cargo::rerun-if-env-changed=LANRAGE_EBPF_OBJECT");
     println!("cargo::rerun-if-env-changed=CARGO_TARGET_DIR");
-    let object = match env::var_os("LANRAGE_EBPF_OBJECT") {
-        Some(none) if none == "none" => Vec::new(),
-        Some(path) => chosen(Path::new(&path)),
-        None => built(&bpf_dir()),
-    };
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    fs::write(out.join("lanrage-ebpf"), object).expect("OUT_DIR is writable");
+    for (variable, name) in [("LANRAGE_EBPF_OBJECT", "lanrage-ebpf"), ("LANRAGE_LANE_OBJECT", "lanrage-lane")]
+    {
+        println!("cargo::rerun-if-env-changed={variable}");
+        let object = match env::var_os(variable) {
+            Some(none) if none == "none" => Vec::new(),
+            Some(path) => chosen(variable, Path::new(&path)),
+            None => built(&bpf_dir(), name),
+        };
+        fs::write(out.join(name), object).expect("OUT_DIR is writable");
+    }
 }
 
 /// rust-embed reads `web/dist` at compile time. A path that does not exist would make every build start over; the creation
@@ -27,18 +31,18 @@ fn watch_web() {
     }
 }
 
-fn chosen(path: &Path) -> Vec<u8> {
+fn chosen(variable: &str, path: &Path) -> Vec<u8> {
     println!("cargo::rerun-if-changed={}", path.display());
-    fs::read(path).unwrap_or_else(|error| panic!("LANRAGE_EBPF_OBJECT={}: {error}", path.display()))
+    fs::read(path).unwrap_or_else(|error| panic!("{variable}={}: {error}", path.display()))
 }
 
 /// Watching the directory instead of the file notices an object that appears later, and costs nothing until then:
 /// cargo reruns a build script on every build while a watched file is missing.
-fn built(dir: &Path) -> Vec<u8> {
+fn built(dir: &Path, name: &str) -> Vec<u8> {
     if fs::create_dir_all(dir).is_ok() {
         println!("cargo::rerun-if-changed={}", dir.display());
     }
-    fs::read(dir.join("lanrage-ebpf")).unwrap_or_default()
+    fs::read(dir.join(name)).unwrap_or_default()
 }
 
 fn bpf_dir() -> PathBuf {

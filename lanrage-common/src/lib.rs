@@ -2,7 +2,7 @@
 //!
 //! | feature | adds | used by |
 //! |---|---|---|
-//! | none | `wire`, `reason`, `maps`, `forward`, `police`, `stun` (`no_std`) | kernel programs |
+//! | none | `wire`, `reason`, `maps`, `forward`, `police`, `stun`, rules and maps of the `lane` (`no_std`) | kernel programs |
 //! | `std` | identity, messages, and the state machines | daemon, tests, every operating system |
 //! | `user` | `aya::Pod` for the map types | the daemon's kernel loader |
 //!
@@ -12,6 +12,7 @@
 #![deny(missing_docs)]
 
 pub mod forward;
+pub mod lane;
 pub mod maps;
 pub mod police;
 pub mod reason;
@@ -34,8 +35,6 @@ pub mod identity;
 pub mod invite;
 #[cfg(feature = "std")]
 pub mod ipam;
-#[cfg(feature = "std")]
-pub mod lane;
 #[cfg(feature = "std")]
 pub mod nat;
 #[cfg(feature = "std")]

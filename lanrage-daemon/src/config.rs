@@ -294,6 +294,18 @@ impl Default for RelayConfig {
     }
 }
 
+/// Who carries group packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LaneChoice {
+    /// The kernel where it can, else the daemon.
+    Auto,
+    /// The same, with a warning when it is the daemon.
+    Kernel,
+    /// The daemon.
+    Userspace,
+}
+
 /// The peer role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -315,6 +327,8 @@ pub struct PeerConfig {
     pub port_mapping: bool,
     /// Further servers, as host:port, that are asked how this network's NAT behaves.
     pub stun_servers: Vec<String>,
+    /// Who carries broadcast and multicast.
+    pub lane: LaneChoice,
 }
 
 impl Default for PeerConfig {
@@ -328,6 +342,7 @@ impl Default for PeerConfig {
             mtu: 1420,
             port_mapping: true,
             stun_servers: Vec::new(),
+            lane: LaneChoice::Auto,
         }
     }
 }

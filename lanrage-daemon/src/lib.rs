@@ -1,6 +1,8 @@
 //! LANrage's I/O: sockets, kernel programs, storage and interfaces around the pure cores of `lanrage-common`.
 
 pub mod api;
+#[cfg(target_os = "linux")]
+mod bpf;
 mod carrier;
 pub mod cli;
 pub mod config;
@@ -8,6 +10,7 @@ pub mod control;
 pub mod datapath;
 mod files;
 mod http;
+pub mod lane;
 mod netcheck;
 pub mod peer;
 pub mod platform;

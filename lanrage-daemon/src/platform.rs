@@ -15,7 +15,7 @@ pub mod udp;
 
 pub use imp::{
     Interface, NetworkWatch, allow_files, clock_zero, gateway, host_name, networks, prepare_socket,
-    prepare_stream, routes,
+    prepare_stream, raw_socket, routes,
 };
 
 use ipnet::Ipv4Net;
@@ -95,6 +95,12 @@ pub struct Network {
     pub address: Ipv4Net,
     /// Its directed broadcast address.
     pub broadcast: Option<Ipv4Addr>,
+    /// Number of the interface.
+    pub index: u32,
+    /// Its MAC address, if it is an Ethernet.
+    pub mac: Option<[u8; 6]>,
+    /// Whether the default route leads there.
+    pub is_default: bool,
 }
 
 /// A route in the main table, default routes left out.

@@ -105,6 +105,7 @@ fn down_cleans_up_a_half_finished_start() {
         spare_relay: false,
         links: Vec::new(),
         relay_mode: "auto".into(),
+        lane: "auto".into(),
         relay_token: String::new(),
         peers: Vec::new(),
         processes: Default::default(),

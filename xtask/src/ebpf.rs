@@ -11,9 +11,14 @@ use std::process::Command;
 
 const TARGET: &str = "bpfel-unknown-none";
 const DISTRO_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none";
-const LINK_FLAGS: &str = "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf -C link-arg=--cpu-features=+allows-misaligned-mem-access";
-/// Programs, each in its own object `target/bpf/<name>`.
-const PROGRAMS: [&str; 3] = ["lanrage-ebpf", "xdp-pass", "xdp-bench"];
+const LINK_FLAGS: &str = "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf";
+/// Lets a program read a packet's fields where they lie. What it keeps on its stack may become misaligned as well, which
+/// the kernel refuses, so only programs have it that read packets directly.
+const PACKET_FLAG: &str = "-C link-arg=--cpu-features=+allows-misaligned-mem-access";
+/// Programs that read packets directly, each in its own object `target/bpf/<name>`.
+const PACKET_PROGRAMS: [&str; 3] = ["lanrage-ebpf", "xdp-pass", "xdp-bench"];
+/// Programs that read packets by the kernel's helpers.
+const HELPER_PROGRAMS: [&str; 1] = ["lanrage-lane"];
 
 /// A compiler that can emit BPF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,17 +63,22 @@ pub fn build(root: &Path) -> Result<Objects> {
         }
     };
     check_llvm(toolchain)?;
-    let build_dir = target_dir(root).join("bpf-build");
-    let status = cargo(toolchain, root, &build_dir)
-        .status()
-        .with_context(|| format!("cannot start the {toolchain:?} cargo for the kernel programs"))?;
-    ensure!(status.success(), "the kernel programs did not compile (see above)");
     let out = target_dir(root).join("bpf");
     std::fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
-    for name in PROGRAMS {
-        publish(&build_dir.join(TARGET).join("bpf").join(name), &out.join(name))?;
+    let packet_flags = format!("{LINK_FLAGS} {PACKET_FLAG}");
+    let parts: [(&str, &[&str], &str); 2] =
+        [("bpf-build", &PACKET_PROGRAMS, &packet_flags), ("bpf-build-helpers", &HELPER_PROGRAMS, LINK_FLAGS)];
+    for (dir, programs, flags) in parts {
+        let build_dir = target_dir(root).join(dir);
+        let status = cargo(toolchain, root, &build_dir, programs, flags)
+            .status()
+            .with_context(|| format!("cannot start the {toolchain:?} cargo for the kernel programs"))?;
+        ensure!(status.success(), "the kernel programs did not compile (see above)");
+        for name in programs {
+            publish(&build_dir.join(TARGET).join("bpf").join(name), &out.join(name))?;
+        }
     }
-    Ok(Objects { relay: out.join(PROGRAMS[0]), pass: out.join(PROGRAMS[1]) })
+    Ok(Objects { relay: out.join(PACKET_PROGRAMS[0]), pass: out.join(PACKET_PROGRAMS[1]) })
 }
 
 /// The toolchain to use, or everything that would have to be installed for one.
@@ -125,7 +135,7 @@ fn missing_linker() -> Missing {
     }
 }
 
-fn cargo(toolchain: Toolchain, root: &Path, build_dir: &Path) -> Command {
+fn cargo(toolchain: Toolchain, root: &Path, build_dir: &Path, programs: &[&str], flags: &str) -> Command {
     let mut command = match toolchain {
         Toolchain::Distro => {
             let mut command = Command::new("/usr/bin/cargo");
@@ -140,6 +150,7 @@ fn cargo(toolchain: Toolchain, root: &Path, build_dir: &Path) -> Command {
     };
     command.current_dir(root).args(["build", "--package", "lanrage-ebpf", "--profile", "bpf"]);
     command.args(["--target", TARGET]).arg("--target-dir").arg(build_dir);
+    command.args(programs.iter().flat_map(|name| ["--bin", name]));
     if toolchain == Toolchain::Nightly {
         command.args(["-Z", "build-std=core"]);
     }
@@ -147,7 +158,7 @@ fn cargo(toolchain: Toolchain, root: &Path, build_dir: &Path) -> Command {
     for inherited in ["CARGO", "RUSTUP_TOOLCHAIN", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTDOC"] {
         command.env_remove(inherited);
     }
-    command.env("RUSTFLAGS", LINK_FLAGS).env("PATH", path_with_llvm());
+    command.env("RUSTFLAGS", flags).env("PATH", path_with_llvm());
     command
 }
 

@@ -1,14 +1,12 @@
 //! How much the lane carries: a rate per source and port, and no copy twice.
 
-use super::packet::Ipv4;
+use super::maps::PacketKey;
 use crate::bucket::{Bucket, Rate};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-/// Packets at once, and packets a second, of one source to one port. Games search in bursts: Civilization VI tries 100
-/// ports, Quake sends each probe twice, Source games try six ports.
+/// [`super::RATE`].
 const RATE: Rate = Rate::per_second(200, 200);
 /// Ports per source that are told apart; more is a scan, not a game.
 const MAX_PORTS: usize = 512;
@@ -49,44 +47,38 @@ const MAX_REMEMBERED: usize = 4096;
 
 /// Wrapped packets seen within the last second.
 ///
-/// Two packets count as the same only when every byte is, IP identification included, and that identification says
-/// something. Games send equal payloads in a row on purpose (ioquake3 sends each probe twice), so a payload alone is no
-/// sign of a duplicate. A sender that numbers its packets gives the second probe another identification. One that does
-/// not (Linux sends DF packets of unconnected sockets with identification 0, which RFC 6864 calls atomic) leaves no way
-/// to tell: those all pass, because a packet too many is harmless and one too few hides a game. Loops do not depend on
-/// this: an unwrapped packet is never wrapped again.
+/// Two packets count as the same only when their identification says something and is the same, as well as all that
+/// [`PacketKey`] has. Games send equal payloads in a row on purpose (ioquake3 sends each probe twice), so a payload alone
+/// is no sign of a duplicate. A sender that numbers its packets gives the second probe another identification. One that
+/// does not (Linux sends DF packets of unconnected sockets with identification 0, which RFC 6864 calls atomic) leaves no
+/// way to tell: those all pass, because a packet too many is harmless and one too few hides a game. Loops do not depend
+/// on this: an unwrapped packet is never wrapped again.
 #[derive(Debug, Default)]
 pub(super) struct Duplicates {
-    seen: HashMap<u64, Instant>,
-    order: VecDeque<(Instant, u64)>,
+    seen: HashMap<PacketKey, Instant>,
+    order: VecDeque<(Instant, PacketKey)>,
 }
 
 impl Duplicates {
     /// Whether the packet was here before; remembers it.
-    pub fn is_repeated(&mut self, inner: &Ipv4<'_>, now: Instant) -> bool {
-        if inner.id() == 0 {
-            return false;
-        }
+    pub fn is_repeated(&mut self, key: PacketKey, now: Instant) -> bool {
         self.forget(now);
-        let mut hasher = DefaultHasher::new();
-        inner.bytes().hash(&mut hasher);
-        let digest = hasher.finish();
-        if self.seen.contains_key(&digest) {
+        if self.seen.contains_key(&key) {
             return true;
         }
-        self.seen.insert(digest, now);
-        self.order.push_back((now, digest));
+        self.seen.insert(key, now);
+        self.order.push_back((now, key));
         false
     }
 
     fn forget(&mut self, now: Instant) {
-        while let Some((at, digest)) = self.order.front().copied() {
+        while let Some((at, key)) = self.order.front().copied() {
             let is_old = now.saturating_duration_since(at) >= WINDOW;
             if !is_old && self.order.len() < MAX_REMEMBERED {
                 return;
             }
             self.order.pop_front();
-            self.seen.remove(&digest);
+            self.seen.remove(&key);
         }
     }
 }

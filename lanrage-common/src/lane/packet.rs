@@ -1,63 +1,138 @@
-//! IPv4 packets as the lane looks at them.
+//! IP packets as the lane looks at them.
 
-use crate::wire::{IPV4_LEN, PROTOCOL_UDP, UDP_LEN};
+use super::maps::PacketKey;
+use super::{Facts, FragmentPart};
+use crate::wire::{Address, Be32, Family, IPV4_LEN, IPV6_LEN, PROTOCOL_UDP, UDP_LEN};
 use std::net::Ipv4Addr;
 
 /// More fragments follow (RFC 791).
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
+/// IPv6's fragment header (RFC 8200, section 4.5).
+const FRAGMENT_HEADER: u8 = 44;
+const FRAGMENT_LEN: usize = 8;
 
-/// A packet is not well-formed IPv4.
+/// A packet is not well-formed IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 
 /// A checked view: version, header length and total length fit the bytes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ipv4<'a> {
+pub(super) struct Packet<'a> {
     bytes: &'a [u8],
+    /// Where UDP begins.
     header_len: usize,
+    facts: Facts,
+    /// It should have a UDP header, and has none whose length fits.
+    lacks_udp: bool,
 }
 
-/// The ports of a UDP header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Udp {
-    pub destination: u16,
-    pub length: u16,
-}
-
-impl<'a> Ipv4<'a> {
-    /// Whether the bytes claim to be IPv4 at all.
-    pub fn is_claimed(bytes: &[u8]) -> bool {
-        bytes.first().is_some_and(|first| first >> 4 == 4)
+/// The IP version that the bytes claim to be of.
+pub(super) fn claimed_family(bytes: &[u8]) -> Option<Family> {
+    match bytes.first()? >> 4 {
+        4 => Some(Family::V4),
+        6 => Some(Family::V6),
+        _ => None,
     }
+}
 
+impl<'a> Packet<'a> {
     /// Checks the lengths; bytes after the packet's own end are cut off.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut packet = match claimed_family(bytes).ok_or(Malformed)? {
+            Family::V4 => Self::parse_v4(bytes)?,
+            Family::V6 => Self::parse_v6(bytes)?,
+        };
+        if packet.facts.protocol == PROTOCOL_UDP && packet.facts.part != FragmentPart::Later {
+            match packet.udp() {
+                Some(port) => packet.facts.port = port,
+                None => packet.lacks_udp = true,
+            }
+        }
+        Ok(packet)
+    }
+
+    fn parse_v4(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let header: &[u8; IPV4_LEN] = bytes.first_chunk().ok_or(Malformed)?;
         let header_len = usize::from(header[0] & 0xf) * 4;
-        let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
-        let fits = header_len >= IPV4_LEN && header_len <= total && total <= bytes.len();
-        if !Self::is_claimed(bytes) || !fits {
+        let total = usize::from(word(header, 2));
+        if header_len < IPV4_LEN || header_len > total || total > bytes.len() {
             return Err(Malformed);
         }
-        let packet = Self { bytes: &bytes[..total], header_len };
+        let offset = usize::from(word(header, 6) & OFFSET_MASK) * 8;
         // a fragment that would end past 65535 (the "ping of death")
-        let end = packet.fragment_offset() + total - header_len;
-        (end <= usize::from(u16::MAX)).then_some(packet).ok_or(Malformed)
+        if offset + total - header_len > usize::from(u16::MAX) {
+            return Err(Malformed);
+        }
+        let address =
+            |at: usize| Address::from_v4(Be32::from_octets([0, 1, 2, 3].map(|byte| header[at + byte])));
+        let facts = Facts {
+            family: Family::V4,
+            source: address(12),
+            destination: address(16),
+            protocol: header[9],
+            part: part(offset, word(header, 6) & MORE_FRAGMENTS != 0),
+            port: 0,
+        };
+        Ok(Self { bytes: &bytes[..total], header_len, facts, lacks_udp: false })
     }
 
-    fn word(&self, at: usize) -> u16 {
-        u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]])
+    fn parse_v6(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let header: &[u8; IPV6_LEN] = bytes.first_chunk().ok_or(Malformed)?;
+        let total = IPV6_LEN + usize::from(word(header, 4));
+        let bytes = bytes.get(..total).ok_or(Malformed)?;
+        let address = |at: usize| {
+            Address::from_words(
+                [0, 4, 8, 12]
+                    .map(|word| Be32::from_octets([0, 1, 2, 3].map(|byte| header[at + word + byte]))),
+            )
+        };
+        let mut facts = Facts {
+            family: Family::V6,
+            source: address(8),
+            destination: address(24),
+            protocol: header[6],
+            part: FragmentPart::Whole,
+            port: 0,
+        };
+        let mut header_len = IPV6_LEN;
+        if facts.protocol == FRAGMENT_HEADER {
+            let fragment: &[u8; FRAGMENT_LEN] = bytes[IPV6_LEN..].first_chunk().ok_or(Malformed)?;
+            let place = word(fragment, 2);
+            facts.protocol = fragment[0];
+            facts.part = part(usize::from(place >> 3), place & 1 != 0);
+            header_len += FRAGMENT_LEN;
+        }
+        Ok(Self { bytes, header_len, facts, lacks_udp: false })
     }
 
-    fn address(&self, at: usize) -> Ipv4Addr {
-        Ipv4Addr::new(self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3])
+    /// Destination port of a UDP header whose length fits.
+    fn udp(&self) -> Option<u16> {
+        let header: &[u8; UDP_LEN] = self.payload().first_chunk()?;
+        let length = usize::from(word(header, 4));
+        let fits = self.facts.part != FragmentPart::Whole || length <= self.payload().len();
+        (length >= UDP_LEN && fits).then(|| word(header, 2))
+    }
+
+    /// Refuses a packet without the UDP header that it announces.
+    pub fn check_udp(&self) -> Result<(), Malformed> {
+        if self.lacks_udp { Err(Malformed) } else { Ok(()) }
+    }
+
+    /// Whether a UDP checksum lies in here.
+    pub fn has_udp(&self) -> bool {
+        self.facts.protocol == PROTOCOL_UDP && self.facts.part != FragmentPart::Later && !self.lacks_udp
+    }
+
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
+    /// UDP header and payload.
     pub fn payload(&self) -> &'a [u8] {
         &self.bytes[self.header_len..]
     }
@@ -66,54 +141,51 @@ impl<'a> Ipv4<'a> {
         self.header_len
     }
 
-    pub fn has_options(&self) -> bool {
-        self.header_len > IPV4_LEN
+    /// Type of service, or IPv6's traffic class.
+    pub fn traffic_class(&self) -> u8 {
+        match self.facts.family {
+            Family::V4 => self.bytes[1],
+            Family::V6 => (word(self.bytes, 0) >> 4) as u8,
+        }
     }
 
-    pub fn type_of_service(&self) -> u8 {
-        self.bytes[1]
+    /// Of wrapped packets: overlay addresses are IPv4.
+    pub fn is_to_v4(&self, address: Ipv4Addr) -> bool {
+        self.facts.family == Family::V4 && self.facts.destination == address.into()
     }
 
-    pub fn id(&self) -> u16 {
-        self.word(4)
+    /// IPv4 with options, or a fragment.
+    pub fn is_odd(&self) -> bool {
+        self.header_len > IPV4_LEN || self.facts.part != FragmentPart::Whole
     }
 
-    /// Bytes before this fragment's payload in the whole datagram.
-    fn fragment_offset(&self) -> usize {
-        usize::from(self.word(6) & OFFSET_MASK) * 8
+    /// What tells it from others of its sender; none for IPv6, and for a sender that does not number its packets.
+    pub fn key(&self) -> Option<PacketKey> {
+        if self.facts.family == Family::V6 || word(self.bytes, 4) == 0 {
+            return None;
+        }
+        let begin = |at: usize| {
+            let bytes = self.payload().get(at..at + 4);
+            bytes.map_or(Be32::default(), |bytes| Be32::from_octets([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        };
+        Some(PacketKey {
+            source: self.facts.source.v4_word(),
+            destination: self.facts.destination.v4_word(),
+            id: Be32::from_octets([4, 5, 6, 7].map(|at| self.bytes[at])),
+            length: self.bytes.len() as u32,
+            begin: [begin(0), begin(4)],
+        })
     }
+}
 
-    /// Whether the UDP header is not in here, but in an earlier fragment.
-    pub fn is_later_fragment(&self) -> bool {
-        self.fragment_offset() > 0
+fn part(offset: usize, more: bool) -> FragmentPart {
+    match (offset, more) {
+        (0, false) => FragmentPart::Whole,
+        (0, true) => FragmentPart::First,
+        _ => FragmentPart::Later,
     }
+}
 
-    pub fn is_fragment(&self) -> bool {
-        self.is_later_fragment() || self.word(6) & MORE_FRAGMENTS != 0
-    }
-
-    pub fn is_udp(&self) -> bool {
-        self.bytes[9] == PROTOCOL_UDP
-    }
-
-    pub fn protocol(&self) -> u8 {
-        self.bytes[9]
-    }
-
-    pub fn source(&self) -> Ipv4Addr {
-        self.address(12)
-    }
-
-    pub fn destination(&self) -> Ipv4Addr {
-        self.address(16)
-    }
-
-    /// The UDP header of a whole packet or a first fragment; `None` when it does not fit its packet.
-    pub fn udp(&self) -> Option<Udp> {
-        let header: &[u8; UDP_LEN] = self.payload().first_chunk()?;
-        let length = u16::from_be_bytes([header[4], header[5]]);
-        let fits = usize::from(length) >= UDP_LEN
-            && (self.is_fragment() || usize::from(length) <= self.payload().len());
-        fits.then(|| Udp { destination: u16::from_be_bytes([header[2], header[3]]), length })
-    }
+fn word(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }

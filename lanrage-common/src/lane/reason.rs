@@ -1,68 +1,91 @@
 //! Why the lane does not carry a packet.
 
-/// Why the lane does not carry a packet; each has its counter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LaneReason {
-    /// The lengths of an IPv4 or UDP header do not fit.
-    Malformed,
-    /// Group membership of the local kernel (IGMP): of no use to others.
-    Igmp,
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        /// Why the lane does not carry a packet; each has its counter, in userspace and in the kernel.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum LaneReason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl LaneReason {
+            /// All of them, in order.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// Stable name, for counters.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The lengths of an IP or UDP header do not fit.
+    Malformed = "malformed",
+    /// Group membership of the local kernel (IGMP, MLD): of no use to others.
+    Igmp = "igmp",
     /// A group packet of another protocol than UDP.
-    NotUdp,
+    NotUdp = "not_udp",
     /// A wrapped packet in a wrapped packet, or a group packet to the lane's own port.
-    Nested,
-    /// Address configuration: port 67 or 68. Never carried.
-    Dhcp,
+    Nested = "nested",
+    /// Address configuration: port 67, 68, 546 or 547. Never carried.
+    Dhcp = "dhcp",
     /// Windows names: port 137 or 138. Never carried.
-    Netbios,
+    Netbios = "netbios",
     /// Windows names: port 5355. Never carried.
-    Llmnr,
+    Llmnr = "llmnr",
     /// Service discovery: port 5353, unless allowed.
-    Mdns,
+    Mdns = "mdns",
     /// UPnP discovery: port 1900, unless allowed.
-    Ssdp,
+    Ssdp = "ssdp",
     /// Windows service discovery: port 3702, unless allowed.
-    Wsd,
+    Wsd = "wsd",
     /// More than a burst of 200 and 200 a second of one source to one port.
-    RateLimited,
+    RateLimited = "rate_limited",
     /// The packet would not fit an IPv4 packet once wrapped.
-    Oversize,
+    Oversize = "oversize",
     /// There is nobody to send to.
-    NoMembers,
+    NoMembers = "no_members",
     /// Received: a group packet without wrapping.
-    Unwrapped,
+    Unwrapped = "unwrapped",
     /// Received: the wrapping is a fragment or has IP options, which no lane sends.
-    BadWrapping,
-    /// Received: outer or inner source is not the member that sent it.
-    Spoofed,
-    /// Received: the inner destination is not a group.
-    NotGroup,
+    BadWrapping = "bad_wrapping",
+    /// Received: outer or inner source is not the member that sent it. Sent: IPv6 from an address of another network.
+    Spoofed = "spoofed",
+    /// Received: the inner destination is neither a group nor this device.
+    NotGroup = "not_group",
     /// Received: the same packet came before, within a second.
-    Duplicate,
+    Duplicate = "duplicate",
+    /// In the kernel: several datagrams in one (UDP_SEGMENT), which cannot be wrapped as one.
+    Segmented = "segmented",
+    /// In the kernel: the packet could not be made longer or shorter.
+    Resize = "resize",
 }
 
 impl LaneReason {
-    /// Stable name, for counters.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Igmp => "igmp",
-            Self::NotUdp => "not_udp",
-            Self::Nested => "nested",
-            Self::Dhcp => "dhcp",
-            Self::Netbios => "netbios",
-            Self::Llmnr => "llmnr",
-            Self::Mdns => "mdns",
-            Self::Ssdp => "ssdp",
-            Self::Wsd => "wsd",
-            Self::RateLimited => "rate_limited",
-            Self::Oversize => "oversize",
-            Self::NoMembers => "no_members",
-            Self::Unwrapped => "unwrapped",
-            Self::BadWrapping => "bad_wrapping",
-            Self::Spoofed => "spoofed",
-            Self::NotGroup => "not_group",
-            Self::Duplicate => "duplicate",
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Index of its counter.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_are_dense_and_names_unique() {
+        for (index, reason) in LaneReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index() as usize, index);
+            assert_eq!(LaneReason::ALL.iter().filter(|other| other.name() == reason.name()).count(), 1);
         }
     }
 }

@@ -159,7 +159,13 @@ pub(crate) fn peer_status() -> PeerStatus {
                     ..RelayChoiceStatus::default()
                 },
             ],
-            lane: LaneStatus { seen: 5, copied: 10, delivered: 3, dropped: [("dhcp".into(), 2)].into() },
+            lane: LaneStatus {
+                seen: 5,
+                copied: 10,
+                delivered: 3,
+                dropped: [("dhcp".into(), 2)].into(),
+                ..LaneStatus::default()
+            },
             path_events: [("candidate_foreign".into(), 4)].into(),
             carriers: vec![CarrierStatus {
                 address: "203.0.113.7:443".parse().unwrap(),

@@ -4,10 +4,11 @@ use super::InstallError;
 use super::pins::{Pins, Set};
 use super::shape::Shape;
 use super::table::Maps;
+use crate::bpf::{chain, os_error, refused, take};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
-use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use lanrage_common::maps::{
     self, Counter, Event, FlowKey, FlowValue, Local, MemberCounter, MemberState, NextHop, RECORD_LEN, Record,
@@ -18,6 +19,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use std::{fmt, fs, io};
+
+pub use crate::bpf::LoadError;
 
 /// The object that `build.rs` found; empty when there was none.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lanrage-ebpf"));
@@ -32,20 +35,6 @@ pub enum Hook {
     Native,
     /// In the network stack.
     Generic,
-}
-
-/// The program could not be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The daemon was built without it.
-    #[error("this daemon was built without eBPF")]
-    NotBuilt,
-    /// The kernel says who may.
-    #[error("no permission to load kernel programs")]
-    NotPermitted,
-    /// The verifier's log, or the system call that failed.
-    #[error("the kernel refused the program: {0}")]
-    Refused(String),
 }
 
 /// How often attaching is tried again where another program is, and after how long each time.
@@ -389,15 +378,6 @@ fn unpin(path: &Path) -> io::Result<()> {
     }
 }
 
-fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>
-where
-    M: TryFrom<aya::maps::Map, Error = MapError>,
-{
-    let map =
-        ebpf.take_map(name).ok_or_else(|| LoadError::Refused(format!("the object has no map `{name}`")))?;
-    M::try_from(map).map_err(|error| LoadError::Refused(format!("map `{name}`: {error}")))
-}
-
 fn map_error(error: MapError) -> InstallError {
     match &error {
         MapError::SyscallError(call) if call.io_error.raw_os_error() == Some(libc::E2BIG) => {
@@ -405,53 +385,4 @@ fn map_error(error: MapError) -> InstallError {
         }
         _ => InstallError::Kernel(chain(&error)),
     }
-}
-
-/// A load error with everything below it, the verifier's log included.
-fn refused<E: std::error::Error + 'static>(error: &E) -> LoadError {
-    match find_io(error).and_then(io::Error::raw_os_error) {
-        Some(libc::EPERM | libc::EACCES) if !has_verifier_log(error) => LoadError::NotPermitted,
-        _ => LoadError::Refused(chain(error)),
-    }
-}
-
-/// The verifier also refuses with EACCES, but then says why.
-fn has_verifier_log(error: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(error.downcast_ref::<ProgramError>(), Some(ProgramError::LoadError { verifier_log, .. })
-        if !verifier_log.to_string().trim().is_empty())
-}
-
-fn find_io<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return Some(io);
-        }
-        if let Some(ProgramError::LoadError { io_error, .. }) = error.downcast_ref::<ProgramError>() {
-            return Some(io_error);
-        }
-        next = error.source();
-    }
-    None
-}
-
-fn os_error(error: &ProgramError) -> io::Error {
-    match find_io(error).and_then(io::Error::raw_os_error) {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::other(chain(error)),
-    }
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }

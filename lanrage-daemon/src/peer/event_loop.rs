@@ -16,6 +16,7 @@ use super::wire::Io;
 use super::{PeerCommand, PeerStatus};
 use crate::config::PeerConfig;
 use crate::control::client::{ControlClient, LinkEvent};
+use crate::lane::Carrier;
 use crate::platform::{self, Interface, Network, NetworkWatch};
 use crate::shutdown::Shutdown;
 use anyhow::Context as _;
@@ -59,6 +60,8 @@ pub(super) struct Peer {
     /// A command that changes the membership is under way.
     pub(super) busy: bool,
     pub(super) interface: Option<Interface>,
+    /// Who carries group packets, while there is an interface.
+    pub(super) lane: Option<Carrier>,
     pub(super) interface_retry: Option<Instant>,
     pub(super) interface_problem: Option<Problem>,
     pub(super) store_problem: Option<Problem>,
@@ -127,6 +130,7 @@ impl Peer {
             joining: None,
             busy: false,
             interface: None,
+            lane: None,
             interface_retry: None,
             interface_problem: None,
             store_problem,
@@ -215,6 +219,7 @@ impl Peer {
                 session.settle(io, now);
             }
         }
+        self.follow_lane();
         self.handle_notices().await;
         self.handle_own_timers(now).await;
     }

@@ -4,6 +4,7 @@ use super::commands::Event;
 use super::event_loop::Peer;
 use super::status::problem;
 use super::wire::Io;
+use crate::lane::Carrier;
 use crate::platform::{self, Interface, InterfaceConfig, Route};
 use lanrage_common::api::Problem;
 use lanrage_common::time::Now;
@@ -77,7 +78,7 @@ impl Peer {
     /// Makes the interface when it should exist and does not.
     pub(super) async fn ensure_interface(&mut self, now: Instant) {
         let Some(config) = self.interface_config() else {
-            self.interface = None;
+            (self.lane, self.interface) = (None, None);
             (self.interface_problem, self.interface_retry) = (None, None);
             return;
         };
@@ -87,7 +88,9 @@ impl Peer {
         match make_interface(config).await {
             Ok(interface) => {
                 tracing::info!(interface = interface.name(), address = %interface.config().address, "interface is up");
+                self.lane = Some(Carrier::open(self.config.lane, interface.name(), interface.index()));
                 self.interface = Some(interface);
+                self.follow_lane();
                 (self.interface_problem, self.interface_retry) = (None, None);
             }
             Err(found) => {
@@ -103,9 +106,17 @@ impl Peer {
     /// The interface is broken: somebody has deleted it.
     pub(super) fn lose_interface(&mut self, error: &std::io::Error, now: Instant) {
         tracing::warn!(%error, "the interface {} is gone; making it again", self.config.interface);
-        self.interface = None;
+        (self.lane, self.interface) = (None, None);
         self.interface_retry = None;
         self.note_network_change(now);
+    }
+
+    /// Tells the lane's kernel programs what the session knows, and the session whether there are any.
+    pub(super) fn follow_lane(&mut self) {
+        if let (Some(lane), Some(session)) = (&mut self.lane, &mut self.session) {
+            lane.follow(&session.lane);
+            session.set_lane_in_kernel(lane.is_kernel());
+        }
     }
 
     /// How the interface should be; none while there should be none.

@@ -13,11 +13,13 @@ use super::tunnel::userspace::UserspaceTunnel;
 use super::tunnel::{self, Tunnel, TunnelMember, TunnelPath};
 use super::wire::{Delivery, Io, Sender};
 use crate::control::client::{ControlClient, ControlLink, LinkEvent};
+use crate::lane::{HomeCopies, homes};
 use crate::netcheck;
 use crate::platform::Network;
 use lanrage_common::api::{PathKind, Problem};
 use lanrage_common::binding::is_stun;
 use lanrage_common::identity::{Device, PartySecret, RosterEntry, WgKey};
+use lanrage_common::lane::maps::MAX_HOMES;
 use lanrage_common::lane::{Lane, Outbound};
 use lanrage_common::party::{Output as PartyOutput, PartyClient};
 use lanrage_common::path::{Config as PathConfig, Output as PathOutput, PathAgent, probe};
@@ -58,6 +60,9 @@ pub struct Session {
     pub(super) party: PartyClient,
     pub(super) paths: PathAgent,
     pub(super) lane: Lane,
+    /// The kernel wraps and unwraps group packets; `lane` knows what to tell it.
+    lane_in_kernel: bool,
+    pub(super) home_copies: HomeCopies,
     /// Where to be bound.
     pub(super) choice: RelayChoice,
     pub(super) relays: Relays,
@@ -103,6 +108,8 @@ impl Session {
             secret,
             paths: PathAgent::new(config, OsRng),
             lane: Lane::new(me, facts.subnet),
+            lane_in_kernel: false,
+            home_copies: HomeCopies::default(),
             choice: RelayChoice::new(facts.id, OsRng),
             relays: Relays::default(),
             nat: NatTest::default(),
@@ -117,6 +124,11 @@ impl Session {
             notices: VecDeque::new(),
             party,
         }
+    }
+
+    /// Says who wraps and unwraps group packets from now on.
+    pub fn set_lane_in_kernel(&mut self, is_in_kernel: bool) {
+        self.lane_in_kernel = is_in_kernel;
     }
 
     /// What the event loop must do; drain until `None` after every other call.
@@ -170,7 +182,7 @@ impl Session {
         let mut delivery = Delivery {
             sender: Sender::new(io.socket),
             interface: io.interface,
-            lane: &mut self.lane,
+            lane: (!self.lane_in_kernel).then_some(&mut self.lane),
             paths: &mut self.paths,
             pings: &mut self.pings,
             me: self.me,
@@ -186,7 +198,14 @@ impl Session {
     pub fn handle_packet(&mut self, packet: &[u8], io: Io<'_>, now: Now) {
         self.note_traffic(packet, io, now);
         let mut sender = Sender::new(io.socket);
-        match self.lane.handle_outbound(packet, now.instant) {
+        let looked_at = match self.lane_in_kernel {
+            true => Outbound::Pass,
+            false => {
+                self.copy_home(packet);
+                self.lane.handle_outbound(packet, now.instant)
+            }
+        };
+        match looked_at {
             Outbound::Pass if tunnel::destination(packet).is_some() => {
                 self.tunnel.send(packet, now.instant, &mut sender);
             }
@@ -218,6 +237,15 @@ impl Session {
         }
     }
 
+    /// Physical networks keep what games send to everybody.
+    fn copy_home(&mut self, packet: &[u8]) {
+        for slot in 0..MAX_HOMES {
+            if let Some((home, copy)) = self.lane.home_copy(packet, slot) {
+                self.home_copies.send(&home, copy);
+            }
+        }
+    }
+
     /// The machine's networks, at start and after every change.
     pub fn handle_networks(&mut self, networks: &[Network], port: u16, changed: bool, io: Io<'_>, now: Now) {
         let subnet = self.party.party().subnet;
@@ -228,6 +256,7 @@ impl Session {
         self.nat.set_local(candidates.clone(), changed, now);
         self.paths.set_local_candidates(candidates, now);
         self.lane.set_local_broadcasts(foreign.filter_map(|network| network.broadcast));
+        self.lane.set_homes(homes(networks));
         if changed {
             self.choice.measure_anew(now);
             self.relays.rebind(now);

@@ -77,10 +77,20 @@ impl Peer {
             host: party.host == self.device.key(),
             relays: self.session.as_ref().map_or_else(Vec::new, |session| session.relay_choices(&members)),
             members,
-            lane: self.session.as_ref().map_or_else(LaneStatus::default, |session| session.lane.status()),
+            lane: self.lane_status(),
             carriers: self.session.as_ref().map(Session::carrier_status).unwrap_or_default(),
             path_events: self.session.as_ref().map(Session::path_events).unwrap_or_default(),
         }
+    }
+
+    fn lane_status(&self) -> LaneStatus {
+        let mut status =
+            self.session.as_ref().map_or_else(LaneStatus::default, |session| session.lane.status());
+        status.home_copied = self.session.as_ref().map_or(0, |session| session.home_copies.sent);
+        if let Some(lane) = &self.lane {
+            lane.describe(&mut status);
+        }
+        status
     }
 
     fn own_status(&self, stored: &StoredParty) -> MemberStatus {

@@ -62,7 +62,8 @@ impl TunnelSink for Sender<'_> {
 pub struct Delivery<'a> {
     pub sender: Sender<'a>,
     pub interface: Option<&'a Interface>,
-    pub lane: &'a mut Lane,
+    /// What wraps and unwraps group packets; none while the kernel does.
+    pub lane: Option<&'a mut Lane>,
     pub paths: &'a mut PathAgent,
     pub pings: &'a mut Pings,
     /// Own address: the only one that members may send to.
@@ -88,10 +89,11 @@ impl TunnelSink for Delivery<'_> {
             return;
         }
         let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
-        let packet = match self.lane.handle_inbound(packet, source, self.now.instant) {
-            Inbound::Pass => packet,
-            Inbound::Deliver(unwrapped) => unwrapped,
-            Inbound::Drop(_) => return,
+        let looked_at = self.lane.as_mut().map(|lane| lane.handle_inbound(packet, source, self.now.instant));
+        let packet = match looked_at {
+            None | Some(Inbound::Pass) => packet,
+            Some(Inbound::Deliver(unwrapped)) => unwrapped,
+            Some(Inbound::Drop(_)) => return,
         };
         if let Some(interface) = self.interface
             && let Err(error) = interface.send(packet)

@@ -3,8 +3,10 @@
 use super::{InterfaceConfig, InterfaceError, Network, Route};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use ipnet::Ipv4Net;
+use lanrage_common::lane::link_local;
+use lanrage_common::wire::Be32;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteScope, RouteType};
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 use std::collections::HashMap;
@@ -58,6 +60,11 @@ impl Interface {
         &self.config.name
     }
 
+    /// Its number.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
     /// How it was made.
     pub fn config(&self) -> &InterfaceConfig {
         &self.config
@@ -84,15 +91,28 @@ impl Interface {
         if !is_up {
             return Ok(());
         }
-        self.netlink.add_address(self.index, self.config.address, self.config.subnet.prefix_len()).await?;
-        self.add_group_routes().await
+        self.add_addresses().await
     }
 
     async fn set_up(&self) -> io::Result<()> {
+        // or the kernel would give it a random link-local address, which no member knows
+        let mode = format!("/proc/sys/net/ipv6/conf/{}/addr_gen_mode", self.config.name);
+        if let Err(error) = std::fs::write(&mode, "1") {
+            tracing::debug!(mode, %error, "IPv6 is off here");
+        }
         let link =
             LinkUnspec::new_with_index(self.index).mtu(self.config.mtu.into()).multicast(true).up().build();
         self.netlink.handle.link().set(link).execute().await.map_err(to_io)?;
-        self.netlink.add_address(self.index, self.config.address, self.config.subnet.prefix_len()).await?;
+        self.add_addresses().await
+    }
+
+    async fn add_addresses(&self) -> io::Result<()> {
+        let (address, prefix) = (self.config.address, self.config.subnet.prefix_len());
+        self.netlink.add_address(self.index, address.into(), prefix).await?;
+        let link_local = link_local(Be32::from_octets(address.octets()));
+        if let Err(error) = self.netlink.add_address(self.index, link_local.into(), 64).await {
+            tracing::debug!(%error, "no IPv6 in the party");
+        }
         self.add_group_routes().await
     }
 
@@ -149,6 +169,7 @@ impl Drop for NetworkWatch {
 pub async fn networks(except: &str) -> io::Result<Vec<Network>> {
     let netlink = Netlink::open()?;
     let links = netlink.links().await?;
+    let default = netlink.default_interface().await?;
     let mut networks = Vec::new();
     let mut addresses = netlink.handle.address().get().execute();
     while let Some(message) = addresses.try_next().await.map_err(to_io)? {
@@ -165,7 +186,16 @@ pub async fn networks(except: &str) -> io::Result<Vec<Network>> {
             }
         }
         if let Some(address) = local.and_then(|local| Ipv4Net::new(local, message.header.prefix_len).ok()) {
-            networks.push(Network { interface: link.name.clone(), address, broadcast });
+            let (index, mac) = (message.header.index, link.mac);
+            let is_default = default == Some(index);
+            networks.push(Network {
+                interface: link.name.clone(),
+                address,
+                broadcast,
+                index,
+                mac,
+                is_default,
+            });
         }
     }
     Ok(networks)
@@ -248,6 +278,17 @@ pub fn prepare_socket(socket: &socket2::Socket) -> io::Result<()> {
     Ok(())
 }
 
+/// A socket for whole IPv4 packets that leave by that interface.
+pub fn raw_socket(index: u32) -> io::Result<socket2::Socket> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
+    let name = nix::net::if_::if_indextoname(index)?;
+    socket.bind_device(Some(name.to_bytes()))?;
+    socket.set_broadcast(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
 pub(crate) fn set_option(
     socket: &socket2::Socket,
     level: libc::c_int,
@@ -293,6 +334,7 @@ struct Link {
     name: String,
     is_up: bool,
     is_loopback: bool,
+    mac: Option<[u8; 6]>,
 }
 
 /// A netlink connection that ends with its owner.
@@ -316,7 +358,12 @@ impl Netlink {
                 LinkAttribute::IfName(name) => Some(name.clone()),
                 _ => None,
             });
+            let mac = message.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok(),
+                _ => None,
+            });
             let link = Link {
+                mac: mac.filter(|_| message.header.link_layer_type == LinkLayerType::Ether),
                 name: name.unwrap_or_default(),
                 is_up: flags.contains(LinkFlags::Up),
                 is_loopback: flags.contains(LinkFlags::Loopback),
@@ -326,8 +373,31 @@ impl Netlink {
         Ok(links)
     }
 
-    async fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
-        exists_is_fine(self.handle.address().add(index, address.into(), prefix).execute().await)
+    /// The interface of the best IPv4 default route in the main table.
+    async fn default_interface(&self) -> io::Result<Option<u32>> {
+        let mut messages = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+        let mut best = None;
+        while let Some(message) = messages.try_next().await.map_err(to_io)? {
+            let header = &message.header;
+            let is_default = header.destination_prefix_length == 0 && header.kind == RouteType::Unicast;
+            if !is_default || header.table != RouteHeader::RT_TABLE_MAIN {
+                continue;
+            }
+            let (mut metric, mut interface) = (0, None);
+            for attribute in &message.attributes {
+                match attribute {
+                    RouteAttribute::Priority(priority) => metric = *priority,
+                    RouteAttribute::Oif(index) => interface = Some(*index),
+                    _ => {}
+                }
+            }
+            best = best.into_iter().chain(interface.map(|index| (metric, index))).min();
+        }
+        Ok(best.map(|(_, index)| index))
+    }
+
+    async fn add_address(&self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        exists_is_fine(self.handle.address().add(index, address, prefix).execute().await)
     }
 }
 

@@ -76,6 +76,9 @@ fn interface_has_address_and_takes_group_packets() {
             interface: "lanrage0".into(),
             address: "10.66.0.5/16".parse().unwrap(),
             broadcast: Some(Ipv4Addr::new(10, 66, 255, 255)),
+            index: interface.index(),
+            mac: None,
+            is_default: false,
         };
         assert_eq!(networks("eth0").await.unwrap(), [expected]);
         assert_eq!(networks("lanrage0").await.unwrap(), []);

@@ -19,6 +19,11 @@ impl Interface {
     }
 
     /// Cannot be called.
+    pub fn index(&self) -> u32 {
+        match *self {}
+    }
+
+    /// Cannot be called.
     pub fn config(&self) -> &InterfaceConfig {
         match *self {}
     }
@@ -88,6 +93,11 @@ pub fn clock_zero() -> std::time::Instant {
 /// Nothing to do.
 pub fn prepare_socket(_socket: &socket2::Socket) -> io::Result<()> {
     Ok(())
+}
+
+/// Not to be had here.
+pub fn raw_socket(_index: u32) -> io::Result<socket2::Socket> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Makes a TCP connection fit for datagrams, as far as every system can.

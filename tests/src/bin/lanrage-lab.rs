@@ -232,7 +232,7 @@ fn up(
     let relay_mode = mode.to_possible_value().context("a relay mode without a name")?.get_name().into();
     take_down_when_interrupted(name);
     println!("building a lab with {} peers …", sites.len());
-    let mut lab = Lab::up(&Options { name: name.into(), sites, relay_mode, spare_relay: false, links })?;
+    let mut lab = Lab::up(&Options { relay_mode, links, ..Options::new(name, &sites) })?;
     println!("forming a party …");
     if let Err(error) = lab.form_party().and_then(|()| lab.wait_for_paths()) {
         eprintln!("The lab is up, but the party is not complete. Logs: /run/lanrage-lab/{name}/*/log");

@@ -79,7 +79,10 @@ impl Role {
             ),
             Self::Peer(n) => {
                 let name = &state.peers[usize::from(n - 1)].name;
-                format!("role = 'peer'\n[peer]\nname = '{name}'\ncontrol = '{control}'\n")
+                format!(
+                    "role = 'peer'\n[peer]\nname = '{name}'\ncontrol = '{control}'\nlane = '{}'\n",
+                    state.lane
+                )
             }
         }
     }

@@ -38,6 +38,8 @@ pub struct Options {
     pub spare_relay: bool,
     /// Links with delay, jitter, loss or reordering.
     pub links: Vec<ImpairedLink>,
+    /// Who carries peers' group packets: `auto`, `kernel` or `userspace`.
+    pub lane: String,
 }
 
 impl Options {
@@ -49,6 +51,7 @@ impl Options {
             relay_mode: "auto".into(),
             spare_relay: false,
             links: Vec::new(),
+            lane: "auto".into(),
         }
     }
 }
@@ -269,6 +272,7 @@ fn plan(options: &Options, topology: &Topology) -> State {
         relay_mode: options.relay_mode.clone(),
         spare_relay: options.spare_relay,
         links: options.links.iter().map(ToString::to_string).collect(),
+        lane: options.lane.clone(),
         relay_token: format!("{:032x}", rand::random::<u128>()),
         peers: peers.collect(),
         processes: Default::default(),

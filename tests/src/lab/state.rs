@@ -22,6 +22,8 @@ pub struct State {
     pub namespaces: Vec<String>,
     /// The relay's `relay.mode` setting.
     pub relay_mode: String,
+    /// Who carries peers' group packets.
+    pub lane: String,
     /// Whether there is a second relay.
     #[serde(default)]
     pub spare_relay: bool,

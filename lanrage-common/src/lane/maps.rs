@@ -1,0 +1,182 @@
+//! Layouts of the lane's kernel maps, shared by its programs and the daemon that alone fills them.
+//!
+//! Addresses are in wire order, the rest are numbers of the host. No type has padding.
+
+use super::LaneReason;
+use crate::wire::Be32;
+
+/// Name of the array whose only entry is [`LaneLocal`].
+pub const LOCAL: &str = "LANE_LOCAL";
+/// Name of the array of member slots → [`Be32`], the member's overlay address.
+pub const MEMBERS: &str = "LANE_MEMBERS";
+/// Name of the hash map of overlay addresses → slot in [`MEMBERS`].
+pub const SLOTS: &str = "LANE_SLOTS";
+/// Name of the per-CPU array of member slots → [`MemberCopies`].
+pub const COPIES: &str = "LANE_COPIES";
+/// Name of the per-CPU array [`LaneReason::index`] → packets.
+pub const REASONS: &str = "LANE_REASONS";
+/// Name of the per-CPU array [`Step::index`] → packets.
+pub const STEPS: &str = "LANE_STEPS";
+/// Name of the LRU hash of [`RateKey`] → when its bucket is full again.
+pub const RATES: &str = "LANE_RATES";
+/// Name of the LRU hash of [`PacketKey`] → when it was seen.
+pub const SEEN: &str = "LANE_SEEN";
+/// Name of the read-only global with the length of the header before IP: 0 on the party's interface, 14 in test runs.
+pub const LINK_LEN: &str = "LINK_LEN";
+
+/// Members that get copies; at least a party's most.
+pub const MAX_MEMBERS: u32 = 256;
+/// Sources and ports whose rate is watched.
+pub const MAX_RATES: u32 = 8192;
+/// Packets that are remembered.
+pub const MAX_SEEN: u32 = 4096;
+/// Physical networks that are known.
+pub const MAX_HOMES: usize = 4;
+/// Directed broadcast addresses that are known.
+pub const MAX_BROADCASTS: usize = 8;
+/// A packet counts as repeated for so long, nanoseconds.
+pub const WINDOW: u64 = 1_000_000_000;
+
+/// Mark of a copy that the program makes for a physical network; its slot in [`LaneLocal::homes`] is added.
+pub const HOME_MARK: u32 = 0x4c52_4800;
+/// Mark of a copy that was taken from a physical network, which has the original.
+pub const TAKEN_MARK: u32 = 0x4c52_5400;
+
+/// An address of this machine on a physical network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Home {
+    /// The address; zero = none.
+    pub address: Be32,
+    /// The interface.
+    pub ifindex: u32,
+    /// Its MAC address, then two zero bytes.
+    pub mac: [u8; 8],
+    /// Whether group packets that the routes lead to the party are copied there: 0 or 1.
+    pub copies: u32,
+}
+
+/// What the rules need to know. All zero = the lane is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct LaneLocal {
+    /// Own overlay address.
+    pub address: Be32,
+    /// The party's directed broadcast address.
+    pub broadcast: Be32,
+    /// How many of [`MEMBERS`] are in use.
+    pub members: u32,
+    /// Of `super::ALLOW_MDNS` and so on.
+    pub allowed: u32,
+    /// The party's interface.
+    pub ifindex: u32,
+    /// Directed broadcast addresses of physical networks.
+    pub broadcasts: [Be32; MAX_BROADCASTS],
+    /// This machine's addresses on physical networks.
+    pub homes: [Home; MAX_HOMES],
+}
+
+/// What became of a member's copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct MemberCopies {
+    /// Taken by the interface.
+    pub sent: u64,
+    /// Refused by it.
+    pub failed: u64,
+}
+
+/// Who sends to which port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct RateKey {
+    /// Overlay address of the sender.
+    pub source: Be32,
+    /// UDP's destination port; 0 for later fragments.
+    pub port: u32,
+}
+
+/// What tells IPv4 packets of one sender apart: identification, place in its datagram, length, and the first eight bytes
+/// behind the header, which for UDP are ports, length and checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct PacketKey {
+    /// Source address.
+    pub source: Be32,
+    /// Destination address.
+    pub destination: Be32,
+    /// Identification, flags and fragment offset.
+    pub id: Be32,
+    /// Total length.
+    pub length: u32,
+    /// Behind the header; zero where the packet ends before.
+    pub begin: [Be32; 2],
+}
+
+macro_rules! steps {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        /// How far packets came.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Step {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Step {
+            /// All of them, in order.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// Stable name, for counters.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+steps! {
+    /// Group packets that this machine sent.
+    Seen = "seen",
+    /// Copies to members.
+    Copied = "copied",
+    /// Group packets of members.
+    Delivered = "delivered",
+    /// Group packets taken from a physical network, which keeps them.
+    Captured = "captured",
+    /// Copies of group packets to a physical network.
+    HomeCopied = "home_copied",
+    /// Packets whose source became the overlay address.
+    SourceFixed = "source_fixed",
+    /// Packets of members for a game that is bound to an address of a physical network.
+    DestinationFixed = "destination_fixed",
+}
+
+impl Step {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Index of its counter.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self as u32
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Home>() == 20 && size_of::<LaneLocal>() == 20 + 32 + 80);
+    assert!(size_of::<PacketKey>() == 24 && size_of::<RateKey>() == 8 && size_of::<MemberCopies>() == 16);
+    assert!(LaneReason::COUNT < 64 && Step::COUNT < 16);
+};
+
+#[cfg(all(feature = "user", target_os = "linux"))]
+#[allow(unsafe_code)]
+mod pod {
+    // SAFETY: integers in the C representation without padding, asserted above; every bit pattern is a value.
+    unsafe impl aya::Pod for super::LaneLocal {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::MemberCopies {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Be32 {}
+}

@@ -1,0 +1,116 @@
+//! The lane's kernel programs: loaded, attached, told what they need, read. Where they do not run, the same rules run in
+//! this process ([`lanrage_common::lane::Lane`]), and the status says why.
+
+mod home;
+#[cfg_attr(not(target_os = "linux"), path = "lane/no_kernel.rs")]
+mod kernel;
+
+pub use home::HomeCopies;
+pub use kernel::KernelLane;
+#[cfg(target_os = "linux")]
+pub use kernel::{Object, Program};
+
+use crate::config::LaneChoice;
+use crate::platform::Network;
+use lanrage_common::api::{LaneMode, LaneStatus};
+use lanrage_common::lane::Lane;
+use lanrage_common::lane::maps::{Home, MAX_HOMES};
+use lanrage_common::wire::Be32;
+
+/// Why the kernel does not carry group packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fallback {
+    /// What happened.
+    pub reason: String,
+    /// What can be done about it.
+    pub fix: String,
+}
+
+impl Fallback {
+    fn new(reason: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { reason: reason.into(), fix: fix.into() }
+    }
+}
+
+/// Who carries the group packets of the party's interface.
+#[derive(Debug)]
+pub enum Carrier {
+    /// The kernel.
+    Kernel(Box<KernelLane>),
+    /// This process, and why.
+    Userspace(Fallback),
+}
+
+impl Carrier {
+    /// The best that works on the party's interface, by its name and index.
+    pub fn open(choice: LaneChoice, interface: &str, index: u32) -> Self {
+        let opened = match choice {
+            LaneChoice::Userspace => {
+                Err(Fallback::new("the configuration asks for userspace", "set `peer.lane = \"auto\"`"))
+            }
+            LaneChoice::Auto | LaneChoice::Kernel => KernelLane::open(interface, index),
+        };
+        match opened {
+            Ok(kernel) => {
+                tracing::info!(interface, hook = kernel.hook(), "the kernel carries group packets");
+                Self::Kernel(Box::new(kernel))
+            }
+            Err(why) => {
+                match choice {
+                    LaneChoice::Userspace => {}
+                    LaneChoice::Auto => {
+                        tracing::info!(why.reason, why.fix, "the daemon carries group packets")
+                    }
+                    LaneChoice::Kernel => {
+                        tracing::warn!(why.reason, why.fix, "the daemon carries group packets")
+                    }
+                }
+                Self::Userspace(why)
+            }
+        }
+    }
+
+    /// Whether the kernel wraps and unwraps, so that this process must not.
+    pub fn is_kernel(&self) -> bool {
+        matches!(self, Self::Kernel(_))
+    }
+
+    /// Tells the kernel what `lane` knows by now; attaches to physical networks that are new.
+    pub fn follow(&mut self, lane: &Lane) {
+        if let Self::Kernel(kernel) = self {
+            kernel.follow(lane);
+        }
+    }
+
+    /// Adds what this carrier has done, and how, to what the lane in this process has.
+    pub fn describe(&self, status: &mut LaneStatus) {
+        match self {
+            Self::Kernel(kernel) => {
+                status.mode = LaneMode::Kernel;
+                kernel.count(status);
+            }
+            Self::Userspace(why) => {
+                status.mode = LaneMode::Userspace;
+                (status.mode_reason, status.mode_fix) = (Some(why.reason.clone()), Some(why.fix.clone()));
+            }
+        }
+    }
+}
+
+/// This machine's addresses on physical networks, the default route's first: it is there that group packets would go
+/// without the party, so there they are copied.
+pub fn homes(networks: &[Network]) -> impl Iterator<Item = Home> {
+    let ethernet = |wanted: bool| {
+        networks.iter().filter(move |network| network.mac.is_some() && network.is_default == wanted)
+    };
+    let describe = |network: &Network| {
+        let [a, b, c, d, e, f] = network.mac.unwrap_or_default();
+        Home {
+            address: Be32::from_octets(network.address.addr().octets()),
+            ifindex: network.index,
+            mac: [a, b, c, d, e, f, 0, 0],
+            copies: u32::from(network.is_default),
+        }
+    };
+    ethernet(true).chain(ethernet(false)).map(describe).take(MAX_HOMES)
+}

@@ -1,0 +1,32 @@
+//! There is no kernel lane on this operating system.
+
+use super::Fallback;
+use lanrage_common::api::LaneStatus;
+use lanrage_common::lane::Lane;
+use std::convert::Infallible;
+
+/// Cannot exist.
+#[derive(Debug)]
+pub struct KernelLane(Infallible);
+
+impl KernelLane {
+    /// Says that there is none.
+    pub fn open(_: &str, _: u32) -> Result<Self, Fallback> {
+        Err(Fallback::new("only Linux can carry group packets in the kernel", "nothing is wrong"))
+    }
+
+    /// Never called.
+    pub fn hook(&self) -> &'static str {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn follow(&mut self, _: &Lane) {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn count(&self, _: &mut LaneStatus) {
+        match self.0 {}
+    }
+}

@@ -1,0 +1,131 @@
+//! The maps. The daemon alone writes what the programs are told; they write counters, rates and what they remember.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use core::ptr;
+use lanrage_common::lane::maps::{
+    LaneLocal, MAX_MEMBERS, MAX_RATES, MAX_SEEN, MemberCopies, PacketKey, RateKey, Step, WINDOW,
+};
+use lanrage_common::lane::{LaneReason, RATE};
+use lanrage_common::wire::Be32;
+
+#[map]
+static LANE_LOCAL: Array<LaneLocal> = Array::with_max_entries(1, 0);
+
+#[map]
+static LANE_MEMBERS: Array<Be32> = Array::with_max_entries(MAX_MEMBERS, 0);
+
+#[map]
+static LANE_SLOTS: HashMap<Be32, u32> = HashMap::with_max_entries(MAX_MEMBERS, 0);
+
+#[map]
+static LANE_COPIES: PerCpuArray<MemberCopies> = PerCpuArray::with_max_entries(MAX_MEMBERS, 0);
+
+#[map]
+static LANE_REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(LaneReason::COUNT as u32, 0);
+
+#[map]
+static LANE_STEPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Step::COUNT as u32, 0);
+
+#[map]
+static LANE_RATES: LruHashMap<RateKey, u64> = LruHashMap::with_max_entries(MAX_RATES, 0);
+
+#[map]
+static LANE_SEEN: LruHashMap<PacketKey, u64> = LruHashMap::with_max_entries(MAX_SEEN, 0);
+
+/// Length of the header before IP, set before loading: none on the party's interface, Ethernet's in test runs.
+#[unsafe(no_mangle)]
+static LINK_LEN: u32 = 0;
+
+/// Where IP begins.
+#[inline(always)]
+pub fn link_len() -> u32 {
+    // SAFETY: a read of a constant that only the loader changes; volatile, so that the compiler does not take it as it is.
+    unsafe { ptr::read_volatile(&raw const LINK_LEN) }
+}
+
+/// What the daemon told; nothing while the lane is off.
+#[inline(always)]
+pub fn local() -> Option<&'static LaneLocal> {
+    LANE_LOCAL.get(0).filter(|local| !local.address.is_zero())
+}
+
+/// The overlay address of the member in a slot.
+#[inline(always)]
+pub fn member(slot: u32) -> Option<Be32> {
+    LANE_MEMBERS.get(slot).copied()
+}
+
+/// The slot of the member with that overlay address.
+#[inline(always)]
+pub fn slot_of(member: Be32) -> Option<u32> {
+    // SAFETY: an integer, copied at once; the daemon may replace it meanwhile, which sends one packet to another member.
+    unsafe { LANE_SLOTS.get(member) }.copied()
+}
+
+/// Counts a packet that was dropped.
+#[inline(always)]
+pub fn count_reason(reason: LaneReason) {
+    if let Some(counter) = LANE_REASONS.get_ptr_mut(reason.index()) {
+        // SAFETY: this CPU's own entry. A packet that interrupts another one's program can lose one of two counts.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Counts a packet that has come so far.
+#[inline(always)]
+pub fn count(step: Step) {
+    if let Some(counter) = LANE_STEPS.get_ptr_mut(step.index()) {
+        // SAFETY: as above.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Counts a member's copy.
+#[inline(always)]
+pub fn count_copy(slot: u32, sent: bool) {
+    if let Some(counter) = LANE_COPIES.get_ptr_mut(slot) {
+        // SAFETY: as above.
+        unsafe {
+            if sent {
+                (*counter).sent += 1;
+            } else {
+                (*counter).failed += 1;
+            }
+        }
+    }
+}
+
+/// Whether one more packet may pass.
+#[inline(always)]
+pub fn is_within_rate(source: Be32, port: u16) -> bool {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let key = RateKey { source, port: u32::from(port) };
+    let full_at = LANE_RATES.get_ptr_mut(key);
+    // SAFETY: an integer in memory that lives as long as the map; two CPUs at once let a packet too many pass.
+    let before = full_at.map_or(0, |full_at| unsafe { *full_at });
+    let Some(after) = RATE.take(before, 1, now) else { return false };
+    match full_at {
+        // SAFETY: as above.
+        Some(full_at) => unsafe { *full_at = after },
+        // A full table throws out the oldest; a kernel without memory limits nothing.
+        None => drop(LANE_RATES.insert(key, after, 0)),
+    }
+    true
+}
+
+/// Whether the packet was here within the last second; remembers it.
+#[inline(always)]
+pub fn is_repeated(key: &PacketKey) -> bool {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: an integer, copied at once.
+    let last = unsafe { LANE_SEEN.get(key) }.copied();
+    if last.is_some_and(|last| now.wrapping_sub(last) < WINDOW) {
+        return true;
+    }
+    let _ = LANE_SEEN.insert(key, now, 0);
+    false
+}
