@@ -21,6 +21,7 @@ pub fn run(root: &Path) -> Result<()> {
     step("documentation", || documentation(root))?;
     step("web UI: types and tests", || web(root))?;
     suite::run(root)?;
+    step("pairs of routers in the lab", || check(&mut suite::lab_command(&["matrix", "--quick"])?))?;
     if machine.ebpf {
         step("kernel program on Debian's kernel, emulated", || vm::check_program(root))?;
     }

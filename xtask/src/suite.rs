@@ -3,7 +3,7 @@
 use crate::build;
 use crate::process::{as_root, cargo, is_root, step};
 use anyhow::{Context, Result, bail};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -97,9 +97,14 @@ pub fn lab(root: &Path, arguments: &[OsString]) -> Result<()> {
         build::everything(root)?;
         println!();
     }
-    let mut command = as_root(lab)?;
+    Err(lab_command(arguments)?.exec()).context("cannot run the lab")
+}
+
+/// The lab as it was built last.
+pub fn lab_command(arguments: &[impl AsRef<OsStr>]) -> Result<Command> {
+    let mut command = as_root(build::program("lanrage-lab")?)?;
     command.args(arguments).env("PATH", build::path_with_programs()?);
-    Err(command.exec()).context("cannot run the lab")
+    Ok(command)
 }
 
 #[cfg(test)]

@@ -218,7 +218,10 @@ fn run_matrix(pairs: &[Pair], json: Option<&Path>, docs: Option<&Path>) -> Resul
         let text = serde_json::to_string(&matrix)? + "\n";
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    Ok(())
+    match matrix.missed().count() {
+        0 => Ok(()),
+        missed => bail!("{missed} pairs should talk directly and do not: run them alone with --pairs A,B"),
+    }
 }
 
 fn up(

@@ -4,7 +4,7 @@ use super::expect;
 use crate::lab::flow::Passage;
 use crate::lab::site::Site;
 use anyhow::{Context, Result};
-use lanrage_common::nat::Verdict;
+use lanrage_common::nat::{How, Verdict};
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -94,6 +94,12 @@ impl Matrix {
         Self { pairs, possible, reached }
     }
 
+    /// Pairs that need neither luck nor guesses to talk directly, and do not.
+    pub fn missed(&self) -> impl Iterator<Item = &Row> {
+        let is_sure = |row: &&Row| !matches!(row.verdict.how(), None | Some(How::Predicted | How::Birthday));
+        self.pairs.iter().filter(is_sure).filter(|row| row.path != "direct")
+    }
+
     /// The sentence below the table.
     pub fn summary(&self) -> String {
         let mut times: Vec<u64> = self.pairs.iter().filter_map(|row| row.direct_ms).collect();
@@ -158,6 +164,8 @@ mod tests {
             r#"{"pairs":[{"a":"eim","b":"eim","verdict":"punch","path":"direct","direct_ms":700,"lost_on_switch":2},{"a":"eim","b":"symmetric","verdict":"birthday","path":"relay","direct_ms":null,"lost_on_switch":2},{"a":"symmetric","b":"symmetric","verdict":"relay","path":"relay","direct_ms":null,"lost_on_switch":2}],"possible":2,"reached":1}"#
         );
         assert!(matrix.summary().starts_with("1 of 2 possible"), "{}", matrix.summary());
+        assert_eq!(matrix.missed().count(), 0, "a birthday is luck");
+        assert_eq!(Matrix::new(vec![row("eim", "eim", None)]).missed().count(), 1);
     }
 
     #[test]
