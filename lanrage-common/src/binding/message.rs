@@ -299,10 +299,12 @@ pub fn binding_request(transaction: [u8; 12]) -> Vec<u8> {
 }
 
 /// A Binding request with the attributes of RFC 5780 that are asked for, 96 bytes long: longer than any answer to it.
-pub fn behaviour_request(request: &BindingRequest) -> Vec<u8> {
+/// With `is_for_tester` it has CHANGE-REQUEST also when nothing is to change: only servers that know RFC 5780 answer
+/// that with success, and a relay's kernel program, which tells less, leaves it to the daemon.
+pub fn behaviour_request(request: &BindingRequest, is_for_tester: bool) -> Vec<u8> {
     let mut message = Message::new(MessageClass::Request, BINDING, TransactionId::new(request.transaction));
     let flags = u32::from(request.change_ip) << 2 | u32::from(request.change_port) << 1;
-    if flags != 0 {
+    if flags != 0 || is_for_tester {
         message.add_attribute(ChangeRequest(flags.to_be_bytes().to_vec()));
     }
     if let Some(port) = request.response_port {

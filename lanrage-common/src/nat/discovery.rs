@@ -5,7 +5,7 @@
 //! is answered or given up:
 //!
 //! 1. *basic*: the tunnel's socket asks every server. No answer from any: UDP is blocked.
-//! 2. *fresh*: a spare socket asks the first server, the primary one; the tunnel's sends a request to its own mapped
+//! 2. *fresh*: a spare socket asks the first server, the primary one, and whether it knows RFC 5780; the tunnel's sends a request to its own mapped
 //!    address, which comes back if the NAT hairpins.
 //! 3. *filtering* (section 4.4, tests II and III): the spare socket asks for answers from elsewhere.
 //! 4. *mapping* (section 4.3, tests II and III): the tunnel's socket asks the primary server's other addresses and
@@ -250,6 +250,13 @@ impl Discovery {
     fn after_fresh(&mut self, now: Instant) -> Stage {
         let hairpin = self.asks.iter().find(|ask| ask.question == Question::Hairpin);
         self.behaviour.hairpin = hairpin.map(|ask| ask.outcome == Some(Outcome::Returned));
+        let fresh = self.asks.iter().find(|ask| ask.question == Question::Fresh);
+        if let (Some(Outcome::Answer { origin, other, .. }), Some(primary)) =
+            (fresh.and_then(|ask| ask.outcome), &mut self.primary)
+        {
+            primary.is_tester |= origin.is_some();
+            primary.other = primary.other.or(conclude::other_than(primary.server, other));
+        }
         if let Some(primary) = self.primary.filter(|primary| primary.is_tester) {
             if primary.other.is_some() {
                 self.ask(Question::Elsewhere, Via::Spare(0), primary.server, now);

@@ -173,7 +173,11 @@ impl Lifetime {
             response_port,
             has_padding: false,
         };
-        self.outputs.push_back(Transmit { via, to: self.server, payload: behaviour_request(&request) });
+        self.outputs.push_back(Transmit {
+            via,
+            to: self.server,
+            payload: behaviour_request(&request, false),
+        });
     }
 }
 

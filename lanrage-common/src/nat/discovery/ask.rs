@@ -22,7 +22,7 @@ const BRIEF: &[Duration] =
 pub(super) enum Question {
     /// Under which address does this server see the tunnel's socket?
     Basic(usize),
-    /// And a socket that has never sent before?
+    /// And a socket that has never sent before? Does the server know RFC 5780?
     Fresh,
     /// Does what is sent to the own mapped address come back?
     Hairpin,
@@ -119,12 +119,13 @@ impl Ask {
         };
         self.sent += 1;
         self.next = now + *wait;
-        Some(behaviour_request(&BindingRequest {
+        let request = BindingRequest {
             transaction: self.transaction,
             change_ip: self.question == Question::Elsewhere,
             change_port: matches!(self.question, Question::Elsewhere | Question::OtherPort),
             response_port: None,
             has_padding: false,
-        }))
+        };
+        Some(behaviour_request(&request, self.question == Question::Fresh))
     }
 }

@@ -30,11 +30,16 @@ pub(super) fn is_global_ipv6(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.segments()[0] & 0xe000 == 0x2000)
 }
 
+/// OTHER-ADDRESS, if it differs in address and port.
+pub(super) fn other_than(server: SocketAddr, other: Option<SocketAddr>) -> Option<SocketAddr> {
+    other.filter(|other| other.ip() != server.ip() && other.port() != server.port())
+}
+
 /// The first IPv4 server that answered and knows RFC 5780, or else the first that answered.
 pub(super) fn primary(asks: &[Ask]) -> Option<Primary> {
     let all = asks.iter().filter(|ask| ask.to.is_ipv4()).filter_map(|ask| match ask.outcome {
         Some(Outcome::Answer { mapped, origin, other }) => {
-            let other = other.filter(|other| other.ip() != ask.to.ip() && other.port() != ask.to.port());
+            let other = other_than(ask.to, other);
             Some(Primary { server: ask.to, mapped, is_tester: origin.is_some(), other })
         }
         _ => None,
