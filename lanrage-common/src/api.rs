@@ -542,6 +542,9 @@ pub struct PingRequest {
     /// How many, 1 to 100.
     #[serde(default = "default_ping_count")]
     pub count: u32,
+    /// Whether to find out, too, how long packets may be.
+    #[serde(default)]
+    pub mtu: bool,
 }
 
 fn default_ping_count() -> u32 {
@@ -557,6 +560,12 @@ pub struct PingAnswer {
     pub address: Ipv4Addr,
     /// One entry per echo sent, in order.
     pub replies: Vec<PingReply>,
+    /// Median round trip of the probes outside the tunnel, on the path in use, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside_rtt_ms: Option<f64>,
+    /// The longest packet that went through the tunnel and back, when asked for; absent when none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
 }
 
 /// One echo.

@@ -6,6 +6,7 @@
 mod arguments;
 mod client;
 mod commands;
+mod doctor;
 mod failure;
 mod local;
 mod netcheck;

@@ -10,6 +10,7 @@ use lanrage_tests::lab::nat::NatKind::{Eim, None as Public, Symmetric, UdpBlocke
 use lanrage_tests::lab::process::wait_until;
 use lanrage_tests::lab::role::Role;
 use lanrage_tests::lab::topology::{RELAY_ADDRESS, wan};
+use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use support::TestLab;
@@ -77,6 +78,38 @@ fn peers_know_their_nats_and_both_say_why_they_are_relayed() {
     assert_eq!(found.nat.mapping, Some(Mapping::AddressAndPortDependent), "{found:?}");
     let nowhere = netcheck(&lab, 1, &["--server", "192.0.2.6:9"]);
     assert_eq!((nowhere.0, nowhere.1.nat.udp_blocked), (false, Some(true)));
+}
+
+/// Runs `lanrage doctor` where the peer is: exit code 0, and the level of each check.
+fn doctor(lab: &TestLab, n: u8) -> (bool, BTreeMap<String, String>) {
+    let mut command = lab.lanrage(Role::Peer(n), &["doctor", "--json"]).unwrap();
+    let output = lab.namespace(Role::Peer(n)).run(|| command.output()).unwrap().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let answer: serde_json::Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let findings = answer["findings"].as_array().unwrap();
+    let levels = findings.iter().map(|finding| {
+        assert_eq!(finding["level"] == "good", finding["fix"].is_null(), "{finding}");
+        (text(&finding["check"]), text(&finding["level"]))
+    });
+    (output.status.success(), levels.collect())
+}
+
+#[test]
+fn the_doctor_looks_at_everything() {
+    let lab = TestLab::party("ncd", &[Symmetric, Eim]);
+    behaviour(&lab, 1);
+    let (is_well, levels) = doctor(&lab, 1);
+    assert!(is_well, "{levels:?}");
+    for check in ["daemon", "control", "tunnel", "relay", "paths", "clock", "routes", "firewall"] {
+        assert!(levels.contains_key(check), "{check} is missing: {levels:?}");
+    }
+    assert_eq!((levels["nat"].as_str(), levels["clock"].as_str()), ("warning", "good"));
+
+    lab.lanrage_output(Role::Peer(2), &["down"]).unwrap();
+    let (is_well, levels) = doctor(&lab, 2);
+    assert_eq!((is_well, levels["tunnel"].as_str()), (false, "bad"));
 }
 
 #[test]

@@ -113,7 +113,8 @@ fn pong(member: &str, count: u32) -> Result<PingAnswer, ErrorBody> {
     }
     let reply = PingReply { rtt_ms: Some(12.34), path: PathKind::Relay };
     let address = Ipv4Addr::new(10, 66, 0, 2);
-    Ok(PingAnswer { member: "Bob".into(), address, replies: vec![reply; count as usize] })
+    let replies = vec![reply; count as usize];
+    Ok(PingAnswer { member: "Bob".into(), address, replies, outside_rtt_ms: Some(11.5), mtu: Some(1420) })
 }
 
 pub(crate) fn peer_status() -> PeerStatus {

@@ -54,6 +54,8 @@ pub enum Command {
         #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
         count: u32,
     },
+    /// Check what could stand in the way of playing, each with its cure. Exit code 1 when something is bad.
+    Doctor,
     /// Find out how this network treats LANrage: UDP, addresses, the router's NAT, forwarded ports, relays.
     Netcheck {
         /// Ask this STUN server from a socket of its own, also without a daemon. Can be repeated.

@@ -4,7 +4,7 @@ use super::arguments::{Arguments, Command, ConfigCommand, Invite, Party, Relay};
 use super::client::{Answer, Client};
 use super::failure::Failure;
 use super::screen::Screen;
-use super::{local, netcheck, relay, show};
+use super::{doctor, local, netcheck, relay, show};
 use lanrage_common::api::{
     CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply,
     PingRequest, RevokeRequest, Status, UiAnswer,
@@ -46,6 +46,7 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
             let request = DrainRequest { drain: !undo, within_s: if now { 0 } else { within } };
             session.drain(request, !no_wait).await
         }
+        Command::Doctor => doctor::run(&session.client, session.screen, json).await,
         Command::Netcheck { servers } => netcheck::run(&session.client, session.screen, &servers, json).await,
         Command::Ui => session.ui().await,
         Command::Config(ConfigCommand::Check { config }) => local::check_config(session.screen, config, json),
@@ -183,7 +184,7 @@ impl Session<'_, '_> {
 
     async fn ping(&mut self, member: String, count: u32) -> Result<u8, Failure> {
         let replies = if self.json {
-            let request = PingRequest { member, count };
+            let request = PingRequest { member, count, mtu: true };
             let answer = self.client.send::<PingAnswer>("/api/v1/ping", &request).await?;
             self.screen.line(&answer.text);
             answer.value.replies
@@ -197,21 +198,23 @@ impl Session<'_, '_> {
     async fn ping_one_by_one(&mut self, member: &str, count: u32) -> Result<Vec<PingReply>, Failure> {
         let mut replies = Vec::new();
         for number in 1..=count {
-            let request = PingRequest { member: member.into(), count: 1 };
+            let request = PingRequest { member: member.into(), count: 1, mtu: number == count };
             let started = tokio::time::Instant::now();
             let answer = self.client.send::<PingAnswer>("/api/v1/ping", &request).await?.value;
             if number == 1 {
                 self.screen.line(format!("{} ({})", answer.member, answer.address));
             }
-            for reply in answer.replies {
-                show::reply(self.screen, number, &reply);
-                replies.push(reply);
+            for reply in &answer.replies {
+                show::reply(self.screen, number, reply);
             }
-            if number < count {
+            replies.extend(answer.replies);
+            if number == count {
+                show::ping_summary(self.screen, &replies);
+                show::ping_tunnel(self.screen, &replies, answer.mtu, answer.outside_rtt_ms);
+            } else {
                 tokio::time::sleep_until(started + PING_GAP).await;
             }
         }
-        show::ping_summary(self.screen, &replies);
         Ok(replies)
     }
 }

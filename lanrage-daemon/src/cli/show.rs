@@ -243,13 +243,42 @@ fn path_name(path: PathKind) -> &'static str {
     }
 }
 
+/// Whether the tunnel itself works, and what fits it.
+pub(super) fn ping_tunnel(
+    screen: &mut Screen<'_>,
+    replies: &[PingReply],
+    mtu: Option<u16>,
+    outside_rtt_ms: Option<f64>,
+) {
+    let outside =
+        outside_rtt_ms.map(|rtt| format!(", probes outside it take {rtt:.1} ms")).unwrap_or_default();
+    match (replies.iter().any(|reply| reply.rtt_ms.is_some()), mtu) {
+        (true, Some(mtu)) => {
+            screen.line(format!("The tunnel works: packets of up to {mtu} bytes came back{outside}"))
+        }
+        (true, None) => screen
+            .line(format!("The tunnel works for small packets only: none of 576 bytes came back{outside}")),
+        (false, _) if outside_rtt_ms.is_some() => {
+            screen.line(format!(
+                "Nothing came through the tunnel{outside}: the member's firewall may drop pings"
+            ));
+        }
+        (false, _) => {}
+    }
+}
+
 pub(super) fn ping_summary(screen: &mut Screen<'_>, replies: &[PingReply]) {
     let mut times: Vec<_> = replies.iter().filter_map(|reply| reply.rtt_ms).collect();
+    let steps: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
     times.sort_by(f64::total_cmp);
     let lost = 100 * (replies.len() - times.len()) / replies.len().max(1);
     let spread = match (times.first(), times.get(times.len() / 2), times.last()) {
         (Some(min), Some(median), Some(max)) => {
-            format!(", {min:.1} / {median:.1} / {max:.1} ms (min / median / max)")
+            let jitter = match steps.len() {
+                0 => String::new(),
+                count => format!(", jitter {:.1} ms", steps.iter().sum::<f64>() / count as f64),
+            };
+            format!(", {min:.1} / {median:.1} / {max:.1} ms (min / median / max){jitter}")
         }
         _ => String::new(),
     };

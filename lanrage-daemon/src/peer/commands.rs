@@ -2,6 +2,7 @@
 //! packets never wait for them.
 
 use super::event_loop::{Peer, now};
+use super::ping::Plan;
 use super::store::StoredParty;
 use super::{PeerCommand, Reply, invite};
 use crate::control::client::{ControlClient, ControlError};
@@ -342,7 +343,14 @@ impl Peer {
         match self.find_member(request) {
             Ok(member) => {
                 if let Some(session) = &mut self.session {
-                    session.pings.start(member.name, member.address, request.count, reply, now().instant);
+                    let plan = Plan {
+                        outside_rtt_ms: session.paths.status(&member.wg).and_then(|path| path.rtt_ms),
+                        member: member.name,
+                        address: member.address,
+                        count: request.count,
+                        mtu: request.mtu.then_some(self.config.mtu),
+                    };
+                    session.pings.start(plan, reply, now().instant);
                 }
             }
             Err(error) => refuse(reply, error),

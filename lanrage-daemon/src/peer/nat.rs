@@ -204,7 +204,7 @@ impl NatTest {
             if discovery.behaviour().udp_blocked != Some(false) {
                 self.due = Some(now.instant + AGAIN_SOON);
             }
-            tracing::info!(nat = ?self.behaviour(), "the network is known");
+            tracing::debug!(nat = ?self.behaviour(), "the network is known");
             let status = self.status();
             for reply in self.waiting.drain(..) {
                 let _ = reply.send(Ok(status.clone()));

@@ -12,14 +12,19 @@ const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST: u8 = 8;
 const ICMP: u8 = 1;
 const HEADERS: usize = 28;
-/// As much as `ping` sends.
-const PAYLOAD: usize = 56;
+/// As long as what `ping` sends.
+const LENGTH: u16 = 84;
+/// Lengths of packets by which the longest is found, besides that of the interface; what most paths carry.
+const LENGTHS: [u16; 5] = [576, 1280, 1340, 1380, 1400];
 
 struct Ping {
     id: u16,
     answer: PingAnswer,
     sent: Vec<Instant>,
     count: usize,
+    /// Sent after `count` others: which of these come back?
+    lengths: Vec<u16>,
+    is_answered: Vec<bool>,
     next: Instant,
     reply: Option<Reply<PingAnswer>>,
 }
@@ -33,6 +38,23 @@ pub struct Echo {
     pub to: Ipv4Addr,
     /// Number of the echo.
     pub sequence: u16,
+    /// Bytes of the packet, headers included.
+    pub length: u16,
+}
+
+/// What to send.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Name, for the answer.
+    pub member: String,
+    /// Where to.
+    pub address: Ipv4Addr,
+    /// Echoes.
+    pub count: u32,
+    /// The interface's MTU, to find out how long packets may be.
+    pub mtu: Option<u16>,
+    /// For the answer.
+    pub outside_rtt_ms: Option<f64>,
 }
 
 /// All pings under way.
@@ -49,21 +71,19 @@ impl std::fmt::Debug for Pings {
 }
 
 impl Pings {
-    /// Starts to ping `member` at `address`.
-    pub fn start(
-        &mut self,
-        member: String,
-        address: Ipv4Addr,
-        count: u32,
-        reply: Reply<PingAnswer>,
-        now: Instant,
-    ) {
+    /// Starts to ping a member.
+    pub fn start(&mut self, plan: Plan, reply: Reply<PingAnswer>, now: Instant) {
+        let Plan { member, address, count, mtu, outside_rtt_ms } = plan;
+        let shorter = LENGTHS.into_iter().filter(|length| mtu.is_some_and(|mtu| *length < mtu));
+        let lengths: Vec<u16> = shorter.chain(mtu).collect();
         self.last_id = self.last_id.wrapping_add(1);
         self.running.push(Ping {
             id: self.last_id ^ 0x4c52, // "LR": not the low numbers that `ping` itself uses
-            answer: PingAnswer { member, address, replies: Vec::new() },
+            answer: PingAnswer { member, address, replies: Vec::new(), outside_rtt_ms, mtu: None },
             sent: Vec::new(),
             count: count as usize,
+            is_answered: vec![false; lengths.len()],
+            lengths,
             next: now,
             reply: Some(reply),
         });
@@ -71,10 +91,14 @@ impl Pings {
 
     /// The next echo that is due; confirm it with [`Pings::sent`].
     pub fn due(&self, now: Instant) -> Option<Echo> {
-        self.running.iter().find(|ping| ping.sent.len() < ping.count && now >= ping.next).map(|ping| Echo {
+        self.running.iter().find(|ping| ping.sent.len() < ping.total() && now >= ping.next).map(|ping| Echo {
             id: ping.id,
             to: ping.answer.address,
             sequence: ping.sent.len() as u16,
+            length: match ping.sent.len().checked_sub(ping.count) {
+                Some(at) => ping.lengths[at],
+                None => LENGTH,
+            },
         })
     }
 
@@ -82,8 +106,10 @@ impl Pings {
     pub fn sent(&mut self, echo: &Echo, path: PathKind, now: Instant) {
         if let Some(ping) = self.running.iter_mut().find(|ping| ping.id == echo.id) {
             ping.sent.push(now);
-            ping.answer.replies.push(PingReply { rtt_ms: None, path });
-            ping.next = now + INTERVAL;
+            if ping.sent.len() <= ping.count {
+                ping.answer.replies.push(PingReply { rtt_ms: None, path });
+            }
+            ping.next = if ping.sent.len() < ping.count { now + INTERVAL } else { now };
         }
     }
 
@@ -105,6 +131,12 @@ impl Pings {
                 reply.rtt_ms = Some(rtt.as_secs_f64() * 1000.0);
             }
         }
+        if let Some(at) = usize::from(sequence).checked_sub(ping.count)
+            && ping.sent.len() > usize::from(sequence)
+        {
+            ping.is_answered[at] = true;
+            ping.answer.mtu = ping.answer.mtu.max(Some(ping.lengths[at]));
+        }
         true
     }
 
@@ -125,15 +157,20 @@ impl Pings {
 }
 
 impl Ping {
+    fn total(&self) -> usize {
+        self.count + self.lengths.len()
+    }
+
     fn is_complete(&self, now: Instant) -> bool {
-        self.sent.len() == self.count
-            && (self.answer.replies.iter().all(|reply| reply.rtt_ms.is_some())
+        let is_answered = self.is_answered.iter().all(|is_answered| *is_answered);
+        self.sent.len() == self.total()
+            && (is_answered && self.answer.replies.iter().all(|reply| reply.rtt_ms.is_some())
                 || self.sent.last().is_none_or(|last| now >= *last + TIMEOUT))
     }
 
     fn due_at(&self) -> Instant {
         match self.sent.last() {
-            Some(last) if self.sent.len() == self.count => *last + TIMEOUT,
+            Some(last) if self.sent.len() == self.total() => *last + TIMEOUT,
             _ => self.next,
         }
     }
@@ -141,9 +178,10 @@ impl Ping {
 
 /// An ICMP echo request.
 pub fn echo_request(from: Ipv4Addr, echo: &Echo) -> Vec<u8> {
-    let mut packet = vec![0; HEADERS + PAYLOAD];
+    let mut packet = vec![0; usize::from(echo.length).max(HEADERS)];
+    let length = packet.len() as u16;
     packet[0] = 0x45;
-    packet[2..4].copy_from_slice(&((HEADERS + PAYLOAD) as u16).to_be_bytes());
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
     packet[8] = 64;
     packet[9] = ICMP;
     packet[12..16].copy_from_slice(&from.octets());
@@ -199,11 +237,37 @@ mod tests {
         request
     }
 
+    fn plan(count: u32, mtu: Option<u16>) -> Plan {
+        Plan { member: "Ana".into(), address: OTHER, count, mtu, outside_rtt_ms: Some(4.5) }
+    }
+
+    #[test]
+    fn the_longest_packet_that_comes_back_is_told() {
+        let (mut pings, mut now) = (Pings::default(), Instant::now());
+        let (reply, mut answered) = oneshot::channel();
+        pings.start(plan(1, Some(1420)), reply, now);
+        let mut lengths = Vec::new();
+        while let Some(echo) = pings.due(now) {
+            pings.sent(&echo, PathKind::Direct, now);
+            let packet = echo_request(ME, &echo);
+            assert_eq!(packet.len(), usize::from(echo.length));
+            lengths.push(echo.length);
+            if echo.length <= 1340 {
+                assert!(pings.handle_packet(&answer(packet), now));
+            }
+        }
+        assert_eq!(lengths, [84, 576, 1280, 1340, 1380, 1400, 1420]);
+        now += TIMEOUT;
+        pings.handle_timeout(now);
+        let answer = answered.try_recv().unwrap().unwrap();
+        assert_eq!((answer.mtu, answer.outside_rtt_ms, answer.replies.len()), (Some(1340), Some(4.5), 1));
+    }
+
     #[test]
     fn counts_answers_and_silence_with_the_path_of_each() {
         let (mut pings, mut now) = (Pings::default(), Instant::now());
         let (reply, mut answered) = oneshot::channel();
-        pings.start("Ana".into(), OTHER, 2, reply, now);
+        pings.start(plan(2, None), reply, now);
 
         let first = pings.due(now).unwrap();
         pings.sent(&first, PathKind::Relay, now);
@@ -230,7 +294,7 @@ mod tests {
     fn other_packets_are_left_alone() {
         let (mut pings, now) = (Pings::default(), Instant::now());
         let (reply, _answered) = oneshot::channel();
-        pings.start("Ana".into(), OTHER, 1, reply, now);
+        pings.start(plan(1, None), reply, now);
         let echo = pings.due(now).unwrap();
         pings.sent(&echo, PathKind::Relay, now);
         let good = answer(echo_request(ME, &echo));
