@@ -1,5 +1,4 @@
 //! Relays that die, come back and are replaced while packets pass. Needs root and bpffs.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use anyhow::{Context, Result, ensure};
 use lanrage_common::api::{Problem, RelayMode, RelayStatus};
