@@ -4,7 +4,7 @@
 mod support;
 
 use lanrage_common::api::PathKind;
-use lanrage_tests::lab::nat::NatKind::Symmetric;
+use lanrage_tests::lab::nat::NatKind::{Eim, Symmetric};
 use lanrage_tests::lab::process::wait_until;
 use lanrage_tests::lab::role::Role;
 use lanrage_tests::lab::traffic::{Beats, Pulse};
@@ -90,4 +90,26 @@ fn a_killed_peer_rejoins_by_itself() {
     assert_eq!(status.party.unwrap().address, overlay, "the address is leased for good");
     lab.wait_for_traffic((1, 2), Duration::from_secs(20));
     assert!(lab.try_lanrage(1, &["ping", "ben"]).status.success());
+}
+
+/// As when a laptop changes from Wi-Fi to cable.
+#[test]
+fn a_game_survives_another_address_of_its_machine() {
+    let lab = TestLab::party("roam", &[Eim, Eim]);
+    lab.wait_for_path((1, 2), PathKind::Direct, Duration::from_secs(30)).unwrap();
+    let pulse = pulse(&lab);
+    let peer = lab.topology().peer(1);
+    peer.ip("addr flush dev eth0").unwrap();
+    peer.ip("addr add 192.168.101.77/24 brd + dev eth0\nroute add default via 192.168.101.1").unwrap();
+    lab.wait_for_traffic((1, 2), Duration::from_secs(20));
+    lab.wait_for_path((1, 2), PathKind::Direct, Duration::from_secs(60)).unwrap();
+    lab.wait_for_path((2, 1), PathKind::Direct, Duration::from_secs(60)).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let Beats { count, longest_gap } = pulse.stop();
+    println!(
+        "another address: {} of {} lost, longest silence {longest_gap:?}",
+        count.sent - count.received,
+        count.sent
+    );
+    assert!(longest_gap < Duration::from_secs(10), "silence of {longest_gap:?}");
 }
