@@ -6,14 +6,10 @@
 //! | `lane_egress` | tc, the party's interface | wraps; lets games that are bound to another address talk from the overlay's |
 //! | `lane_ingress` | tc, the party's interface | unwraps; leads answers to games that are bound to another address |
 //! | `nic_egress` | tc, physical networks | takes a copy of what games send there |
-//! | `game_bind4`, `game_bind6` | cgroup of `lanrage run` | a game asks for a physical network's address, and gets any |
-//! | `game_sendmsg4` | cgroup of `lanrage run` | group packets leave from the overlay address |
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
 mod edit;
-#[cfg(target_arch = "bpf")]
-mod game;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
