@@ -24,6 +24,8 @@ mod device;
 #[cfg(feature = "std")]
 mod limit;
 #[cfg(feature = "std")]
+mod membership;
+#[cfg(feature = "std")]
 mod packet;
 #[cfg(test)]
 mod tests;
@@ -36,3 +38,5 @@ pub use rules::{
 
 #[cfg(feature = "std")]
 pub use device::{Inbound, Lane, Outbound, Service};
+#[cfg(feature = "std")]
+pub use membership::joined;

@@ -2,10 +2,12 @@
 //! this process ([`lanrage_common::lane::Lane`]), and the status says why.
 
 mod home;
+mod joins;
 #[cfg_attr(not(target_os = "linux"), path = "lane/no_kernel.rs")]
 mod kernel;
 
 pub use home::HomeCopies;
+pub use joins::{INTERVAL as JOIN_INTERVAL, Joins};
 pub use kernel::KernelLane;
 #[cfg(target_os = "linux")]
 pub use kernel::{Object, Program};

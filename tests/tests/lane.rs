@@ -266,6 +266,27 @@ fn attached(place: &Namespace, interface: &str) -> Vec<String> {
     both.into_iter().flat_map(|names: Vec<String>| names).collect()
 }
 
+/// The game joined on its home network, as before the party was there.
+#[test]
+fn a_game_that_joined_a_group_elsewhere_hears_the_party() {
+    let lab = lab("lbj", "kernel");
+    let (ana, ben) = (peer(&lab, 1), peer(&lab, 2));
+    let (asker, server) = (game(&ana, ANY, 4001), game(&ben, ANY, 34_000));
+    ben.run(|| server.join_multicast_v4(&GROUP, &Ipv4Addr::new(192, 168, 102, 2))).unwrap().unwrap();
+    let mut buffer = [0; 16];
+    let is_heard = || {
+        asker.send_to(b"who is there?", (GROUP, 34_000)).unwrap();
+        server.recv(&mut buffer).is_ok()
+    };
+    assert!(wait_until(PATIENCE * 2, is_heard), "{:?}", status(&lab, 2));
+    drop(server);
+    let has_left = || {
+        let table = ben.output(Command::new("ip").args(["maddr", "show", "dev", "lanrage0"])).unwrap();
+        !table.contains(&GROUP.to_string())
+    };
+    assert!(wait_until(PATIENCE * 2, has_left));
+}
+
 #[test]
 fn nothing_is_left_when_the_daemon_is_killed() {
     let mut lab = lab("lkl", "kernel");

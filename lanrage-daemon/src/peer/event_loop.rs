@@ -16,7 +16,7 @@ use super::wire::Io;
 use super::{PeerCommand, PeerStatus};
 use crate::config::PeerConfig;
 use crate::control::client::{ControlClient, LinkEvent};
-use crate::lane::Carrier;
+use crate::lane::{Carrier, Joins};
 use crate::platform::{self, Interface, Network, NetworkWatch};
 use crate::shutdown::Shutdown;
 use anyhow::Context as _;
@@ -62,6 +62,9 @@ pub(super) struct Peer {
     pub(super) interface: Option<Interface>,
     /// Who carries group packets, while there is an interface.
     pub(super) lane: Option<Carrier>,
+    pub(super) joins: Joins,
+    /// When to look for groups that games have joined.
+    pub(super) joins_due: Instant,
     pub(super) interface_retry: Option<Instant>,
     pub(super) interface_problem: Option<Problem>,
     pub(super) store_problem: Option<Problem>,
@@ -131,6 +134,8 @@ impl Peer {
             busy: false,
             interface: None,
             lane: None,
+            joins: Joins::default(),
+            joins_due: now,
             interface_retry: None,
             interface_problem: None,
             store_problem,
@@ -275,6 +280,9 @@ impl Peer {
         }
         if self.interface_retry.is_some_and(|due| now.instant >= due) {
             self.ensure_interface(now.instant).await;
+        }
+        if now.instant >= self.joins_due {
+            self.follow_joins(now.instant);
         }
         if now.instant >= self.status_due {
             self.publish();

@@ -4,7 +4,7 @@ use super::commands::Event;
 use super::event_loop::Peer;
 use super::status::problem;
 use super::wire::Io;
-use crate::lane::Carrier;
+use crate::lane::{Carrier, JOIN_INTERVAL, Joins};
 use crate::platform::{self, Interface, InterfaceConfig, Route};
 use lanrage_common::api::Problem;
 use lanrage_common::time::Now;
@@ -116,6 +116,15 @@ impl Peer {
         if let (Some(lane), Some(session)) = (&mut self.lane, &mut self.session) {
             lane.follow(&session.lane);
             session.set_lane_in_kernel(lane.is_kernel());
+        }
+    }
+
+    /// Joins on the party's interface what games have joined elsewhere. The status wakes the loop often enough.
+    pub(super) fn follow_joins(&mut self, now: Instant) {
+        self.joins_due = now + JOIN_INTERVAL;
+        match &self.interface {
+            Some(interface) => self.joins.follow(interface.name(), interface.index()),
+            None => self.joins = Joins::default(),
         }
     }
 

@@ -1,0 +1,50 @@
+//! Join repair: a game that joined a group before the party was there joined it on another network, and Linux then
+//! delivers the group's packets from the party's interface only if somebody has joined it there. The daemon does.
+
+use lanrage_common::lane::joined;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+/// How often the kernel's table is read.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+/// Groups at most: games use one or two.
+const MAX_GROUPS: usize = 64;
+
+/// Groups that are joined on the party's interface, each by a socket that receives nothing.
+#[derive(Debug, Default)]
+pub struct Joins {
+    index: u32,
+    sockets: BTreeMap<Ipv4Addr, UdpSocket>,
+}
+
+impl Joins {
+    /// Joins on the interface with that name and number what is joined elsewhere, and leaves what is not any more.
+    pub fn follow(&mut self, interface: &str, index: u32) {
+        let Ok(table) = std::fs::read_to_string("/proc/net/igmp") else { return };
+        if self.index != index {
+            *self = Self { index, ..Self::default() };
+        }
+        let wanted: Vec<Ipv4Addr> = joined(&table, &["lo", interface]).into_iter().take(MAX_GROUPS).collect();
+        self.sockets.retain(|group, _| wanted.contains(group));
+        for group in wanted {
+            if self.sockets.contains_key(&group) {
+                continue;
+            }
+            match join(group, index) {
+                Ok(socket) => {
+                    tracing::debug!(%group, "joined for a game that has joined elsewhere");
+                    self.sockets.insert(group, socket);
+                }
+                Err(error) => tracing::debug!(%group, %error, "cannot join a group for a game"),
+            }
+        }
+    }
+}
+
+fn join(group: Ipv4Addr, index: u32) -> std::io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let interface = socket2::InterfaceIndexOrAddress::Index(index);
+    socket2::SockRef::from(&socket).join_multicast_v4_n(&group, &interface)?;
+    Ok(socket)
+}
