@@ -14,7 +14,7 @@ mod linux_tests;
 pub mod udp;
 
 pub use imp::{
-    Interface, NetworkWatch, allow_files, clock_zero, gateway, host_name, networks, prepare_socket,
+    Interface, NetworkWatch, allow_files, clock_zero, gateway, host_name, mtus, networks, prepare_socket,
     prepare_stream, raw_socket, routes,
 };
 

@@ -102,7 +102,7 @@ fn the_doctor_looks_at_everything() {
     behaviour(&lab, 1);
     let (is_well, levels) = doctor(&lab, 1);
     assert!(is_well, "{levels:?}");
-    for check in ["daemon", "control", "tunnel", "relay", "paths", "clock", "routes", "firewall"] {
+    for check in ["daemon", "control", "tunnel", "relay", "paths", "clock", "mtu", "routes", "firewall"] {
         assert!(levels.contains_key(check), "{check} is missing: {levels:?}");
     }
     assert_eq!((levels["nat"].as_str(), levels["clock"].as_str()), ("warning", "good"));

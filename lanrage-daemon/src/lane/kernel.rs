@@ -298,7 +298,7 @@ fn load_fallback(error: LoadError) -> Fallback {
         LoadError::NotPermitted => {
             "run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, then restart"
         }
-        LoadError::Refused(_) => "needs Linux 5.15 or newer; on such a kernel please report this",
+        LoadError::Refused(_) => "needs Linux 5.17 or newer; on such a kernel please report this",
     };
     Fallback::new(error.to_string(), fix)
 }

@@ -201,6 +201,12 @@ pub async fn networks(except: &str) -> io::Result<Vec<Network>> {
     Ok(networks)
 }
 
+/// The MTU of every interface, by name.
+pub async fn mtus() -> io::Result<HashMap<String, u32>> {
+    let links = Netlink::open()?.links().await?;
+    Ok(links.into_values().filter_map(|link| Some((link.name, link.mtu?))).collect())
+}
+
 /// IPv4 unicast routes of the main table, default routes left out.
 pub async fn routes() -> io::Result<Vec<Route>> {
     let netlink = Netlink::open()?;
@@ -335,6 +341,7 @@ struct Link {
     is_up: bool,
     is_loopback: bool,
     mac: Option<[u8; 6]>,
+    mtu: Option<u32>,
 }
 
 /// A netlink connection that ends with its owner.
@@ -362,7 +369,12 @@ impl Netlink {
                 LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok(),
                 _ => None,
             });
+            let mtu = message.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            });
             let link = Link {
+                mtu,
                 mac: mac.filter(|_| message.header.link_layer_type == LinkLayerType::Ether),
                 name: name.unwrap_or_default(),
                 is_up: flags.contains(LinkFlags::Up),

@@ -71,6 +71,11 @@ pub async fn networks(_except: &str) -> io::Result<Vec<Network>> {
 }
 
 /// None known.
+pub async fn mtus() -> io::Result<std::collections::HashMap<String, u32>> {
+    Ok(std::collections::HashMap::new())
+}
+
+/// None known.
 pub async fn routes() -> io::Result<Vec<Route>> {
     Ok(Vec::new())
 }
