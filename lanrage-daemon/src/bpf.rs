@@ -19,6 +19,19 @@ pub enum LoadError {
     Refused(String),
 }
 
+impl LoadError {
+    /// What helps. `oldest` is the first Linux release that takes the program.
+    pub fn fix(&self, oldest: &str) -> String {
+        match self {
+            Self::NotBuilt => "run `cargo xtask build-ebpf`, then build the daemon again".into(),
+            Self::NotPermitted => {
+                "run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, then restart".into()
+            }
+            Self::Refused(_) => format!("needs Linux {oldest} or newer; on such a kernel please report this"),
+        }
+    }
+}
+
 /// A map of the object, by name.
 pub fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>
 where

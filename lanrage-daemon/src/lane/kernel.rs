@@ -293,14 +293,7 @@ fn add_clsact(interface: &str) -> Result<(), String> {
 }
 
 fn load_fallback(error: LoadError) -> Fallback {
-    let fix = match error {
-        LoadError::NotBuilt => "run `cargo xtask build-ebpf`, then build the daemon again",
-        LoadError::NotPermitted => {
-            "run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, then restart"
-        }
-        LoadError::Refused(_) => "needs Linux 5.17 or newer; on such a kernel please report this",
-    };
-    Fallback::new(error.to_string(), fix)
+    Fallback::new(error.to_string(), error.fix("5.17"))
 }
 
 fn attach_fallback(interface: &str, error: &str) -> Fallback {

@@ -18,7 +18,7 @@ mod program {
     /// The kernel gives some functions only to programs under the GPL.
     #[unsafe(no_mangle)]
     #[unsafe(link_section = "license")]
-    static LICENSE: [u8; 4] = *b"GPL\0";
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
     #[panic_handler]
     fn panic(_: &core::panic::PanicInfo) -> ! {
