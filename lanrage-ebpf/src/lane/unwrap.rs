@@ -10,7 +10,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use lanrage_common::lane::maps::{LaneLocal, MAX_HOMES, Step};
+use lanrage_common::lane::maps::{Home, LaneLocal, Step};
 use lanrage_common::lane::{FragmentPart, LaneReason, OVERHEAD, PORT, Wrapped, admit};
 use lanrage_common::wire::{Be32, Family, IPV4_LEN, PROTOCOL_UDP};
 
@@ -95,30 +95,44 @@ fn fix_destination(skb: &TcContext, local: &LaneLocal, packet: &Packet) {
     }
     let Ok(ports) = skb.load::<[u16; 2]>(packet.transport() as usize) else { return };
     let source = number(packet.facts.source.v4_word());
-    let at_home = |home: Be32| look_up(skb, protocol, tuple(source, number(home), ports));
-    let mut listener = Be32::default();
-    let mut owner = Be32::default();
     let own = tuple(source, number(local.address), ports);
     if protocol == PROTOCOL_UDP && look_up(skb, protocol, own) != Found::Nobody {
         return;
     }
-    for slot in 0..MAX_HOMES {
-        let home = local.homes[slot].address;
-        if home.is_zero() {
-            continue;
-        }
-        match at_home(home) {
-            Found::Nobody => {}
-            Found::Listener => listener = home,
-            Found::Owner => owner = home,
-        }
-    }
+    let mut best = Best { listener: Be32::default(), owner: Be32::default() };
+    // no loop: of what the compiler makes of one, the verifier of Linux 6.1 takes only some forms
+    let [first, second, third, fourth] = &local.homes;
+    best.consider(skb, protocol, first, (source, ports));
+    best.consider(skb, protocol, second, (source, ports));
+    best.consider(skb, protocol, third, (source, ports));
+    best.consider(skb, protocol, fourth, (source, ports));
+    let Best { listener, mut owner } = best;
     // a connection is certain; a listener may also be one for all addresses
     if owner.is_zero() && !listener.is_zero() && look_up(skb, protocol, own) == Found::Nobody {
         owner = listener;
     }
     if !owner.is_zero() && set_destination(skb, packet, owner).is_some() {
         maps::count(Step::DestinationFixed);
+    }
+}
+
+/// Addresses of this machine at which somebody takes a packet.
+struct Best {
+    listener: Be32,
+    owner: Be32,
+}
+
+impl Best {
+    #[inline(always)]
+    fn consider(&mut self, skb: &TcContext, protocol: u8, home: &Home, (source, ports): (u32, [u16; 2])) {
+        if home.address.is_zero() {
+            return;
+        }
+        match look_up(skb, protocol, tuple(source, number(home.address), ports)) {
+            Found::Nobody => {}
+            Found::Listener => self.listener = home.address,
+            Found::Owner => self.owner = home.address,
+        }
     }
 }
 
