@@ -77,6 +77,10 @@ fn nothing(socket: &UdpSocket) {
     assert!(socket.recv_from(&mut buffer).is_err(), "it crossed: {:02x?}", &buffer[..64]);
 }
 
+fn join(place: &Namespace, socket: &UdpSocket, address: Ipv4Addr) {
+    place.run(|| socket.join_multicast_v4(&GROUP, &address)).unwrap().unwrap();
+}
+
 /// The case that decides: bound to any address, the default route elsewhere.
 fn a_game_bound_to_any_address(name: &str, lane: &str) {
     let lab = lab(name, lane);
@@ -88,11 +92,8 @@ fn a_game_bound_to_any_address(name: &str, lane: &str) {
         let (asker, server, neighbour) =
             (game(&ana, ANY, 4001), game(&ben, ANY, port), game(&beside, ANY, port));
         if to == GROUP {
-            for (place, socket, address) in
-                [(&ben, &server, ANY), (&beside, &neighbour, Ipv4Addr::new(192, 168, 101, 1))]
-            {
-                place.run(|| socket.join_multicast_v4(&GROUP, &address)).unwrap().unwrap();
-            }
+            join(&ben, &server, ANY);
+            join(&beside, &neighbour, Ipv4Addr::new(192, 168, 101, 1));
         }
         asker.send_to(b"who is there?", (to, port)).unwrap();
         exactly(&server, b"who is there?", (at_ana, 4001));
@@ -135,11 +136,8 @@ fn a_game_bound_to_its_home_address_plays_both_ways() {
         let (asker, server, neighbour) =
             (game(&ana, HOME, 4001), game(&ben, ANY, port), game(&beside, ANY, port));
         if to == GROUP {
-            for (place, socket, address) in
-                [(&ben, &server, ANY), (&beside, &neighbour, Ipv4Addr::new(192, 168, 101, 1))]
-            {
-                place.run(|| socket.join_multicast_v4(&GROUP, &address)).unwrap().unwrap();
-            }
+            join(&ben, &server, ANY);
+            join(&beside, &neighbour, Ipv4Addr::new(192, 168, 101, 1));
         }
         asker.send_to(b"who is there?", (to, port)).unwrap();
         exactly(&server, b"who is there?", (at_ana, 4001));
