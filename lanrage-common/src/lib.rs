@@ -20,6 +20,8 @@ pub mod stun;
 pub mod wire;
 
 #[cfg(feature = "std")]
+pub mod address;
+#[cfg(feature = "std")]
 pub mod api;
 #[cfg(feature = "std")]
 pub mod binding;

@@ -5,6 +5,7 @@ pub mod api;
 mod bpf;
 mod carrier;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod control;
 pub mod datapath;

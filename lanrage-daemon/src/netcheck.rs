@@ -1,13 +1,15 @@
 //! A look at the network around this machine, with and without a running daemon.
 
+use crate::clock::now;
 use crate::peer::port_mapping;
+use crate::roles::addresses;
+use lanrage_common::address;
 use lanrage_common::api::{NetworkStatus, StunServerStatus};
 use lanrage_common::nat::discovery::{Discovery, SPARES, ServerAnswer, Transmit, Via};
-use lanrage_common::time::Now;
 use rand_core::OsRng;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Duration, Instant, SystemTime};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 use tokio::net::UdpSocket;
 
 /// Longest datagram that can be an answer.
@@ -109,32 +111,15 @@ async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<us
     }
 }
 
-fn now() -> Now {
-    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Now { instant: Instant::now(), unix }
-}
-
-/// The addresses that this machine sends from to the internet, by either family. Connecting a UDP socket sends nothing.
+/// The addresses that this machine sends from to the internet, by either family.
 pub fn local_addresses(port: u16) -> Vec<SocketAddr> {
-    let towards: [(IpAddr, IpAddr); 2] = [
-        (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
-        (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
-    ];
-    let own = |(any, somewhere): (IpAddr, IpAddr)| {
-        let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
-        socket.connect((somewhere, 9)).ok()?;
-        let ip = socket.local_addr().ok()?.ip();
-        (!ip.is_unspecified()).then_some(SocketAddr::new(ip, port))
-    };
-    towards.into_iter().filter_map(own).collect()
+    let own = [addresses::default_route_source(), addresses::default_route_source6()];
+    own.into_iter().flatten().map(|ip| SocketAddr::new(ip, port)).collect()
 }
 
-/// Whether an address is certainly not the internet's: private (RFC 1918), shared by a carrier (RFC 6598), link-local,
-/// loopback.
-pub fn is_private(ip: Ipv4Addr) -> bool {
-    let [first, second, ..] = ip.octets();
-    let is_shared = first == 100 && second & 0xc0 == 64;
-    ip.is_private() || is_shared || ip.is_link_local() || ip.is_loopback() || ip.is_unspecified()
+/// Whether an address is certainly not the internet's: private, a carrier's, link-local, loopback.
+pub fn is_inside(ip: Ipv4Addr) -> bool {
+    address::is_private(ip.into()) || ip.is_link_local() || ip.is_loopback() || ip.is_unspecified()
 }
 
 /// For people and scripts.
@@ -171,10 +156,10 @@ mod tests {
         for private in
             ["10.0.0.1", "192.168.7.1", "172.31.0.1", "100.64.0.1", "100.127.255.255", "169.254.1.1"]
         {
-            assert!(is_private(private.parse().unwrap()), "{private}");
+            assert!(is_inside(private.parse().unwrap()), "{private}");
         }
         for public in ["203.0.113.7", "100.63.0.1", "100.128.0.1", "8.8.4.4"] {
-            assert!(!is_private(public.parse().unwrap()), "{public}");
+            assert!(!is_inside(public.parse().unwrap()), "{public}");
         }
     }
 }

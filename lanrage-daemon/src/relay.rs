@@ -125,7 +125,7 @@ async fn open_datapath(config: &RelayConfig, served: Served, key: &[u8; 32]) -> 
 /// Goes on with what the last daemon knew. Flows of members that are not bound any more end.
 fn take_over(server: &mut RelayServer, datapath: &mut Datapath, adopted: Adopted) {
     let records = adopted.records.iter().map(|(slot, record)| (*slot, record.as_slice()));
-    let adoption = server.adopt(records, adopted.flows, run::now());
+    let adoption = server.adopt(records, adopted.flows, crate::clock::now());
     adoption.refused_flows.into_iter().for_each(|flow| datapath.remove(flow));
     adoption.refused_records.into_iter().for_each(|slot| datapath.forget(slot));
     if adoption.members > 0 {

@@ -124,7 +124,7 @@ impl Discovery {
             rng: Box::new(rng),
             outputs: VecDeque::new(),
         };
-        let has_ipv6 = discovery.local.iter().any(|address| conclude::is_global_ipv6(address.ip()));
+        let has_ipv6 = discovery.local.iter().any(|address| crate::address::is_global_ipv6(address.ip()));
         let reachable = servers.iter().filter(|server| server.is_ipv4() || has_ipv6);
         for (at, server) in reachable.take(MAX_SERVERS).enumerate() {
             discovery.ask(Question::Basic(at), Via::Tunnel, *server, now.instant);

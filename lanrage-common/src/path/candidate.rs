@@ -73,14 +73,6 @@ pub fn is_probeable(address: SocketAddr, subnet: Ipv4Net) -> bool {
     check(address, subnet).is_ok()
 }
 
-/// Whether an address means something else in every network: private, a carrier's (RFC 6598), unique local (RFC 4193).
-pub fn is_private(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_private() || ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64,
-        IpAddr::V6(ip) => ip.segments()[0] & 0xfe00 == 0xfc00,
-    }
-}
-
 /// The public network of an address: a /24, or a /48 of IPv6. Who has an address there may have others of it.
 pub fn public_network(ip: IpAddr) -> IpAddr {
     match ip {

@@ -2,9 +2,10 @@
 //! nobody can make a party probe a stranger.
 
 use super::announce::Announcement;
-use super::candidate::{CandidateKind, is_private, public_network};
+use super::candidate::{CandidateKind, public_network};
 use super::pair::Pair;
 use super::shared::Shared;
+use crate::address::is_private;
 use crate::bucket::{Bucket, Rate};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};

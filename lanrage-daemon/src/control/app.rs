@@ -2,12 +2,13 @@
 
 use super::auth::Auth;
 use super::error::{Json, Refused, Segments, internal};
-use super::hub::{Hub, now};
+use super::hub::Hub;
 use super::limits::{Kind, Limits};
 use super::metrics::{Gauges, Metrics};
 use super::relays::Relays;
 use super::store::Counts;
 use super::{landing, member_socket, relay_socket};
+use crate::clock::now;
 use crate::shutdown::Shutdown;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;

@@ -8,16 +8,16 @@ use super::auth::random_bytes;
 use super::error::internal;
 use super::metrics::Metrics;
 use super::store::Store;
+use crate::clock::now;
 use axum::extract::ws::Utf8Bytes;
 use ipnet::Ipv4Net;
 use lanrage_common::control::{Caller, ConnId, ControlParty, Output, refusal};
 use lanrage_common::identity::{DeviceKey, PartyId};
 use lanrage_common::protocol::{ErrorBody, ErrorCode, Membership, ServerMessage};
-use lanrage_common::time::Now;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
@@ -94,12 +94,6 @@ pub(super) struct Hub {
     metrics: Arc<Metrics>,
     slots: Mutex<HashMap<PartyId, Arc<Slot>>>,
     connections: Mutex<Connections>,
-}
-
-/// Both clocks.
-pub(super) fn now() -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Now { instant: Instant::now(), unix }
 }
 
 /// A message as it goes out.

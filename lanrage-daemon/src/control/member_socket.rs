@@ -3,8 +3,9 @@
 use super::app::{LoggedIn, SharedApp};
 use super::error::Refused;
 use super::http::Place;
-use super::hub::{Connection, End, now};
+use super::hub::{Connection, End};
 use super::link::WS_BUFFER;
+use crate::clock::now;
 use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;

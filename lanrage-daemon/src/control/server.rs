@@ -10,6 +10,7 @@ use super::store::Store;
 use super::{http, origin};
 use crate::config::ControlConfig;
 use crate::files;
+use crate::roles::addresses;
 use crate::shutdown::Shutdown;
 use anyhow::{Context as _, anyhow, bail};
 use base64::Engine as _;
@@ -18,7 +19,7 @@ use lanrage_common::api::ServerStatus;
 use lanrage_common::ipam::{SubnetError, is_party_subnet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -232,18 +233,10 @@ fn public_url(config: &ControlConfig, listen: SocketAddr) -> anyhow::Result<Stri
     }
     let ip = match listen.ip() {
         ip if !ip.is_unspecified() => ip,
-        _ => default_route_source().unwrap_or_else(|| {
+        _ => addresses::default_route_source().unwrap_or_else(|| {
             tracing::warn!("no default route: invites will name 127.0.0.1; set control.public_url to an address that friends can reach");
             IpAddr::V4(Ipv4Addr::LOCALHOST)
         }),
     };
     Ok(origin::normalize(&format!("http://{}", SocketAddr::new(ip, listen.port())))?)
-}
-
-/// The address this machine would send from towards the internet. No packet is sent.
-fn default_route_source() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // TEST-NET-1, RFC 5737: nobody is there, but it is routed like everything else
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
 }

@@ -1,10 +1,11 @@
 //! What the local API asks for. Calls to the control server run beside the event loop and come back as [`Event`]:
 //! packets never wait for them.
 
-use super::event_loop::{Peer, now};
+use super::event_loop::Peer;
 use super::ping::Plan;
 use super::store::StoredParty;
 use super::{PeerCommand, Reply, invite};
+use crate::clock::now;
 use crate::control::client::{ControlClient, ControlError};
 use crate::control::origin;
 use crate::platform;

@@ -14,6 +14,7 @@ use super::store::{Store, StoredParty, StoredTicket};
 use super::tls;
 use super::wire::Io;
 use super::{PeerCommand, PeerStatus};
+use crate::clock::now;
 use crate::config::PeerConfig;
 use crate::control::client::{ControlClient, LinkEvent};
 use crate::lane::{Carrier, Joins};
@@ -30,7 +31,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// Datagrams, and packets, per pass.
@@ -401,12 +402,6 @@ async fn interface_ready(interface: Option<&Interface>) {
         Some(interface) => drop(interface.readable().await),
         None => std::future::pending().await,
     }
-}
-
-/// Both clocks.
-pub(super) fn now() -> Now {
-    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Now { instant: Instant::now(), unix }
 }
 
 fn device_name(config: &PeerConfig, device: &Device) -> anyhow::Result<String> {

@@ -234,7 +234,7 @@ impl NatTest {
         };
         if let Some(IpAddr::V4(outside)) = gateway_address {
             let is_seen = behaviour.public_address.is_none_or(|seen| seen == *outside);
-            behaviour.is_cgnat = Some(netcheck::is_private(*outside) || !is_seen);
+            behaviour.is_cgnat = Some(netcheck::is_inside(*outside) || !is_seen);
         }
         behaviour
     }

@@ -130,7 +130,7 @@ async fn obtain(port: NonZeroU16) -> (Option<Lease>, Forwarding) {
     let mut forwarding = Forwarding { protocols, gateway_address, ..Default::default() };
     let external = lease.as_ref().and_then(Lease::external);
     let is_public = external.is_some_and(|address| match address.ip() {
-        IpAddr::V4(ip) => !crate::netcheck::is_private(ip),
+        IpAddr::V4(ip) => !crate::netcheck::is_inside(ip),
         IpAddr::V6(_) => true,
     });
     forwarding.external = external.filter(|_| is_public);

@@ -14,8 +14,8 @@ use super::tunnel::{self, Tunnel, TunnelMember, TunnelPath};
 use super::wire::{Delivery, Io, Sender};
 use crate::control::client::{ControlClient, ControlLink, LinkEvent};
 use crate::lane::{HomeCopies, homes};
-use crate::netcheck;
 use crate::platform::Network;
+use crate::roles::addresses;
 use lanrage_common::api::{PathKind, Problem};
 use lanrage_common::binding::is_stun;
 use lanrage_common::identity::{Device, PartySecret, RosterEntry, WgKey};
@@ -252,7 +252,7 @@ impl Session {
         let foreign = networks.iter().filter(|network| !subnet.contains(&network.address.addr()));
         let mut candidates: Vec<SocketAddr> =
             foreign.clone().map(|network| SocketAddr::new(network.address.addr().into(), port)).collect();
-        candidates.extend(netcheck::local_addresses(port).into_iter().filter(SocketAddr::is_ipv6));
+        candidates.extend(addresses::default_route_source6().map(|ip| SocketAddr::new(ip, port)));
         self.nat.set_local(candidates.clone(), changed, now);
         self.paths.set_local_candidates(candidates, now);
         self.lane.set_local_broadcasts(foreign.filter_map(|network| network.broadcast));

@@ -2,6 +2,7 @@
 
 use crate::config::RelayConfig;
 use crate::roles::addresses;
+use lanrage_common::address::is_global_ipv6;
 use lanrage_common::api::Problem;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -42,18 +43,13 @@ impl Reach {
                 reach.addresses.push(*bound);
             } else {
                 // the only address may be poor, a second one is not worth a try unless all can reach it
-                let source = source6().filter(|ip| is_first_v6 || is_global(*ip));
+                let source = source6().filter(|ip| is_first_v6 || is_global_ipv6(*ip));
                 let ip = source.or(is_first_v6.then_some(IpAddr::V6(Ipv6Addr::LOCALHOST)));
                 reach.addresses.extend(ip.map(|ip| SocketAddr::new(ip, bound.port())));
             }
         }
         reach
     }
-}
-
-/// Global unicast: 2000::/3.
-fn is_global(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(ip) if ip.segments()[0] >> 13 == 1)
 }
 
 #[cfg(test)]

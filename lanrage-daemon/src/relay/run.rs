@@ -8,15 +8,15 @@ use super::registration::{HEARTBEAT, Registration};
 use super::status::{self, Counts, narrow};
 use super::tls::Tls;
 use super::{Drain, RelayHandle};
+use crate::clock::now;
 use crate::datapath::{Datapath, InstallError};
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{Problem, RelayStatus};
 use lanrage_common::protocol::RelayLoad;
 use lanrage_common::relay::{Flow, Leg, Limits, Output, RelayServer, Target};
-use lanrage_common::time::Now;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::Instrument as _;
@@ -24,12 +24,6 @@ use tracing::Instrument as _;
 /// Datagrams handled in a row before timers, control server and kernel get their turn.
 const BUDGET: usize = 256;
 const STATUS_EVERY: Duration = Duration::from_secs(1);
-
-/// Both clocks.
-pub(super) fn now() -> Now {
-    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Now { instant: Instant::now(), unix }
-}
 
 /// What a relay consists of.
 pub(super) struct Parts {

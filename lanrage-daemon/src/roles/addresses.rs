@@ -1,6 +1,7 @@
 //! Guesses the addresses by which others reach this machine, when they are not configured.
 
 use crate::config::Config;
+use lanrage_common::address::is_private;
 use lanrage_common::api::Problem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -68,14 +69,9 @@ fn limited_reach(address: SocketAddr) -> Option<&'static str> {
     let IpAddr::V4(ip) = address.ip() else { return None };
     match ip {
         ip if ip.is_loopback() => Some("this machine only"),
-        ip if ip.is_private() || ip.is_link_local() || is_shared(ip) => Some("the local network only"),
+        ip if is_private(ip.into()) || ip.is_link_local() => Some("the local network only"),
         _ => None,
     }
-}
-
-/// Carrier-grade NAT (RFC 6598).
-fn is_shared(ip: Ipv4Addr) -> bool {
-    ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64
 }
 
 #[cfg(test)]

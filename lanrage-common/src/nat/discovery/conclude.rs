@@ -2,8 +2,9 @@
 
 use super::Primary;
 use super::ask::{Ask, Outcome, Question};
+use crate::address::{is_carriers, is_global_ipv6};
 use crate::nat::{Allocation, Behaviour, Mapping};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 /// Between two mappings made at once other programs may make some too.
 const MAX_STEP: i32 = 20;
@@ -17,17 +18,6 @@ pub(super) fn of_addresses(local: &[SocketAddr]) -> Behaviour {
         has_ipv6: (!has_ipv6).then_some(false),
         ..Behaviour::default()
     }
-}
-
-/// 100.64.0.0/10, which carriers use between their NAT and their customers (RFC 6598).
-pub(crate) fn is_carriers(ip: Ipv4Addr) -> bool {
-    let [first, second, ..] = ip.octets();
-    first == 100 && second & 0xc0 == 64
-}
-
-pub(super) fn is_global_ipv6(ip: IpAddr) -> bool {
-    // 2000::/3
-    matches!(ip, IpAddr::V6(ip) if ip.segments()[0] & 0xe000 == 0x2000)
 }
 
 /// OTHER-ADDRESS, if it differs in address and port.

@@ -72,13 +72,13 @@ impl Member {
             party: PartyId([1; 16]),
             member: WgKey(PublicKey::from(secret).to_bytes()),
             epoch: 1,
-            expires: run::now().unix + 600,
+            expires: crate::clock::now().unix + 600,
             kbit_per_s: limits.kbit_per_s,
             packets_per_s: limits.packets_per_s,
             session_key: SESSION_KEY,
         };
         let mut binding = BindingClient::new(at, OsRng);
-        binding.set_ticket(ticket.seal(&relay.ticket_key, &mut OsRng), SESSION_KEY, run::now());
+        binding.set_ticket(ticket.seal(&relay.ticket_key, &mut OsRng), SESSION_KEY, crate::clock::now());
         let tunnel = Tunn::new(secret.clone(), PublicKey::from(other), None, None, 1, None);
         let ip = if at.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
         let socket = UdpSocket::bind(ip).await.unwrap();
@@ -98,7 +98,7 @@ impl Member {
             let (length, from) =
                 timeout(PATIENCE, self.socket.recv_from(&mut buffer)).await.unwrap().unwrap();
             assert_eq!(from, self.at);
-            assert!(self.binding.handle_datagram(from, &buffer[..length], run::now()));
+            assert!(self.binding.handle_datagram(from, &buffer[..length], crate::clock::now()));
         }
         let mapped = self.socket.local_addr().unwrap();
         assert_eq!(self.binding.poll_output(), Some(Output::Bound { mapped }));
@@ -144,7 +144,7 @@ impl Member {
     /// A new socket, as after a NAT rebinding.
     async fn move_to_a_new_port(&mut self, _: &Relay) {
         self.socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        self.binding.rebind(run::now());
+        self.binding.rebind(crate::clock::now());
         let mut buffer = [0; 2048];
         loop {
             while let Some(output) = self.binding.poll_output() {
@@ -161,7 +161,7 @@ impl Member {
             }
             let (length, from) =
                 timeout(PATIENCE, self.socket.recv_from(&mut buffer)).await.unwrap().unwrap();
-            assert!(self.binding.handle_datagram(from, &buffer[..length], run::now()));
+            assert!(self.binding.handle_datagram(from, &buffer[..length], crate::clock::now()));
             assert_eq!(from, self.at);
         }
     }
@@ -249,13 +249,13 @@ async fn a_restarted_relay_knows_its_tickets_but_wants_new_bindings() {
     let handle = start(&config, _state.path(), shutdown).await.unwrap();
     let mut relay = Relay { handle, ticket_key, address, _trigger: trigger, _state };
     assert_eq!(relay.handle.status.borrow().bindings, 0);
-    a.binding.rebind(run::now());
+    a.binding.rebind(crate::clock::now());
     let mut buffer = [0; 2048];
     for _ in 0..2 {
         let Some(Output::Transmit { to, payload }) = a.binding.poll_output() else { panic!() };
         a.socket.send_to(&payload, to).await.unwrap();
         let (length, from) = timeout(PATIENCE, a.socket.recv_from(&mut buffer)).await.unwrap().unwrap();
-        assert!(a.binding.handle_datagram(from, &buffer[..length], run::now()));
+        assert!(a.binding.handle_datagram(from, &buffer[..length], crate::clock::now()));
     }
     assert!(a.binding.is_bound());
     let status = status_when(&mut relay, |status| status.bindings == 1).await;

@@ -104,7 +104,7 @@ async fn a_member_binds_with_a_ticket_from_the_control_server() {
         }
     };
     let mut binding = BindingClient::new(address, OsRng);
-    binding.set_ticket(ticket, key.try_into().unwrap(), run::now());
+    binding.set_ticket(ticket, key.try_into().unwrap(), crate::clock::now());
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut buffer = [0; 1024];
     while !binding.is_bound() {
@@ -112,7 +112,7 @@ async fn a_member_binds_with_a_ticket_from_the_control_server() {
             socket.send_to(&payload, to).await.unwrap();
         }
         let (length, from) = timeout(PATIENCE, socket.recv_from(&mut buffer)).await.unwrap().unwrap();
-        assert!(binding.handle_datagram(from, &buffer[..length], run::now()));
+        assert!(binding.handle_datagram(from, &buffer[..length], crate::clock::now()));
     }
     status_when(&mut relay, |status| status.bindings == 1).await;
 }
