@@ -239,6 +239,9 @@ impl PathAgent {
             return;
         }
         let doubt = known.map(|known| known.doubt).unwrap_or_default();
+        if known.is_some_and(|known| known.relay != relay) {
+            self.shared.unbind(name);
+        }
         self.shared.bindings.insert(name.to_owned(), Binding { relay, mapped, rtt, doubt });
         match is_same_place {
             true => self.handle_rtt_change(now.instant),
@@ -282,7 +285,7 @@ impl PathAgent {
 
     /// A binding is lost.
     pub fn handle_unbound(&mut self, name: &str, now: Now) {
-        if self.shared.bindings.remove(name).is_some() {
+        if self.shared.unbind(name) {
             self.handle_local_change(now.instant);
         }
     }

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+/// Relays of the past that are known as such.
+const MAX_FORMER: usize = 16;
 /// Probes to candidates that one agent may send: bounds what a member's false candidates can cause.
 const PROBE_BURST: u64 = 256;
 const PROBES_PER_SECOND: u64 = 500;
@@ -58,6 +60,9 @@ pub(super) struct Shared {
     pub rng: Box<dyn CryptoRngCore + Send>,
     pub local: Vec<SocketAddr>,
     pub bindings: BTreeMap<String, Binding>,
+    /// Where relays are that were bound before: through one that has lost its binding, or got it back, members' packets
+    /// still come, and its address is none of theirs.
+    former: VecDeque<SocketAddr>,
     /// What was measured of relays, bound or not.
     pub legs: BTreeMap<String, Leg>,
     pub candidates: Vec<Candidate>,
@@ -83,6 +88,7 @@ impl Shared {
             rng,
             local: Vec::new(),
             bindings: BTreeMap::new(),
+            former: VecDeque::new(),
             legs: BTreeMap::new(),
             candidates: Vec::new(),
             nat: Behaviour::default(),
@@ -136,6 +142,15 @@ impl Shared {
         self.bindings.iter().find(|(_, binding)| binding.relay == address).map(|(name, _)| name.as_str())
     }
 
+    /// Forgets a binding; false if there was none.
+    pub fn unbind(&mut self, name: &str) -> bool {
+        let Some(Binding { relay, .. }) = self.bindings.remove(name) else { return false };
+        self.former.retain(|former| *former != relay);
+        self.former.truncate(MAX_FORMER - 1);
+        self.former.push_front(relay);
+        true
+    }
+
     /// Whether probes to an address can make sense: ordinary, not a relay's, not this device's own. The error is the
     /// reason, as it is counted.
     pub fn check(&self, address: SocketAddr) -> Result<(), &'static str> {
@@ -144,7 +159,7 @@ impl Shared {
         if address.is_ipv6() && !self.local.iter().any(SocketAddr::is_ipv6) {
             return Err("candidate_no_ipv6");
         }
-        if self.relay_at(address).is_some() {
+        if self.relay_at(address).is_some() || self.former.contains(&address) {
             return Err("candidate_relay");
         }
         let is_mapped = || self.bindings.values().any(|binding| binding.mapped == Some(address));

@@ -121,6 +121,23 @@ fn forbidden_candidates_are_never_probed() {
 }
 
 #[test]
+fn a_relay_that_lost_its_binding_is_no_address_of_a_member() {
+    let mut bench = Bench::new();
+    bench.announce(1, &[]);
+    let session = bench.session();
+    bench.agent.handle_unbound("home", bench.now);
+    let late = bench.ping(session, 1);
+    assert!(bench.agent.handle_datagram(address(RELAY_ADDRESS), &late, bench.now));
+    bench.agent.handle_tunnel_rx(&FRIEND, address(RELAY_ADDRESS), bench.now);
+    let sent = bench.run(secs(20));
+    let pings: Vec<_> = sent.iter().filter(|(_, probe)| probe.kind == Kind::Ping).collect();
+    assert_eq!((pings.len(), bench.count("candidate_relay")), (0, 2), "{pings:?}");
+    bench.agent.handle_bound("home", address(RELAY_ADDRESS), address("203.0.113.1:4001"), None, bench.now);
+    let ping = bench.run(secs(1)).into_iter().find(|(_, probe)| probe.kind == Kind::Ping);
+    assert_eq!(ping.map(|(to, _)| to), Some(address(RELAY_ADDRESS)), "as a relay it is probed again");
+}
+
+#[test]
 fn strangers_are_not_probed_whatever_a_member_announces() {
     let mut bench = Bench::new();
     let mapped = ["198.51.100.9:4001", "198.51.100.200:1", "192.0.2.77:9", "100.64.9.9:53"];
