@@ -16,6 +16,8 @@ use std::time::Instant;
 /// Cases with the same flows and budgets, and with the same time.
 const SAME_STATE: u64 = 4096;
 const SAME_TIME: u64 = 16;
+/// Cases of one worker after which it says how far it is.
+const PROGRESS: u64 = 10_000_000;
 
 #[test]
 fn random_and_mutated_frames_agree() {
@@ -48,7 +50,11 @@ fn run(cases: u64, seed: u64) -> BTreeMap<Reason, u64> {
     let templates = templates();
     let mut wanted = pair.reasons();
     let mut frame = Vec::new();
+    let start = Instant::now();
     for case in 0..cases {
+        if case % PROGRESS == 0 && case > 0 {
+            println!("{case} of {cases} cases agree after {:.0} s (seed {seed})", start.elapsed().as_secs_f64());
+        }
         if case % SAME_STATE == 0 {
             assert_eq!(pair.reasons(), wanted, "counters before case {case}");
             pair.agree_on_members();
