@@ -71,6 +71,7 @@ pub struct Adopted {
     pub flows: Vec<(Flow, Target)>,
     /// What [`Datapath::persist`] kept, by slot.
     pub records: Vec<(u32, Vec<u8>)>,
+    kept: Option<kernel::Kept>,
 }
 
 /// A flow could not be installed; its packets are forwarded by the daemon instead.
@@ -115,7 +116,8 @@ impl Datapath {
     }
 
     /// The same, but links and maps are kept in a directory of bpffs, where the next daemon finds them: it replaces the
-    /// program in place, and no packet is lost. With it comes what the last daemon knew.
+    /// program in place, and no packet is lost. With it comes what the last daemon knew: [`Datapath::take_over`] must be
+    /// called with it before anything else.
     pub async fn resume(config: &RelayConfig, served: Served, directory: &Path) -> (Self, Adopted) {
         let kept = match kernel::Kept::open(config, directory) {
             Ok(kept) => kept,
@@ -132,6 +134,13 @@ impl Datapath {
             retire(directory);
         }
         (datapath, kept.adopted())
+    }
+
+    /// Goes on with the flows of the last daemon.
+    pub fn take_over(&mut self, adopted: &Adopted) {
+        if let (Some(kernel), Some(kept)) = (&mut self.kernel, &adopted.kept) {
+            kernel.take_over(kept);
+        }
     }
 
     async fn open_on(config: &RelayConfig, served: Served, kept: Option<&kernel::Kept>) -> Self {

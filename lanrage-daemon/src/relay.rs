@@ -123,9 +123,14 @@ async fn open_datapath(config: &RelayConfig, served: Served, key: &[u8; 32]) -> 
 }
 
 /// Goes on with what the last daemon knew. Flows of members that are not bound any more end.
-fn take_over(server: &mut RelayServer, datapath: &mut Datapath, adopted: Adopted) {
+fn take_over(server: &mut RelayServer, datapath: &mut Datapath, mut adopted: Adopted) {
+    let flows = std::mem::take(&mut adopted.flows);
     let records = adopted.records.iter().map(|(slot, record)| (*slot, record.as_slice()));
-    let adoption = server.adopt(records, adopted.flows, crate::clock::now());
+    let adoption = std::thread::scope(|scope| {
+        // of a million flows each takes its time, and neither needs the other
+        scope.spawn(|| datapath.take_over(&adopted));
+        server.adopt(records, flows, crate::clock::now())
+    });
     adoption.refused_flows.into_iter().for_each(|flow| datapath.remove(flow));
     adoption.refused_records.into_iter().for_each(|slot| datapath.forget(slot));
     if adoption.members > 0 {

@@ -160,9 +160,10 @@ impl RelayServer {
 
     /// Sender and index, owner, party number and end of a flow between bound members of one party.
     fn adoptable(&self, flow: Flow, target: Target, now: Instant) -> Option<((u32, u32), u32, u32, Instant)> {
-        let sender = self.members.by_address(flow.source).filter(|slot| *slot == target.member)?;
+        let sender = target.member;
+        let Member { party, .. } =
+            *self.members.at(sender).filter(|member| member.leg.remote == flow.source)?;
         let owner = self.members.by_address(target.leg.remote).filter(|slot| *slot != sender)?;
-        let party = self.members.at(sender)?.party;
         let is_one_party = self.members.at(owner)?.party == party;
         if !is_one_party || target.expires <= now {
             return None;

@@ -71,13 +71,15 @@ impl Kernel {
         let table = Table::default();
         let (names, mode) = (config.interfaces.clone(), config.mode);
         let (hook, compromise, watch) = (Some(hook), why, SendWatch::default());
-        let mut kernel =
+        let kernel =
             Self { program, table, policy, local, ways, hook, compromise, served, names, mode, watch };
-        if let Some(Kept { leftovers, .. }) = kept {
-            kernel.table.adopt(&mut kernel.program, &leftovers.flows, &leftovers.next_hops);
-            kernel.pass_watches();
-        }
         Ok((kernel, report))
+    }
+
+    /// Goes on with the flows that are in its maps. To be called before anything else.
+    pub fn take_over(&mut self, Kept { leftovers, .. }: &Kept) {
+        self.table.adopt(&mut self.program, &leftovers.flows, &leftovers.next_hops);
+        self.pass_watches();
     }
 
     /// Makes the kernel forward a flow, or moves it to a new target.
@@ -279,14 +281,15 @@ impl Kept {
     }
 
     /// Bindings and flows.
-    pub fn adopted(&self) -> Adopted {
+    pub fn adopted(self) -> Adopted {
         let Leftovers { flows, next_hops, .. } = &self.leftovers;
-        let flows = flows.iter().map(|(key, value)| table::restore(*key, *value, next_hops));
+        let clock = table::Clock::read();
+        let flows = flows.iter().map(|(key, value)| table::restore(*key, *value, next_hops, clock));
         let records =
             self.leftovers.records.iter().filter_map(|(slot, record)| {
                 Some((*slot, record.bytes.get(..record.length as usize)?.to_vec()))
             });
-        Adopted { flows: flows.collect(), records: records.collect() }
+        Adopted { flows: flows.collect(), records: records.collect(), kept: Some(self) }
     }
 
     /// Detaches everything that was kept and forgets it.

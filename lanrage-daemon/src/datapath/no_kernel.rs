@@ -22,7 +22,7 @@ impl Kept {
     }
 
     /// Never called.
-    pub fn adopted(&self) -> Adopted {
+    pub fn adopted(self) -> Adopted {
         match self.0 {}
     }
 
@@ -44,6 +44,11 @@ impl Kernel {
     /// Says that there is none.
     pub async fn open(_: &RelayConfig, _: Served, _: Option<&Kept>) -> Result<(Self, Report), Fallback> {
         Err(only_linux())
+    }
+
+    /// Never called.
+    pub fn take_over(&mut self, _: &Kept) {
+        match self.0 {}
     }
 
     /// Never called.

@@ -5,14 +5,14 @@
 
 mod adopt;
 
-pub use adopt::restore;
+pub use adopt::{Clock, restore};
 
 use super::InstallError;
 use lanrage_common::maps::{FlowKey, FlowValue, MemberState, NextHop, SourceKey};
 use lanrage_common::relay::{Flow, Target};
 use lanrage_common::wire::{Be16, Be32};
 use nix::time::{ClockId, clock_gettime};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -74,11 +74,11 @@ struct Slot {
     users: usize,
 }
 
-/// Flows, destinations and next hops.
+/// Flows, destinations and next hops. A million flows must be there again within a second of a restart: hence the hash.
 #[derive(Debug, Default)]
 pub struct Table {
     flows: HashMap<Flow, Target>,
-    destinations: BTreeMap<Ends, Destination>,
+    destinations: HashMap<Ends, Destination>,
     slots: Vec<Slot>,
     watches: Vec<Watch>,
 }

@@ -6,14 +6,32 @@ use lanrage_common::relay::{Flow, Leg, Target};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+/// One moment on both clocks: entries end by the kernel's, the relay server goes by the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    kernel_s: u64,
+    now: Instant,
+}
+
+impl Clock {
+    /// Now.
+    pub fn read() -> Self {
+        Self { kernel_s: monotonic_now(), now: Instant::now() }
+    }
+
+    fn end(self, expires: u32) -> Instant {
+        self.now + Duration::from_secs(u64::from(expires).saturating_sub(self.kernel_s))
+    }
+}
+
 impl Table {
     /// Takes over flows and the next hops, by slot, that they point to. Writes nothing, unless an earlier daemon was
     /// interrupted while it moved the flows to one destination to another way.
     pub fn adopt(&mut self, maps: &mut impl Maps, flows: &[(FlowKey, FlowValue)], next_hops: &[NextHop]) {
         self.flows.reserve(flows.len());
-        let mut torn = Vec::new();
+        let (clock, mut torn) = (Clock::read(), Vec::new());
         for (key, value) in flows {
-            let (flow, target) = restore(*key, *value, next_hops);
+            let (flow, target) = restore(*key, *value, next_hops, clock);
             let destination = self.destination(Ends::of(&target), value, next_hops);
             destination.flows.insert(flow);
             if destination.slot != value.next_hop {
@@ -29,31 +47,31 @@ impl Table {
     }
 
     fn destination(&mut self, ends: Ends, value: &FlowValue, next_hops: &[NextHop]) -> &mut Destination {
-        if !self.destinations.contains_key(&ends) {
+        let Self { destinations, slots, watches, .. } = self;
+        destinations.entry(ends).or_insert_with(|| {
             let way = next_hops.get(value.next_hop as usize).filter(|hop| hop.ifindex != 0).copied();
-            let slot = way.map_or(0, |hop| self.occupy(value.next_hop, hop));
-            self.destinations.insert(ends, Destination { way, slot, ..Destination::default() });
-            self.watches.push(Watch::Begin(ends));
-        }
-        self.destinations.entry(ends).or_default()
+            let slot = way.map_or(0, |hop| occupy(slots, value.next_hop, hop));
+            watches.push(Watch::Begin(ends));
+            Destination { way, slot, ..Destination::default() }
+        })
     }
+}
 
-    /// Counts one more user of a slot that is filled already.
-    fn occupy(&mut self, number: u32, hop: NextHop) -> u32 {
-        let free = |number| Slot { number, hop: NextHop::default(), users: 0 };
-        let have = self.slots.len() as u32;
-        self.slots.extend((have + 1..=number).map(free));
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.number == number) {
-            slot.hop = hop;
-            slot.users += 1;
-        }
-        number
+/// Counts one more user of a slot that is filled already.
+fn occupy(slots: &mut Vec<Slot>, number: u32, hop: NextHop) -> u32 {
+    let free = |number| Slot { number, hop: NextHop::default(), users: 0 };
+    let have = slots.len() as u32;
+    slots.extend((have + 1..=number).map(free));
+    if let Some(slot) = slots.iter_mut().find(|slot| slot.number == number) {
+        slot.hop = hop;
+        slot.users += 1;
     }
+    number
 }
 
 /// What the relay server calls an entry of the map. The relay's own address is the next hop's; it is unspecified where
 /// that was not known.
-pub fn restore(key: FlowKey, value: FlowValue, next_hops: &[NextHop]) -> (Flow, Target) {
+pub fn restore(key: FlowKey, value: FlowValue, next_hops: &[NextHop], clock: Clock) -> (Flow, Target) {
     let remote = IpAddr::from(value.destination);
     let hop = next_hops.get(value.next_hop as usize).filter(|hop| hop.ifindex != 0);
     let local = hop.map_or_else(|| unspecified_like(remote), |hop| IpAddr::from(hop.source));
@@ -62,11 +80,9 @@ pub fn restore(key: FlowKey, value: FlowValue, next_hops: &[NextHop]) -> (Flow, 
         local: SocketAddr::new(local, value.source_port.value()),
         remote: SocketAddr::new(remote, value.destination_port.value()),
     };
-    let left = u64::from(value.expires).saturating_sub(monotonic_now());
-    let expires = Instant::now() + Duration::from_secs(left);
     (
         Flow { source, index: u32::from_le_bytes(key.index.octets()) },
-        Target { leg, member: value.member, expires },
+        Target { leg, member: value.member, expires: clock.end(value.expires) },
     )
 }
 

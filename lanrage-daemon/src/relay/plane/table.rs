@@ -91,6 +91,7 @@ impl Table {
     /// The same for many.
     pub(super) fn install_all(&self, flows: impl Iterator<Item = (Flow, Target)>) {
         let mut entries = self.write();
+        entries.flows.reserve(flows.size_hint().1.unwrap_or_default());
         for (flow, target) in flows {
             let key = (spelled(flow.source), flow.index);
             let allowance = entries.slots.get(&target.member).map(|(_, allowance)| allowance.clone());
