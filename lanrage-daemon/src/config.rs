@@ -102,7 +102,9 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info,sqlx=warn,hyper=warn,rustls=warn".into() }
+        // aya warns, with the kernel's whole answer, of type information that nothing here needs
+        let filter = "info,sqlx=warn,hyper=warn,rustls=warn,aya::bpf=error".into();
+        Self { format: LogFormat::Text, filter }
     }
 }
 

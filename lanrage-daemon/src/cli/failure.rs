@@ -41,7 +41,11 @@ impl Failure {
             Self::Refused(body) => split(&body.message),
             Self::NotRunning(socket) => (
                 format!("the daemon is not running (nobody answers on {})", socket.display()),
-                Some("start it: sudo systemctl start lanrage, or in a terminal: sudo lanrage-daemon".into()),
+                Some(
+                    "start it: sudo systemctl start lanrage (on a relay: lanrage-relay), or in a terminal: sudo \
+                     lanrage-daemon"
+                        .into(),
+                ),
             ),
             Self::NotAllowed(socket) => (
                 format!("you may not use {}", socket.display()),
