@@ -44,6 +44,9 @@ impl Bed {
                 .output(Command::new("ethtool").args(["-L", link, "rx", &queues, "tx", &queues]))
                 .context("cannot set the number of queues")?;
         }
+        // Network cards have receive offload on, a veth has not. And without a native program, only with it does a veth
+        // take frames from the generator.
+        bed.relay.output(Command::new("ethtool").args(["-K", "ra", "gro", "on"]))?;
         bed.fix_neighbours()?;
         Ok(bed)
     }

@@ -113,7 +113,7 @@ pub struct Report {
 }
 
 /// Round trips of all rows in all states.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct RoundTrips {
     /// One entry a row and state.
     pub round_trips: Vec<latency::Figures>,
@@ -145,7 +145,7 @@ impl fmt::Display for RoundTrips {
 }
 
 /// What program and flow table cost, by number of flows.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Costs {
     /// Nanoseconds a packet costs more than with a program that does nothing.
     pub program_ns_over_empty: BTreeMap<u32, f64>,
@@ -181,7 +181,7 @@ impl Report {
 
     /// Packets a second that the bench itself reaches.
     pub fn ceiling(&self) -> f64 {
-        basic(&self.rows, Kind::Ceiling, 1).unwrap_or_default()
+        basic(&self.rows, Kind::Ceiling, 1, 1).unwrap_or_default()
     }
 }
 
@@ -204,13 +204,14 @@ fn warnings(machine: &Machine, rows: &[Figures]) -> Vec<String> {
 }
 
 /// Packets a second of a row with one flow of 200-byte frames.
-fn basic(rows: &[Figures], kind: Kind, queues: usize) -> Option<f64> {
-    let wanted = Line { kind, flows: 1, bytes: 200, queues };
+fn basic(rows: &[Figures], kind: Kind, flows: u32, queues: usize) -> Option<f64> {
+    let wanted = Line { kind, flows, bytes: 200, queues };
     rows.iter().find(|row| row.line == wanted).map(|row| row.delivered_pps as f64)
 }
 
 fn ratios(rows: &[Figures]) -> BTreeMap<String, f64> {
-    let one = |kind| basic(rows, kind, 1);
+    let one = |kind| basic(rows, kind, 1, 1);
+    let many = |kind| basic(rows, kind, 1_000, 1);
     let native = one(Kind::XdpNative);
     let pairs = [
         ("xdp_native_over_tokio", native, one(Kind::Tokio)),
@@ -219,7 +220,8 @@ fn ratios(rows: &[Figures]) -> BTreeMap<String, f64> {
         ("xdp_native_over_userspace", native, one(Kind::Userspace)),
         ("xdp_native_over_generic", native, one(Kind::XdpGeneric)),
         ("userspace_over_tokio", one(Kind::Userspace), one(Kind::Tokio)),
-        ("two_queues_over_one", basic(rows, Kind::XdpNative, 2), native),
+        ("userspace_over_tokio_1000_flows", many(Kind::Userspace), many(Kind::Tokio)),
+        ("two_queues_over_one", basic(rows, Kind::XdpNative, 1, 2), native),
     ];
     let ratio = |(name, over, under): (&str, Option<f64>, Option<f64>)| {
         Some((name.to_owned(), rounded(over? / under?.max(1.0))))

@@ -14,7 +14,6 @@ use lanrage_daemon::config::{RelayConfig, RelayModeChoice};
 use lanrage_daemon::datapath::xdp::{Hook, Program};
 use lanrage_daemon::{relay, shutdown};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::process::Command;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -152,11 +151,7 @@ pub fn start(line: Line, bed: &Bed, programs: &mut Programs) -> Result<Running> 
         Kind::XdpHairpin | Kind::Stun => {
             Forwarder::Program(attach(bed, Hook::Native, &traffic, hairpin(bed)?, &[])?)
         }
-        Kind::XdpGeneric => {
-            // Without a native program, only GRO makes a veth take frames from the generator.
-            bed.relay.output(Command::new("ethtool").args(["-K", "ra", "gro", "on"]))?;
-            Forwarder::Program(attach(bed, Hook::Generic, &traffic, onward(bed)?, &[])?)
-        }
+        Kind::XdpGeneric => Forwarder::Program(attach(bed, Hook::Generic, &traffic, onward(bed)?, &[])?),
         Kind::Routed => {
             bed.relay.sysctl("ipv4/ip_forward", "1")?;
             traffic.destination = DESTINATION;

@@ -29,8 +29,11 @@ enum Benchmark {
         #[arg(long)]
         json: Option<PathBuf>,
         /// Write tables and pictures into benchmarks.md of this directory.
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", conflicts_with = "only")]
         docs: Option<PathBuf>,
+        /// Measure these rows and nothing else: to compare before and after a change.
+        #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+        only: Vec<String>,
         /// Refuse to give figures when the bench itself does not reach this many packets a second.
         #[arg(long, value_name = "PPS", default_value_t = 2_000_000.0)]
         least_ceiling: f64,
@@ -77,9 +80,9 @@ fn run(benchmark: Benchmark) -> Result<()> {
     let precedence = Precedence::take()?;
     bed::take_down_when_interrupted(precedence.clone());
     let result = match benchmark {
-        Benchmark::Relay { quick, json, docs, least_ceiling } => {
+        Benchmark::Relay { quick, json, docs, only, least_ceiling } => {
             let effort = if quick { Effort::QUICK } else { Effort::FULL };
-            let report = relay::run(Settings { effort, least_ceiling })?;
+            let report = relay::run(Settings { effort, least_ceiling, only })?;
             println!("{report}");
             docs.map_or(Ok(()), |docs| pages::write(&docs, &report))?;
             json.map_or(Ok(()), |path| write(&path, &report))

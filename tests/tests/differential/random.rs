@@ -53,7 +53,10 @@ fn run(cases: u64, seed: u64) -> BTreeMap<Reason, u64> {
     let start = Instant::now();
     for case in 0..cases {
         if case % PROGRESS == 0 && case > 0 {
-            println!("{case} of {cases} cases agree after {:.0} s (seed {seed})", start.elapsed().as_secs_f64());
+            println!(
+                "{case} of {cases} cases agree after {:.0} s (seed {seed})",
+                start.elapsed().as_secs_f64()
+            );
         }
         if case % SAME_STATE == 0 {
             assert_eq!(pair.reasons(), wanted, "counters before case {case}");
