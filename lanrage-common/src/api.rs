@@ -12,6 +12,8 @@
 //! | `POST /api/v1/up`, `POST /api/v1/down` | → [`Status`] |
 //! | `POST /api/v1/ping` | [`PingRequest`] → [`PingAnswer`] |
 //! | `POST /api/v1/netcheck` | → [`NetworkStatus`], found out anew; refused while the tunnel is down |
+//! | `POST /api/v1/gateway/add` | [`AddDeviceRequest`] → [`AddDeviceAnswer`] |
+//! | `POST /api/v1/gateway/remove` | [`RemoveDeviceRequest`] → [`Status`] |
 //! | `POST /api/v1/relay/drain` | [`DrainRequest`] → [`Status`] |
 //! | `POST /api/v1/ui` | → [`UiAnswer`]; on the Unix socket only, because the answer holds the token |
 //! | `GET /api/v1/relay` | → [`RelayDetail`]; refused when this process is no relay |
@@ -22,12 +24,14 @@
 //!
 //! Refusals are [`crate::protocol::ErrorBody`]. Field names are part of the documented interface: add, do not rename.
 
+mod gateway;
 mod lane;
 mod network;
 mod party;
 mod relay;
 mod request;
 
+pub use gateway::{AddDeviceAnswer, AddDeviceRequest, GatewayDevice, GatewayStatus, RemoveDeviceRequest};
 pub use lane::{LaneCopies, LaneMode, LaneStatus};
 pub use network::{NetworkStatus, StunServerStatus};
 pub use party::{CarrierStatus, MemberStatus, PartyStatus, PathKind, RelayChoiceStatus};
@@ -67,6 +71,9 @@ pub struct Status {
     /// The network around this device, while the tunnel is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkStatus>,
+    /// The gateway on this device, while it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayStatus>,
     /// What a person should know or do now, most urgent first.
     pub problems: Vec<Problem>,
 }

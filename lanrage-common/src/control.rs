@@ -4,6 +4,7 @@
 //! [`Output::Store`] durable, and only then delivers the answers and every [`Output::Send`]. Durable state is what
 //! [`Record`]s say; who is connected lives in memory alone.
 
+mod devices;
 mod invites;
 mod membership;
 mod record;
@@ -11,6 +12,7 @@ mod roster;
 #[cfg(test)]
 mod tests;
 
+pub use devices::StoredDevice;
 pub use invites::{CodeHash, MAX_INVITE_LIFE, MAX_INVITES, MIN_INVITE_LIFE};
 pub use record::{Record, RestoreError, StoredInvite, StoredParty, StoredSeat};
 

@@ -93,6 +93,12 @@ text_bytes!(
 );
 
 text_bytes!(
+    /// How a member tells its devices ([`crate::devices`]) apart at the control server, base64url: 16 bytes that say
+    /// nothing about the device.
+    DeviceId, 16, URL_SAFE_NO_PAD, "base64url"
+);
+
+text_bytes!(
     /// SHA-256 of an X.509 certificate (DER), base64url: how members know a relay over TLS.
     CertificateFingerprint, 32, URL_SAFE_NO_PAD, "base64url"
 );
@@ -211,6 +217,9 @@ impl From<[u8; 32]> for PartySecret {
     }
 }
 
+/// Label of the key for lists of devices.
+const DEVICES: &str = "lanrage devices v1";
+
 impl PartySecret {
     /// Makes a new secret.
     pub fn generate(rng: &mut impl CryptoRngCore) -> Self {
@@ -250,12 +259,36 @@ impl PartySecret {
         self.roster_hmac(party, entry).verify_slice(&mac.0).is_ok()
     }
 
+    /// MAC of what a member says of the devices behind it.
+    pub fn devices_mac(&self, party: &PartyId, list: &[u8]) -> RosterMac {
+        RosterMac(self.hmac(party, DEVICES, list).finalize().into_bytes().into())
+    }
+
+    /// Whether a member who knows the secret wrote this list of devices; compared in constant time.
+    pub fn verifies_devices(&self, party: &PartyId, list: &[u8], mac: &RosterMac) -> bool {
+        self.hmac(party, DEVICES, list).verify_slice(&mac.0).is_ok()
+    }
+
+    /// How a device behind a member is told apart at the control server, which cannot guess from it what is known of the
+    /// device: `kind` and `name` are, say, `lan` and a MAC address.
+    pub fn device_id(&self, party: &PartyId, owner: &DeviceKey, kind: &str, name: &[u8]) -> DeviceId {
+        let message = [&owner.0[..], kind.as_bytes(), &[0], name].concat();
+        let mac = self.hmac(party, "lanrage device id v1", &message).finalize().into_bytes();
+        let mut id = [0; 16];
+        id.copy_from_slice(&mac[..16]);
+        DeviceId(id)
+    }
+
     fn roster_hmac(&self, party: &PartyId, entry: &RosterEntry) -> Hmac<Sha256> {
-        let key = self.derive(party, "lanrage roster v1", &[]);
+        self.hmac(party, "lanrage roster v1", &entry.canonical())
+    }
+
+    fn hmac(&self, party: &PartyId, label: &str, message: &[u8]) -> Hmac<Sha256> {
+        let key = self.derive(party, label, &[]);
         let mut hmac =
             <Hmac<Sha256> as hmac::Mac>::new_from_slice(&key).expect("HMAC takes keys of any size");
         hmac.update(&party.0);
-        hmac.update(&entry.canonical());
+        hmac.update(message);
         hmac
     }
 

@@ -4,13 +4,37 @@
 //! free, because some games take them for network and broadcast addresses whatever the mask says. A device that leaves
 //! keeps its lease until addresses run out; then the lease given up longest ago is handed on.
 
-use crate::identity::DeviceKey;
+use crate::identity::{DeviceId, DeviceKey};
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
 /// Leases one party remembers, held and given up together.
 pub const MAX_LEASES: usize = 1024;
+
+/// Leases one member's devices have, held and given up together.
+pub const MAX_LEASES_BEHIND: usize = 2 * crate::devices::MAX_DEVICES;
+
+/// Who can have an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Holder {
+    /// A device behind the member with that key ([`crate::devices`]).
+    Behind(DeviceKey, DeviceId),
+    /// A member.
+    Member(DeviceKey),
+}
+
+impl From<DeviceKey> for Holder {
+    fn from(device: DeviceKey) -> Self {
+        Self::Member(device)
+    }
+}
+
+impl From<&DeviceKey> for Holder {
+    fn from(device: &DeviceKey) -> Self {
+        Self::Member(*device)
+    }
+}
 
 /// Why a subnet cannot be a party's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,16 +73,16 @@ pub struct Lease {
 pub struct Leased {
     /// The address, now held by the device.
     pub address: Ipv4Addr,
-    /// The device that had given it up and loses it.
-    pub taken_from: Option<DeviceKey>,
+    /// Who had given it up and loses it.
+    pub taken_from: Option<Holder>,
 }
 
 /// All leases of one party.
 #[derive(Debug, Clone)]
 pub struct Ipam {
     subnet: Ipv4Net,
-    leases: HashMap<DeviceKey, Lease>,
-    owners: BTreeMap<Ipv4Addr, DeviceKey>,
+    leases: HashMap<Holder, Lease>,
+    owners: BTreeMap<Ipv4Addr, Holder>,
 }
 
 impl Ipam {
@@ -71,7 +95,8 @@ impl Ipam {
     }
 
     /// Puts back a stored lease.
-    pub fn restore(&mut self, device: DeviceKey, lease: Lease) -> Result<(), RestoreError> {
+    pub fn restore(&mut self, holder: impl Into<Holder>, lease: Lease) -> Result<(), RestoreError> {
+        let device = holder.into();
         let last = lease.address.octets()[3];
         if !self.subnet.contains(&lease.address) || last == 0 || last == 255 {
             return Err(RestoreError::Foreign(lease.address));
@@ -84,7 +109,8 @@ impl Ipam {
     }
 
     /// Gives `device` its address: the one it had, else the lowest never used, else the one given up longest ago.
-    pub fn lease(&mut self, device: DeviceKey) -> Result<Leased, NoAddress> {
+    pub fn lease(&mut self, holder: impl Into<Holder>) -> Result<Leased, NoAddress> {
+        let device = holder.into();
         if let Some(lease) = self.leases.get_mut(&device) {
             lease.released = None;
             return Ok(Leased { address: lease.address, taken_from: None });
@@ -105,18 +131,48 @@ impl Ipam {
     }
 
     /// Notes that `device` has gone; its address stays reserved for it while others are free.
-    pub fn release(&mut self, device: &DeviceKey, unix: u64) {
-        if let Some(lease) = self.leases.get_mut(device) {
+    pub fn release(&mut self, holder: impl Into<Holder>, unix: u64) {
+        if let Some(lease) = self.leases.get_mut(&holder.into()) {
             lease.released.get_or_insert(unix);
         }
     }
 
     /// The address that `device` holds now.
-    pub fn address(&self, device: &DeviceKey) -> Option<Ipv4Addr> {
-        self.leases.get(device).filter(|lease| lease.released.is_none()).map(|lease| lease.address)
+    pub fn address(&self, holder: impl Into<Holder>) -> Option<Ipv4Addr> {
+        self.leases.get(&holder.into()).filter(|lease| lease.released.is_none()).map(|lease| lease.address)
     }
 
-    fn insert(&mut self, device: DeviceKey, lease: Lease) {
+    /// Who holds that address now.
+    pub fn holder(&self, address: Ipv4Addr) -> Option<Holder> {
+        self.owners.get(&address).copied().filter(|holder| self.address(*holder).is_some())
+    }
+
+    /// Devices behind `owner`, or behind anybody, that hold an address now.
+    pub fn behind(&self, owner: Option<&DeviceKey>) -> impl Iterator<Item = (DeviceId, Ipv4Addr)> {
+        self.leases.iter().filter_map(move |(holder, lease)| match holder {
+            Holder::Behind(of, id) if lease.released.is_none() && owner.is_none_or(|owner| owner == of) => {
+                Some((*id, lease.address))
+            }
+            _ => None,
+        })
+    }
+
+    /// Forgets the lease that a device behind `owner` gave up longest ago, when there are too many: who changes devices
+    /// all the time takes nobody else's.
+    pub fn forget_behind(&mut self, owner: &DeviceKey) -> Option<Holder> {
+        let own =
+            self.leases.iter().filter(|(holder, _)| matches!(holder, Holder::Behind(of, _) if of == owner));
+        if own.clone().count() < MAX_LEASES_BEHIND {
+            return None;
+        }
+        let oldest = own.filter_map(|(holder, lease)| Some((lease.released?, *holder, lease.address))).min();
+        let (_, holder, address) = oldest?;
+        self.leases.remove(&holder);
+        self.owners.remove(&address);
+        Some(holder)
+    }
+
+    fn insert(&mut self, device: Holder, lease: Lease) {
         self.owners.insert(lease.address, device);
         self.leases.insert(device, lease);
     }
@@ -127,10 +183,12 @@ impl Ipam {
         usable(self.subnet).find(|candidate| owned.next_if_eq(candidate).is_none())
     }
 
-    fn oldest_released(&self) -> Option<(DeviceKey, Ipv4Addr)> {
-        let released =
-            self.leases.iter().filter_map(|(device, lease)| Some((lease.released?, *device, lease.address)));
-        released.min().map(|(_, device, address)| (device, address))
+    /// Devices behind members come back less often than members, so theirs goes first.
+    fn oldest_released(&self) -> Option<(Holder, Ipv4Addr)> {
+        let released = self.leases.iter().filter_map(|(holder, lease)| {
+            Some((matches!(holder, Holder::Member(_)), lease.released?, *holder, lease.address))
+        });
+        released.min().map(|(.., holder, address)| (holder, address))
     }
 }
 
@@ -152,10 +210,42 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn device(number: u16) -> DeviceKey {
+    fn device(number: u16) -> Holder {
         let mut key = [0; 32];
         key[..2].copy_from_slice(&number.to_be_bytes());
-        DeviceKey(key)
+        Holder::Member(DeviceKey(key))
+    }
+
+    #[test]
+    fn devices_behind_members_have_their_own_leases_and_give_way_to_members() {
+        let mut ipam = ipam("192.168.7.0/24");
+        let owner = DeviceKey([9; 32]);
+        let behind = |n: u8| Holder::Behind(owner, DeviceId([n; 16]));
+        let first = ipam.lease(behind(1)).unwrap().address;
+        assert_eq!(ipam.lease(behind(1)).unwrap().address, first, "sticky");
+        assert_eq!((ipam.holder(first), ipam.behind(Some(&owner)).count()), (Some(behind(1)), 1));
+        assert_ne!(ipam.lease(owner).unwrap().address, first, "the owner is another holder");
+        ipam.release(behind(1), 50);
+        assert_eq!((ipam.holder(first), ipam.behind(None).count()), (None, 0));
+        for n in 0..252 {
+            ipam.lease(device(n)).unwrap();
+        }
+        ipam.release(device(3), 10);
+        assert_eq!(ipam.lease(device(900)).unwrap().taken_from, Some(behind(1)), "before a member's");
+    }
+
+    #[test]
+    fn a_member_that_changes_devices_all_the_time_takes_only_its_own_leases() {
+        let mut ipam = ipam("10.66.0.0/16");
+        let owner = DeviceKey([9; 32]);
+        for n in 0..1000u16 {
+            let [a, b] = n.to_be_bytes();
+            let holder = Holder::Behind(owner, DeviceId([a, b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+            ipam.forget_behind(&owner);
+            ipam.lease(holder).unwrap();
+            ipam.release(holder, n.into());
+        }
+        assert_eq!(ipam.leases.len(), MAX_LEASES_BEHIND);
     }
 
     fn ipam(subnet: &str) -> Ipam {
@@ -176,8 +266,8 @@ mod tests {
         let mut ipam = ipam("10.66.0.0/16");
         ipam.lease(device(1)).unwrap();
         let address = ipam.lease(device(2)).unwrap().address;
-        ipam.release(&device(2), 10);
-        assert_eq!(ipam.address(&device(2)), None);
+        ipam.release(device(2), 10);
+        assert_eq!(ipam.address(device(2)), None);
         assert_ne!(ipam.lease(device(3)).unwrap().address, address);
         assert_eq!(ipam.lease(device(2)), Ok(Leased { address, taken_from: None }));
     }
@@ -189,11 +279,11 @@ mod tests {
             ipam.lease(device(n)).unwrap();
         }
         assert_eq!(ipam.lease(device(900)), Err(NoAddress("192.168.7.0/24".parse().unwrap())));
-        ipam.release(&device(9), 20);
-        ipam.release(&device(8), 30);
+        ipam.release(device(9), 20);
+        ipam.release(device(8), 30);
         let leased = ipam.lease(device(900)).unwrap();
         assert_eq!(leased, Leased { address: Ipv4Addr::new(192, 168, 7, 10), taken_from: Some(device(9)) });
-        assert_eq!(ipam.address(&device(9)), None);
+        assert_eq!(ipam.address(device(9)), None);
     }
 
     #[test]
@@ -227,11 +317,11 @@ mod tests {
         ) {
             let subnet = Ipv4Net::new_assert(Ipv4Addr::new(10, 8, 0, 0), prefix);
             let mut ipam = Ipam::new(subnet).unwrap();
-            let mut held: HashMap<DeviceKey, Ipv4Addr> = HashMap::new();
+            let mut held: HashMap<Holder, Ipv4Addr> = HashMap::new();
             for (time, (number, join)) in steps.into_iter().enumerate() {
                 let device = device(number);
                 if !join {
-                    ipam.release(&device, time as u64);
+                    ipam.release(device, time as u64);
                     held.remove(&device);
                 } else if let Ok(leased) = ipam.lease(device) {
                     prop_assert!(subnet.contains(&leased.address));
@@ -241,7 +331,7 @@ mod tests {
                 }
                 let distinct: std::collections::HashSet<_> = held.values().collect();
                 prop_assert_eq!(distinct.len(), held.len());
-                prop_assert!(held.iter().all(|(device, address)| ipam.address(device) == Some(*address)));
+                prop_assert!(held.iter().all(|(device, address)| ipam.address(*device) == Some(*address)));
             }
         }
     }

@@ -32,6 +32,10 @@ pub mod carrier;
 #[cfg(feature = "std")]
 pub mod control;
 #[cfg(feature = "std")]
+pub mod devices;
+#[cfg(feature = "std")]
+pub mod gateway;
+#[cfg(feature = "std")]
 pub mod identity;
 #[cfg(feature = "std")]
 pub mod invite;

@@ -12,6 +12,7 @@ pub use output::{Output, PartyState};
 pub use verify::Refusal;
 
 use crate::api::Problem;
+use crate::devices::{DeviceList, PartyDevice};
 use crate::identity::{Device, DeviceKey, Fingerprint, PartyId, PartySecret, RosterEntry, WgKey};
 use crate::protocol::{
     Change, ClientMessage, ErrorBody, ErrorCode, MAX_MEMBERS, MAX_SIGNAL, Member, Membership, Party,
@@ -177,6 +178,32 @@ impl PartyClient {
         self.state.members.iter().map(|member| &member.entry)
     }
 
+    /// The devices behind a member, or behind this device.
+    pub fn devices_of(&self, device: &DeviceKey) -> &[PartyDevice] {
+        let member = match *device == self.own.entry.device {
+            true => Some(&self.own),
+            false => self.state.members.iter().find(|member| member.entry.device == *device),
+        };
+        member.and_then(|member| member.devices.as_ref()).map_or(&[], |list| &list.devices)
+    }
+
+    /// Publishes the devices behind this one, whose addresses it has leased.
+    pub fn set_devices(&mut self, devices: Vec<PartyDevice>, now: Now) {
+        if self.devices_of(&self.own.entry.device) == devices {
+            return;
+        }
+        let last = self.own.devices.as_ref().map_or(0, |list| list.version);
+        let version = now.unix.saturating_mul(1000).max(last + 1);
+        self.own.devices = Some(self.sign_devices(version, devices));
+        self.send_hello(self.state.seq, now);
+    }
+
+    fn sign_devices(&self, version: u64, devices: Vec<PartyDevice>) -> Box<DeviceList> {
+        let entry = &self.own.entry;
+        DeviceList::sign(&self.secret, &self.party().id, &entry.device, entry.epoch, (version, devices))
+            .into()
+    }
+
     /// Whether a member is connected to the control server (a hint).
     pub fn is_online(&self, device: &DeviceKey) -> bool {
         self.online.contains(device)
@@ -285,6 +312,10 @@ impl PartyClient {
         self.state.membership.party.epoch = epoch;
         self.own.entry.epoch = epoch;
         self.own.mac = self.secret.roster_mac(&self.state.membership.party.id, &self.own.entry);
+        if let Some(list) = self.own.devices.take() {
+            let DeviceList { version, devices, .. } = *list;
+            self.own.devices = Some(self.sign_devices(version + 1, devices));
+        }
         self.send_hello(self.state.seq, now);
     }
 
@@ -427,7 +458,7 @@ fn sign_entry(membership: &Membership, secret: &PartySecret, device: &Device, na
         address: membership.address,
         epoch: membership.party.epoch,
     };
-    Member { mac: secret.roster_mac(&membership.party.id, &entry), entry }
+    Member { mac: secret.roster_mac(&membership.party.id, &entry), entry, devices: None }
 }
 
 #[cfg(test)]

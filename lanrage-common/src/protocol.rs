@@ -9,6 +9,8 @@
 //! | `POST /v1/parties/{party}/invites` | [`CreateInvite`] → [`InviteCode`] | members |
 //! | `DELETE /v1/parties/{party}/invites/{code}` | → 204 | members |
 //! | `DELETE /v1/parties/{party}/members/me` | → 204 | members |
+//! | `POST /v1/parties/{party}/devices` | [`LeaseDevice`] → [`DeviceLease`] | members |
+//! | `DELETE /v1/parties/{party}/devices/{id}` | → 204 | members |
 //! | `GET /v1/ws` | WebSocket: [`ClientMessage`] up, [`ServerMessage`] down | logged in |
 //! | `GET /v1/relay` | WebSocket: [`RelayMessage`] up, [`RelayCommand`] down | relays, by operator token |
 //! | `GET /healthz`, `GET /j/{code}` | → text, → the page behind an invite link | anyone |
@@ -17,7 +19,10 @@
 //! status. Members are addressed by WireGuard key, devices by device key.
 
 use crate::api::RelayMode;
-use crate::identity::{CertificateFingerprint, DeviceKey, PartyId, RosterEntry, RosterMac, Signature, WgKey};
+use crate::devices::DeviceList;
+use crate::identity::{
+    CertificateFingerprint, DeviceId, DeviceKey, PartyId, RosterEntry, RosterMac, Signature, WgKey,
+};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -193,6 +198,21 @@ pub struct InviteCode {
     pub uses_left: Option<u32>,
 }
 
+/// Asks for an address for a device behind the caller; asking again gives it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseDevice {
+    /// Which device, in the caller's numbering.
+    pub id: DeviceId,
+}
+
+/// The address of a device behind the caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLease {
+    /// Held until the caller gives it back or leaves.
+    pub address: Ipv4Addr,
+}
+
 /// A roster entry with its proof.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -200,6 +220,9 @@ pub struct Member {
     pub entry: RosterEntry,
     /// Under the party's secret.
     pub mac: RosterMac,
+    /// Devices behind the member, which it answers for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Box<DeviceList>>,
 }
 
 /// Whether a relay takes members.

@@ -61,6 +61,8 @@ pub struct Config {
     pub relay: RelayConfig,
     /// The peer role.
     pub peer: PeerConfig,
+    /// Devices that take part through this machine.
+    pub gateway: GatewayConfig,
 }
 
 impl Default for Config {
@@ -75,6 +77,7 @@ impl Default for Config {
             control: ControlConfig::default(),
             relay: RelayConfig::default(),
             peer: PeerConfig::default(),
+            gateway: GatewayConfig::default(),
         }
     }
 }
@@ -346,5 +349,19 @@ impl Default for PeerConfig {
             stun_servers: Vec::new(),
             lane: LaneChoice::Auto,
         }
+    }
+}
+
+/// Devices that take part through this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// UDP address where plain WireGuard clients are taken; open while there are any.
+    pub listen: SocketAddr,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 51820) }
     }
 }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 mod files;
+mod gateway;
 mod http;
 pub mod lane;
 mod netcheck;

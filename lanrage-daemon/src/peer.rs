@@ -1,5 +1,6 @@
 //! The peer role: tunnel, paths, lane and party membership of this device.
 
+mod behind;
 mod commands;
 mod event_loop;
 mod invite;
@@ -9,18 +10,19 @@ mod ping;
 pub(crate) mod port_mapping;
 mod relays;
 mod session;
-mod socket;
+pub(crate) mod socket;
 mod status;
-mod store;
+pub(crate) mod store;
 pub(crate) mod tls;
 pub mod tunnel;
 mod wire;
 
-use crate::config::PeerConfig;
+use crate::config::{GatewayConfig, PeerConfig};
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{
-    ControlStatus, CreatePartyRequest, DeviceStatus, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus,
-    PartyStatus, PingAnswer, PingRequest, Problem, RevokeRequest,
+    AddDeviceAnswer, AddDeviceRequest, ControlStatus, CreatePartyRequest, DeviceStatus, GatewayStatus,
+    InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PartyStatus, PingAnswer, PingRequest, Problem,
+    RemoveDeviceRequest, RevokeRequest,
 };
 use lanrage_common::protocol::ErrorBody;
 use std::path::Path;
@@ -41,6 +43,8 @@ pub struct PeerStatus {
     pub control: Option<ControlStatus>,
     /// The network around it, while the tunnel is up.
     pub network: Option<NetworkStatus>,
+    /// The gateway, while it is used.
+    pub gateway: Option<GatewayStatus>,
     /// What a person should know.
     pub problems: Vec<Problem>,
 }
@@ -67,6 +71,10 @@ pub enum PeerCommand {
     Down(Reply<()>),
     /// Finds out anew how the network behaves.
     Netcheck(Reply<NetworkStatus>),
+    /// Takes a device with a plain WireGuard client in.
+    AddDevice(AddDeviceRequest, Reply<AddDeviceAnswer>),
+    /// Turns one out.
+    RemoveDevice(RemoveDeviceRequest, Reply<()>),
     /// Pings a member through the tunnel.
     Ping(PingRequest, Reply<PingAnswer>),
 }
@@ -82,9 +90,14 @@ pub struct PeerHandle {
 
 /// Starts the peer: opens its socket, restores its party, and runs until `shutdown` or until all command senders are
 /// gone. The status channel closes when it has cleaned up.
-pub async fn start(config: &PeerConfig, state_dir: &Path, shutdown: Shutdown) -> anyhow::Result<PeerHandle> {
+pub async fn start(
+    config: &PeerConfig,
+    gateway: &GatewayConfig,
+    state_dir: &Path,
+    shutdown: Shutdown,
+) -> anyhow::Result<PeerHandle> {
     let (commands, receiver) = mpsc::channel(COMMANDS);
-    let (peer, status) = event_loop::Peer::open(config, state_dir)?;
+    let (peer, status) = event_loop::Peer::open(config, gateway, state_dir)?;
     tokio::spawn(peer.run(receiver, shutdown));
     Ok(PeerHandle { status, commands })
 }

@@ -135,7 +135,7 @@ async fn start(config: &mut Config, shutdown: &Shutdown) -> anyhow::Result<Start
         started.daemon.roles.push("relay".into());
     }
     if matches!(role, Role::Peer | Role::All) {
-        let peer = peer::start(&config.peer, &config.state_dir, shutdown.clone()).await?;
+        let peer = peer::start(&config.peer, &config.gateway, &config.state_dir, shutdown.clone()).await?;
         started.daemon.peer = Some(peer);
         started.daemon.roles.push("peer".into());
     }

@@ -22,6 +22,11 @@ const NEEDS: &[Need] = &[
     Need { what: "ping", packages: &["iputils-ping"], present: || has("ping") },
     Need { what: "coturn's tools", packages: &["coturn"], present: || has("turnutils_natdiscovery") },
     Need { what: "miniupnpd", packages: &["miniupnpd", "miniupnpd-nftables"], present: || has("miniupnpd") },
+    Need {
+        what: "a plain WireGuard client",
+        packages: &["wireguard-tools", "wireguard-go"],
+        present: || has("wg-quick") && has("wireguard-go"),
+    },
     Need { what: "systemd-analyze", packages: &["systemd"], present: || has("systemd-analyze") },
     Need { what: "curl", packages: &["curl"], present: || has("curl") },
     Need { what: "Node.js 18 or later", packages: &["nodejs"], present: has_node },

@@ -1,6 +1,7 @@
 //! The party that this device is in, and its members as this device sees them.
 
 use super::LaneStatus;
+use crate::devices::PartyDevice;
 use crate::identity::{DeviceKey, PartyId, WgKey};
 use crate::nat::Verdict;
 use crate::protocol::RelayState;
@@ -158,4 +159,7 @@ pub struct MemberStatus {
     pub rx_bytes: u64,
     /// Payload bytes sent to it.
     pub tx_bytes: u64,
+    /// Devices behind it, when it is a gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<PartyDevice>,
 }

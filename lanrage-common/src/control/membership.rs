@@ -1,5 +1,6 @@
 //! Who gets in, and who goes.
 
+use super::devices::gone;
 use super::{Caller, CodeHash, ControlParty, Output, Record, Seat, StoredInvite, StoredSeat, refusal};
 use crate::identity::DeviceKey;
 use crate::protocol::{Change, CreateInvite, ErrorBody, ErrorCode, MAX_MEMBERS, Membership};
@@ -60,11 +61,12 @@ impl ControlParty {
         let wg = self.seat(&caller.device)?.wg;
         let address = self.membership(&caller.device)?.address;
         let left = self.seats.remove(&caller.device);
-        self.ipam.release(&caller.device, now.unix);
+        self.ipam.release(caller.device, now.unix);
         if self.seats.is_empty() {
             self.store(Record::Dissolved);
             return Ok(());
         }
+        self.release_devices(&caller.device, now);
         let released = Some(now.unix);
         self.store(Record::Seat(StoredSeat { device: caller.device, wg, address, released, entry: None }));
         if caller.device == self.party.host {
@@ -89,7 +91,7 @@ impl ControlParty {
             .lease(caller.device)
             .map_err(|error| refusal(ErrorCode::PartyFull, format!("the party is full: {error}")))?;
         if let Some(previous) = leased.taken_from {
-            self.store(Record::SeatGone(previous));
+            self.store(gone(previous));
         }
         self.seats.insert(caller.device, Seat { wg: caller.wg, entry: None, conn: None });
         self.store(Record::Seat(StoredSeat {

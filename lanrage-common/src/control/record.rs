@@ -1,8 +1,8 @@
 //! What of a party is durable, and how a party comes back from it.
 
-use super::{Change, CodeHash, ControlParty, Seat};
-use crate::identity::{DeviceKey, WgKey};
-use crate::ipam::{self, Ipam, Lease, SubnetError};
+use super::{Change, CodeHash, ControlParty, Seat, StoredDevice};
+use crate::identity::{DeviceId, DeviceKey, WgKey};
+use crate::ipam::{self, Holder, Ipam, Lease, SubnetError};
 use crate::protocol::{Member, Party};
 use std::net::Ipv4Addr;
 
@@ -17,6 +17,10 @@ pub enum Record {
     Seat(StoredSeat),
     /// A device's lease went to another device.
     SeatGone(DeviceKey),
+    /// The lease of a device behind a member.
+    Device(StoredDevice),
+    /// The lease of a device behind a member went to somebody else.
+    DeviceGone(DeviceKey, DeviceId),
     /// An invite as it is now.
     Invite(StoredInvite),
     /// An invite is forgotten.
@@ -69,6 +73,8 @@ pub struct StoredParty {
     pub seq: u64,
     /// Leases and members.
     pub seats: Vec<StoredSeat>,
+    /// Leases of devices behind members.
+    pub devices: Vec<StoredDevice>,
     /// Invites.
     pub invites: Vec<StoredInvite>,
     /// Number, epoch and content of the newest changes, oldest first.
@@ -94,6 +100,9 @@ impl ControlParty {
         party.seq = stored.seq;
         for seat in stored.seats {
             party.restore_seat(seat)?;
+        }
+        for StoredDevice { owner, id, address, released } in stored.devices {
+            party.ipam.restore(Holder::Behind(owner, id), Lease { address, released })?;
         }
         for invite in stored.invites {
             party.invites.restore(invite);

@@ -103,7 +103,8 @@ impl ControlParty {
         if !entry.wg_key_is_signed() {
             return bad("the tunnel key is not signed by the device key".into());
         }
-        self.check_wg_is_unique(caller)
+        self.check_wg_is_unique(caller)?;
+        member.devices.as_ref().map_or(Ok(()), |list| self.check_devices(&caller.device, list))
     }
 
     /// Numbers a change, stores it and tells all connected members.

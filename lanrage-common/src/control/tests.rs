@@ -1,4 +1,6 @@
 use super::*;
+use crate::devices::{DeviceKind, DeviceList, MAX_DEVICES, PartyDevice};
+use crate::identity::DeviceId;
 use crate::identity::{Device, PartySecret, RosterEntry};
 use crate::protocol::{CreateInvite, MAX_MEMBERS, MAX_SIGNAL};
 use rand_core::OsRng;
@@ -60,7 +62,7 @@ impl World {
             epoch: self.party.party().epoch,
         };
         let mac = self.secret.roster_mac(&ID, &entry);
-        Member { entry, mac }
+        Member { entry, mac, devices: None }
     }
 
     fn hello(
@@ -321,6 +323,40 @@ fn a_party_has_an_upper_size() {
 }
 
 #[test]
+fn a_member_names_devices_only_at_addresses_that_it_has_leased() {
+    let mut world = world();
+    world.invite("a", None, None).unwrap();
+    let (host, ana) = (Device::from_bytes(&world.host.to_bytes()), Device::generate(&mut OsRng));
+    world.join(&ana, "a").unwrap();
+    let id = DeviceId([1; 16]);
+    let address = world.party.handle_lease_device(&caller(&ana), id).unwrap();
+    assert_eq!(world.party.handle_lease_device(&caller(&ana), id), Ok(address), "again the same");
+    let other = world.party.handle_lease_device(&caller(&host), id).unwrap();
+    assert_ne!(other, address, "numbers are each member's own");
+    let hello = |world: &mut World, address| {
+        let device = PartyDevice { name: "phone".into(), kind: DeviceKind::Wireguard, address };
+        let list = DeviceList::sign(&world.secret, &ID, &ana.key(), 1, (1, vec![device]));
+        let member = Member { devices: Some(list.into()), ..world.entry(&ana, "Ana") };
+        world.party.handle_hello(caller(&ana), ConnId(1), member, None)
+    };
+    for wrong in [other, [10, 66, 0, 1].into(), [10, 66, 9, 9].into()] {
+        assert_eq!(hello(&mut world, wrong).unwrap_err().code, ErrorCode::BadRequest, "{wrong}");
+    }
+    hello(&mut world, address).unwrap();
+    world.party.handle_release_device(&caller(&ana), id, world.now).unwrap();
+    assert!(hello(&mut world, address).is_err(), "given back");
+    for n in 0..MAX_DEVICES {
+        world.party.handle_lease_device(&caller(&ana), DeviceId([n as u8 + 9; 16])).unwrap();
+    }
+    let full = world.party.handle_lease_device(&caller(&ana), DeviceId([8; 16])).unwrap_err();
+    assert_eq!(full.code, ErrorCode::PartyFull);
+    world.party.handle_leave(&caller(&ana), world.now).unwrap();
+    assert_eq!(world.party.ipam.behind(Some(&ana.key())).count(), 0, "they leave with her");
+    let stranger = Device::generate(&mut OsRng);
+    assert!(world.party.handle_lease_device(&caller(&stranger), id).is_err());
+}
+
+#[test]
 fn a_restored_party_goes_on_where_it_was() {
     let mut world = world();
     world.invite("a", None, Some(3)).unwrap();
@@ -328,11 +364,13 @@ fn a_restored_party_goes_on_where_it_was() {
     world.join(&ana, "a").unwrap();
     let entry = world.entry(&host, "Host");
     world.party.handle_hello(caller(&host), ConnId(1), entry, None).unwrap();
+    let device = world.party.handle_lease_device(&caller(&host), DeviceId([1; 16])).unwrap();
     let stored = |party: &mut ControlParty| {
         let mut stored = StoredParty {
             party: party.party().clone(),
             seq: 0,
             seats: vec![],
+            devices: vec![],
             invites: vec![],
             changes: vec![],
         };
@@ -341,6 +379,12 @@ fn a_restored_party_goes_on_where_it_was() {
                 Output::Store(Record::Seat(seat)) => {
                     stored.seats.retain(|old| old.device != seat.device);
                     stored.seats.push(seat);
+                }
+                Output::Store(Record::Device(device)) => {
+                    stored
+                        .devices
+                        .retain(|old: &StoredDevice| (old.owner, old.id) != (device.owner, device.id));
+                    stored.devices.push(device);
                 }
                 Output::Store(Record::Invite(invite)) => stored.invites = vec![invite],
                 Output::Store(Record::Change { seq, epoch, change }) => {
@@ -366,6 +410,7 @@ fn a_restored_party_goes_on_where_it_was() {
     assert_eq!(records.invites[0].uses_left, Some(2));
     world.party = ControlParty::restore(records).unwrap();
     assert_eq!((world.party.len(), world.party.seq()), (2, 1));
+    assert_eq!(world.party.handle_lease_device(&caller(&host), DeviceId([1; 16])), Ok(device));
     let sent = world.hello(&ana, 5, "Ana", Some(1));
     assert!(matches!(sent[0], (5, ServerMessage::Delta { seq: 2, .. })), "{sent:?}");
 }

@@ -168,6 +168,37 @@ impl Lane {
         }
     }
 
+    /// A group packet of a device behind this one, with that overlay address. On [`Outbound::Copies`] drain
+    /// [`Lane::poll_copy`]; this device and others behind it get [`Lane::own_copy`] and [`Lane::carried`].
+    pub fn handle_device(&mut self, packet: &[u8], device: Ipv4Addr, now: Instant) -> Outbound {
+        self.receivers = 0..0;
+        let Ok(packet) = Packet::parse(packet) else {
+            return Outbound::Drop(self.drop(LaneReason::Malformed));
+        };
+        let (Family::V4, Way::Group(destination)) = (packet.facts().family, self.local.way(packet.facts()))
+        else {
+            return Outbound::Pass;
+        };
+        self.status.seen += 1;
+        if let Err(reason) = self.admit(&packet, device, now).and_then(|()| check_room(&packet)) {
+            return Outbound::Drop(self.drop(reason));
+        }
+        self.wrap(&packet, device, destination);
+        self.receivers = 0..self.members.len();
+        Outbound::Copies
+    }
+
+    /// The wrapped packet, for this device itself.
+    pub fn own_copy(&mut self) -> &[u8] {
+        self.address_copy(self.address);
+        &self.copy
+    }
+
+    /// What is in the wrapping: the packet as everybody in the party gets it.
+    pub fn carried(&self) -> &[u8] {
+        self.copy.get(OVERHEAD..).unwrap_or_default()
+    }
+
     fn wrap_group(
         &mut self,
         packet: &Packet<'_>,
@@ -180,7 +211,7 @@ impl Lane {
         if self.members.is_empty() {
             return Err(LaneReason::NoMembers);
         }
-        self.wrap(packet, destination);
+        self.wrap(packet, self.address, destination);
         self.receivers = 0..self.members.len();
         Ok(())
     }
@@ -193,7 +224,7 @@ impl Lane {
         check_room(packet)?;
         let member = Ipv4Addr::from(member.octets());
         let slot = self.members.binary_search(&member).map_err(|_| LaneReason::NoMembers)?;
-        self.wrap(packet, packet.facts().destination);
+        self.wrap(packet, self.address, packet.facts().destination);
         self.receivers = slot..slot + 1;
         Ok(())
     }
@@ -253,23 +284,26 @@ impl Lane {
     }
 
     /// Builds the copy for destination 0.0.0.0; [`Lane::address_copy`] fills in members.
-    fn wrap(&mut self, packet: &Packet<'_>, destination: Address) {
+    fn wrap(&mut self, packet: &Packet<'_>, source: Ipv4Addr, destination: Address) {
         let total = (packet.bytes().len() + OVERHEAD) as u16;
         self.copy.clear();
         self.copy.extend_from_slice(&[0x45, packet.traffic_class()]);
         self.copy.extend_from_slice(&total.to_be_bytes());
         self.copy.extend_from_slice(&self.next_id.to_be_bytes());
         self.copy.extend_from_slice(&[0, 0, TTL, PROTOCOL_UDP, 0, 0]);
-        self.copy.extend_from_slice(&self.address.octets());
+        self.copy.extend_from_slice(&source.octets());
         self.copy.extend_from_slice(&[0; 4]);
         self.copy.extend_from_slice(&PORT.to_be_bytes());
         self.copy.extend_from_slice(&PORT.to_be_bytes());
         self.copy.extend_from_slice(&(total - IPV4_LEN as u16).to_be_bytes());
         self.copy.extend_from_slice(&[0; 2]);
         self.copy.extend_from_slice(packet.bytes());
-        let source = self.local.source(packet.facts().family);
-        readdress(&mut self.copy[OVERHEAD..], packet, source, destination);
-        self.udp_checksum = wire::udp_checksum(&self.address.octets(), &[0; 4], &self.copy[IPV4_LEN..]);
+        let inner = match packet.facts().family {
+            Family::V4 => source.into(),
+            Family::V6 => self.local.source(Family::V6),
+        };
+        readdress(&mut self.copy[OVERHEAD..], packet, inner, destination);
+        self.udp_checksum = wire::udp_checksum(&source.octets(), &[0; 4], &self.copy[IPV4_LEN..]);
         self.next_id = self.next_id.checked_add(1).unwrap_or(1);
     }
 

@@ -36,6 +36,11 @@ pub enum Output {
         /// As it is.
         new: RosterEntry,
     },
+    /// The devices behind a member are others than before.
+    DevicesChanged {
+        /// Which member.
+        device: DeviceKey,
+    },
     /// A member has left.
     MemberGone(RosterEntry),
     /// A member connected to the control server, or went.

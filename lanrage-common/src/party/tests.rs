@@ -1,4 +1,5 @@
 use super::*;
+use crate::devices::DeviceKind;
 use crate::identity::Signature;
 use crate::protocol::RelayState;
 use proptest::prelude::*;
@@ -129,7 +130,7 @@ fn swapped_fields_are_refused_and_the_old_entry_stays() {
     let world = World::new();
     let mut client = world.joined();
     let honest = world.member(&world.friend, 3, 1);
-    let with = |entry| Member { entry, mac: honest.mac };
+    let with = |entry| Member { entry, ..honest.clone() };
     let moved = with(RosterEntry { address: Ipv4Addr::new(10, 66, 0, 1), ..honest.entry.clone() });
     let rekeyed = with(RosterEntry { wg: world.host.wg_key(), ..honest.entry.clone() });
     for (n, bent) in [moved, rekeyed].into_iter().enumerate() {
@@ -147,7 +148,7 @@ fn a_snapshot_with_a_bent_entry_keeps_the_known_one() {
     let world = World::new();
     let mut client = world.joined();
     let honest = world.member(&world.friend, 3, 1);
-    let bent = Member { entry: RosterEntry { wg: WgKey([1; 32]), ..honest.entry.clone() }, mac: honest.mac };
+    let bent = Member { entry: RosterEntry { wg: WgKey([1; 32]), ..honest.entry.clone() }, ..honest.clone() };
     client.handle_server_message(world.snapshot(9, vec![world.member(&world.host, 1, 1), bent]), now());
     assert!(client.members().any(|entry| *entry == honest.entry));
 }
@@ -165,7 +166,7 @@ fn even_a_member_may_not_take_what_others_have() {
     let mut unsigned = world.member(&thief, 9, 1).entry;
     unsigned.wg = world.friend.wg_key();
     let mac = world.secret.roster_mac(&PARTY, &unsigned);
-    let member = Member { entry: unsigned, mac };
+    let member = Member { entry: unsigned, mac, devices: None };
     client.handle_server_message(delta(7, Change::Member { member }), now());
     assert_eq!((refused(&client, "unsigned_key"), client.members().count()), (1, 2));
 }
@@ -459,6 +460,88 @@ fn a_hello_that_brings_only_the_relay_list_was_taken_too() {
     assert_eq!((drain(&mut client), refused(&client, "not_found")), (vec![], 1));
 }
 
+/// A member's entry with devices at these addresses.
+fn with_devices(world: &World, device: &Device, last: u8, version: u64, addresses: &[u8]) -> Member {
+    let devices = addresses.iter().map(|last| PartyDevice {
+        name: "console".into(),
+        kind: DeviceKind::Lan,
+        address: Ipv4Addr::new(10, 66, 0, *last),
+    });
+    let list = DeviceList::sign(&world.secret, &PARTY, &device.key(), 1, (version, devices.collect()));
+    Member { devices: Some(list.into()), ..world.member(device, last, 1) }
+}
+
+#[test]
+fn devices_behind_a_member_are_believed_only_from_that_member() {
+    let world = World::new();
+    let mut client = world.joined();
+    let friend = world.friend.key();
+    let mut seq = 3;
+    let mut hear = |client: &mut PartyClient, member: Member| {
+        seq += 1;
+        client.handle_server_message(delta(seq, Change::Member { member }), now());
+        let told = drain(client).contains(&Output::DevicesChanged { device: friend });
+        let addresses: Vec<u8> =
+            client.devices_of(&friend).iter().map(|device| device.address.octets()[3]).collect();
+        (told, addresses)
+    };
+    let honest = |version, addresses: &[u8]| with_devices(&world, &world.friend, 3, version, addresses);
+    assert_eq!(hear(&mut client, honest(5, &[20, 21])), (true, vec![20, 21]));
+    let mut forged = honest(6, &[22]);
+    forged.devices.as_mut().unwrap().devices[0].address = Ipv4Addr::new(10, 66, 0, 23);
+    let of_another =
+        Member { devices: with_devices(&world, &world.host, 1, 7, &[24]).devices, ..honest(7, &[]) };
+    for (member, why) in [
+        (forged, "bad_devices"),
+        (of_another, "bad_devices"),
+        (honest(4, &[25]), "old_devices"),
+        (honest(8, &[1]), "device_address_taken"),
+        (honest(8, &[2]), "device_address_taken"),
+        (honest(8, &[3]), "device_address_taken"),
+        (honest(8, &[0]), "device_address_taken"),
+        (honest(8, &[26, 26]), "bad_devices"),
+    ] {
+        let before = refused(&client, why);
+        assert_eq!(hear(&mut client, member), (false, vec![20, 21]), "{why}");
+        assert_eq!(refused(&client, why), before + 1);
+    }
+    // nobody else gets an address that a device has
+    let spy = Device::generate(&mut OsRng);
+    hear(&mut client, world.member(&spy, 20, 1));
+    assert_eq!((client.members().count(), refused(&client, "address_taken")), (2, 1));
+    assert_eq!(hear(&mut client, honest(9, &[21])), (true, vec![21]));
+    hear(&mut client, world.member(&spy, 20, 1));
+    assert_eq!(client.members().count(), 3, "the address is free again");
+    assert_eq!(hear(&mut client, world.member(&world.friend, 3, 1)), (true, vec![]), "none any more");
+}
+
+#[test]
+fn own_devices_are_published_and_signed_anew_in_a_new_epoch() {
+    let world = World::new();
+    let mut client = world.joined();
+    let device = PartyDevice {
+        name: "phone".into(),
+        kind: DeviceKind::Wireguard,
+        address: Ipv4Addr::new(10, 66, 0, 30),
+    };
+    let published = |client: &mut PartyClient| {
+        drain(client).into_iter().find_map(|output| match output {
+            Output::Send(ClientMessage::Hello { member, .. }) => member.devices,
+            _ => None,
+        })
+    };
+    client.set_devices(vec![device.clone()], now());
+    let first = published(&mut client).unwrap();
+    assert!(first.is_of(&world.secret, &PARTY, &world.me.key(), 1));
+    client.set_devices(vec![device], now());
+    assert_eq!(published(&mut client), None, "nothing new");
+    let party = Party { epoch: 2, ..world.party() };
+    let snapshot = ServerMessage::Snapshot { party, seq: 9, members: vec![], online: vec![] };
+    client.handle_server_message(snapshot, now());
+    let second = published(&mut client).unwrap();
+    assert!(second.is_of(&world.secret, &PARTY, &world.me.key(), 2) && second.version > first.version);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -475,7 +558,7 @@ proptest! {
                 name: "x".into(), device: DeviceKey([address[0]; 32]), wg: WgKey(address.repeat(8).try_into().unwrap()),
                 wg_signature: Signature([0; 64]), address: address.into(), epoch,
             };
-            let member = Member { entry, mac: crate::identity::RosterMac([address[1]; 32]) };
+            let member = Member { entry, mac: crate::identity::RosterMac([address[1]; 32]), devices: None };
             let message = match whole {
                 true => ServerMessage::Snapshot {
                     party: Party { epoch, ..world.party() }, seq, members: vec![member], online: vec![],

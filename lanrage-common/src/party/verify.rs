@@ -1,6 +1,7 @@
 //! Which roster entries a member believes.
 
-use crate::identity::{PartySecret, RosterEntry};
+use crate::devices::DeviceList;
+use crate::identity::{DeviceKey, PartySecret, RosterEntry};
 use crate::protocol::{Member, Membership, Party, is_valid_name};
 use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
@@ -26,6 +27,14 @@ pub enum Refusal {
     KeyTaken,
     /// The party is full.
     TooMany,
+    /// Its list of devices was not written by the member, or makes no sense.
+    BadDevices,
+    /// Its list of devices is older than one that was seen.
+    OldDevices,
+    /// A device has an address of somebody else, or of no party.
+    DeviceAddressTaken,
+    /// All members together have too many devices.
+    TooManyDevices,
 }
 
 impl Refusal {
@@ -41,6 +50,10 @@ impl Refusal {
             Self::AddressTaken => "address_taken",
             Self::KeyTaken => "key_taken",
             Self::TooMany => "too_many",
+            Self::BadDevices => "bad_devices",
+            Self::OldDevices => "old_devices",
+            Self::DeviceAddressTaken => "device_address_taken",
+            Self::TooManyDevices => "too_many_devices",
         }
     }
 }
@@ -67,6 +80,22 @@ pub fn check(member: &Member, party: &Party, secret: &PartySecret) -> Result<(),
         return Err(Refusal::BadAddress);
     }
     Ok(())
+}
+
+/// Whether `owner` wrote the list of devices and it makes sense by itself.
+pub fn check_devices(
+    list: &DeviceList,
+    party: &Party,
+    owner: &DeviceKey,
+    secret: &PartySecret,
+) -> Result<(), Refusal> {
+    if !list.is_of(secret, &party.id, owner, party.epoch) || !list.is_sane() {
+        return Err(Refusal::BadDevices);
+    }
+    match list.addresses().all(|address| is_host_address(address, party.subnet)) {
+        true => Ok(()),
+        false => Err(Refusal::DeviceAddressTaken),
+    }
 }
 
 /// Whether the entry takes nothing that `other`, of another device, has.

@@ -6,9 +6,9 @@ use crate::peer::{PeerCommand, PeerHandle, PeerStatus};
 use crate::relay::Inquiry;
 use crate::shutdown::{self, ShutdownTrigger};
 use lanrage_common::api::{
-    CarrierStatus, ControlStatus, DeviceStatus, InviteAnswer, LaneStatus, MemberStatus, NetworkStatus,
-    PartyStatus, PathKind, PingAnswer, PingReply, Problem, ReasonCount, RelayChoiceStatus, RelayDetail,
-    RelayMember, RelayMode, RelayStatus, RelayTlsStatus, RelayWorker,
+    AddDeviceAnswer, AddDeviceRequest, CarrierStatus, ControlStatus, DeviceStatus, InviteAnswer, LaneStatus,
+    MemberStatus, NetworkStatus, PartyStatus, PathKind, PingAnswer, PingReply, Problem, ReasonCount,
+    RelayChoiceStatus, RelayDetail, RelayMember, RelayMode, RelayStatus, RelayTlsStatus, RelayWorker,
 };
 use lanrage_common::identity::{CertificateFingerprint, DeviceKey, Fingerprint, PartyId, WgKey};
 use lanrage_common::protocol::{ErrorBody, ErrorCode, RelayState};
@@ -97,8 +97,21 @@ async fn play_peer(
             PeerCommand::Invite(request, reply) => reply.send(Ok(invite(request.uses))).is_ok(),
             PeerCommand::Revoke(_, reply) => reply.send(Ok(())).is_ok(),
             PeerCommand::Netcheck(reply) => reply.send(Ok(NetworkStatus::default())).is_ok(),
+            PeerCommand::AddDevice(request, reply) => reply.send(Ok(added(request))).is_ok(),
+            PeerCommand::RemoveDevice(_, reply) => reply.send(Ok(())).is_ok(),
             PeerCommand::Ping(request, reply) => reply.send(pong(&request.member, request.count)).is_ok(),
         };
+    }
+}
+
+fn added(request: AddDeviceRequest) -> AddDeviceAnswer {
+    AddDeviceAnswer {
+        name: request.name,
+        address: Ipv4Addr::new(10, 66, 0, 9),
+        endpoint: request.endpoint.unwrap_or_else(|| "192.168.1.2:51820".into()),
+        config: "[Interface]\nPrivateKey = shown once\n".into(),
+        qr_svg: Some("<svg/>".into()),
+        notes: vec!["forward the port".into()],
     }
 }
 
@@ -177,6 +190,7 @@ pub(crate) fn peer_status() -> PeerStatus {
         }),
         control: Some(ControlStatus { url: "http://192.0.2.1:8667".into(), connected: true }),
         network: None,
+        gateway: None,
         problems: vec![Problem {
             code: "clock_wrong".into(),
             message: "this machine's clock is 3 minutes behind".into(),
@@ -207,6 +221,7 @@ fn member(number: u8, name: &str, path: PathKind) -> MemberStatus {
         handshake_age_s: relayed.then_some(17),
         rx_bytes: 1000,
         tx_bytes: 2000,
+        devices: Vec::new(),
         verdict: None,
         fix: None,
     }

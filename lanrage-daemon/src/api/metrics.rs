@@ -6,7 +6,7 @@ mod relay;
 mod tests;
 
 use lanrage_common::api::{
-    CarrierStatus, LaneStatus, MemberStatus, PartyStatus, PathKind, RelayDetail, Status,
+    CarrierStatus, GatewayStatus, LaneStatus, MemberStatus, PartyStatus, PathKind, RelayDetail, Status,
 };
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
@@ -37,6 +37,9 @@ pub(super) fn render(status: &Status, detail: Option<&RelayDetail>) -> String {
     }
     if let Some(party) = &status.party {
         page.party(party);
+    }
+    if let Some(gateway) = &status.gateway {
+        page.gateway(gateway);
     }
     if let Some(server) = &status.server {
         page.family("lanrage_server_online", "gauge", "Devices connected to the control server here.");
@@ -161,6 +164,26 @@ impl Page {
         self.family("lanrage_lane_dropped_total", "counter", "Group packets dropped, by reason.");
         for (reason, count) in &lane.dropped {
             self.sample("lanrage_lane_dropped_total", &[("reason", reason)], count);
+        }
+    }
+
+    fn gateway(&mut self, gateway: &GatewayStatus) {
+        self.family("lanrage_gateway_devices", "gauge", "Devices without LANrage behind this one.");
+        self.sample("lanrage_gateway_devices", &[], gateway.devices.len());
+        let name = "lanrage_gateway_packets_total";
+        self.family(name, "counter", "Packets of devices behind this one and for them.");
+        for (direction, to, count) in [
+            ("in", "one", gateway.from_devices),
+            ("out", "one", gateway.to_devices),
+            ("in", "all", gateway.groups_from_devices),
+            ("out", "all", gateway.groups_to_devices),
+        ] {
+            self.sample(name, &[("direction", direction), ("to", to)], count);
+        }
+        let name = "lanrage_gateway_dropped_total";
+        self.family(name, "counter", "Packets of devices or for them that were dropped.");
+        for (reason, count) in &gateway.dropped {
+            self.sample(name, &[("reason", reason)], *count);
         }
     }
 

@@ -14,8 +14,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use lanrage_common::api::{
-    CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PingAnswer,
-    PingRequest, RelayDetail, RevokeRequest, Status, UiAnswer,
+    AddDeviceAnswer, AddDeviceRequest, CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest,
+    JoinRequest, NetworkStatus, PingAnswer, PingRequest, RelayDetail, RemoveDeviceRequest, RevokeRequest,
+    Status, UiAnswer,
 };
 use lanrage_common::invite::Invite;
 use lanrage_common::protocol::{ErrorCode, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, is_valid_name};
@@ -62,6 +63,8 @@ fn common() -> Router<Arc<Shared>> {
         .route("/api/v1/down", post(down))
         .route("/api/v1/ping", post(ping))
         .route("/api/v1/netcheck", post(netcheck))
+        .route("/api/v1/gateway/add", post(add_device))
+        .route("/api/v1/gateway/remove", post(remove_device))
         .route("/api/v1/relay/drain", post(drain))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(wrong_method)
@@ -181,6 +184,26 @@ async fn ping(State(shared): App, Body(request): Body<PingRequest>) -> Answer<Pi
     }
     let patience = COMMAND + Duration::from_secs(2) * request.count;
     shared.ask(patience, |reply| PeerCommand::Ping(request, reply)).await.map(Json)
+}
+
+async fn add_device(State(shared): App, Body(request): Body<AddDeviceRequest>) -> Answer<AddDeviceAnswer> {
+    if !request.endpoint.as_deref().is_none_or(is_endpoint) {
+        return Err(Refusal::bad_request(
+            "the endpoint is a host name or an address, with or without a port: play.example:51820",
+        ));
+    }
+    shared.ask(COMMAND, |reply| PeerCommand::AddDevice(request, reply)).await.map(Json)
+}
+
+/// It goes into a file: no blanks, no line breaks.
+fn is_endpoint(text: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+    (1..=260).contains(&text.len()) && text.chars().all(is_part)
+}
+
+async fn remove_device(State(shared): App, Body(request): Body<RemoveDeviceRequest>) -> Answer<Status> {
+    shared.ask(COMMAND, |reply| PeerCommand::RemoveDevice(request, reply)).await?;
+    Ok(Json(shared.daemon.status()))
 }
 
 async fn netcheck(State(shared): App) -> Answer<NetworkStatus> {

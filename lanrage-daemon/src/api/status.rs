@@ -24,6 +24,7 @@ impl Daemon {
             party: None,
             control: None,
             network: None,
+            gateway: None,
             relay: self.relay.as_ref().map(|relay| relay.borrow().clone()),
             server: self.control.as_ref().and_then(ControlView::status),
             problems: self.stopped_roles(),
@@ -31,9 +32,9 @@ impl Daemon {
         if let Some(relay) = &mut status.relay {
             status.problems.append(&mut relay.problems);
         }
-        if let Some(PeerStatus { up, device, party, control, network, problems }) = peer {
+        if let Some(PeerStatus { up, device, party, control, network, gateway, problems }) = peer {
             (status.up, status.device, status.party, status.control) = (up, Some(device), party, control);
-            status.network = network;
+            (status.network, status.gateway) = (network, gateway);
             status.problems.extend(problems);
         }
         status.problems.extend(self.problems.iter().cloned());

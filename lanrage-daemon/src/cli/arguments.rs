@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use clap::{Args, Parser, Subcommand};
+use lanrage_common::identity::WgKey;
 use std::path::PathBuf;
 
 /// LANrage: a LAN party over the internet.
@@ -62,6 +63,12 @@ pub enum Command {
         #[arg(long = "server", value_name = "HOST:PORT")]
         servers: Vec<String>,
     },
+    /// Let devices without LANrage take part through this machine; alone: show how that goes.
+    Gateway {
+        /// What to do.
+        #[command(subcommand)]
+        command: Option<Gateway>,
+    },
     /// Print the link that opens the web UI. It is for you only.
     Ui,
     /// Look at the configuration.
@@ -113,6 +120,29 @@ pub enum Relay {
         /// End at once, whoever is left.
         #[arg(long, conflicts_with_all = ["undo", "within"])]
         now: bool,
+    },
+}
+
+/// What can be done with the gateway on this machine.
+#[derive(Debug, Subcommand)]
+pub enum Gateway {
+    /// Take a device with a plain WireGuard client in: prints the file for it, on a terminal also as QR code. Shown once.
+    AddDevice {
+        /// Its name, shown to everybody in the party.
+        name: String,
+        /// Where the device reaches this machine; this machine's address at home when absent.
+        #[arg(long, value_name = "HOST[:PORT]")]
+        endpoint: Option<String>,
+        /// The public key that the device has made itself; otherwise a key pair is made.
+        #[arg(long, value_name = "KEY")]
+        public_key: Option<WgKey>,
+    },
+    /// Show one line per device.
+    Devices,
+    /// Turn a device out.
+    RemoveDevice {
+        /// Its name.
+        name: String,
     },
 }
 

@@ -4,7 +4,7 @@ use super::arguments::{Arguments, Command, ConfigCommand, Invite, Party, Relay};
 use super::client::{Answer, Client};
 use super::failure::Failure;
 use super::screen::Screen;
-use super::{doctor, local, netcheck, relay, show};
+use super::{doctor, gateway, local, netcheck, relay, show};
 use lanrage_common::api::{
     CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply,
     PingRequest, RevokeRequest, Status, UiAnswer,
@@ -48,6 +48,7 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         }
         Command::Doctor => doctor::run(&session.client, session.screen, json).await,
         Command::Netcheck { servers } => netcheck::run(&session.client, session.screen, &servers, json).await,
+        Command::Gateway { command } => gateway::run(&session.client, session.screen, command, json).await,
         Command::Ui => session.ui().await,
         Command::Config(ConfigCommand::Check { config }) => local::check_config(session.screen, config, json),
         Command::Relay(Relay::Check(check)) => relay::check(session.screen, &check, json).await,

@@ -224,7 +224,7 @@ fn life(expires_at: u64, now: u64) -> String {
 }
 
 /// Light modules are drawn, so that it scans on the usual dark terminal.
-fn qr(text: &str) -> Option<String> {
+pub(super) fn qr(text: &str) -> Option<String> {
     let code = QrCode::new(text).ok()?;
     Some(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())
 }

@@ -23,8 +23,8 @@ use ipnet::Ipv4Net;
 use lanrage_common::control::{Caller, CodeHash, refusal};
 use lanrage_common::identity::PartyId;
 use lanrage_common::protocol::{
-    Challenge, ChallengeRequest, CreateInvite, CreateParty, ErrorBody, ErrorCode, InviteCode, Join, Login,
-    Membership, Session,
+    Challenge, ChallengeRequest, CreateInvite, CreateParty, DeviceLease, ErrorBody, ErrorCode, InviteCode,
+    Join, LeaseDevice, Login, Membership, Session,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -125,6 +125,8 @@ pub(super) fn router(app: SharedApp) -> Router {
         .route("/v1/parties/{party}/invites", post(create_invite))
         .route("/v1/parties/{party}/invites/{code}", delete(revoke_invite))
         .route("/v1/parties/{party}/members/me", delete(leave))
+        .route("/v1/parties/{party}/devices", post(lease_device))
+        .route("/v1/parties/{party}/devices/{id}", delete(release_device))
         .route("/v1/ws", get(member_socket::upgrade))
         .route("/v1/relay", get(relay_socket::upgrade))
         .route("/j/{code}", get(landing::page))
@@ -302,6 +304,31 @@ async fn leave(
     Segments(party): Segments<String>,
 ) -> Result<StatusCode, Refused> {
     app.hub.with_party(party_id(&party)?, move |party| party.handle_leave(&caller, now())).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn lease_device(
+    State(app): State<SharedApp>,
+    LoggedIn(caller): LoggedIn,
+    Segments(party): Segments<String>,
+    Json(LeaseDevice { id }): Json<LeaseDevice>,
+) -> Result<Json<DeviceLease>, Refused> {
+    let act = move |party: &mut lanrage_common::control::ControlParty| party.handle_lease_device(&caller, id);
+    let address = app.hub.with_party(party_id(&party)?, act).await?;
+    Ok(Json(DeviceLease { address }))
+}
+
+async fn release_device(
+    State(app): State<SharedApp>,
+    LoggedIn(caller): LoggedIn,
+    Segments((party, id)): Segments<(String, String)>,
+) -> Result<StatusCode, Refused> {
+    let id =
+        id.parse().map_err(|_| Refused::bad_request("a device's id is 16 bytes, written as base64url"))?;
+    let act = move |party: &mut lanrage_common::control::ControlParty| {
+        party.handle_release_device(&caller, id, now())
+    };
+    app.hub.with_party(party_id(&party)?, act).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -5,15 +5,16 @@
 pub use super::link::{ControlLink, Link, LinkEvent, RelayLink};
 use super::{link, origin};
 use ipnet::Ipv4Net;
-use lanrage_common::identity::{Device, PartyId, domain};
+use lanrage_common::identity::{Device, DeviceId, PartyId, domain};
 use lanrage_common::protocol::{
-    Challenge, ChallengeRequest, CreateInvite, CreateParty, ErrorBody, ErrorCode, InviteCode, Join, Login,
-    Membership, Session, login_message,
+    Challenge, ChallengeRequest, CreateInvite, CreateParty, DeviceLease, ErrorBody, ErrorCode, InviteCode,
+    Join, LeaseDevice, Login, Membership, Session, login_message,
 };
 use reqwest::{Method, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -144,6 +145,17 @@ impl ControlClient {
     /// Leaves a party; the address stays reserved for this device.
     pub async fn leave(&self, party: &PartyId) -> Result<(), ControlError> {
         self.send(Method::DELETE, &format!("/v1/parties/{party}/members/me"), &()).await.map(drop)
+    }
+
+    /// Leases an address for a device behind this one.
+    pub async fn lease_device(&self, party: &PartyId, id: DeviceId) -> Result<Ipv4Addr, ControlError> {
+        let path = format!("/v1/parties/{party}/devices");
+        self.call(Method::POST, &path, &LeaseDevice { id }).await.map(|lease: DeviceLease| lease.address)
+    }
+
+    /// Gives a device's address back.
+    pub async fn release_device(&self, party: &PartyId, id: DeviceId) -> Result<(), ControlError> {
+        self.send(Method::DELETE, &format!("/v1/parties/{party}/devices/{id}"), &()).await.map(drop)
     }
 
     /// Opens a WebSocket that reconnects by itself until the link is dropped. Must be called within a tokio runtime.

@@ -1,6 +1,7 @@
 //! What the local API asks for. Calls to the control server run beside the event loop and come back as [`Event`]:
 //! packets never wait for them.
 
+use super::behind::NewDevice;
 use super::event_loop::Peer;
 use super::ping::Plan;
 use super::store::StoredParty;
@@ -11,8 +12,8 @@ use crate::control::origin;
 use crate::platform;
 use ipnet::Ipv4Net;
 use lanrage_common::api::{
-    CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PingAnswer, PingRequest,
-    RevokeRequest,
+    AddDeviceAnswer, CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PingAnswer,
+    PingRequest, RevokeRequest,
 };
 use lanrage_common::identity::{PartyId, PartySecret, RosterEntry};
 use lanrage_common::invite::Invite;
@@ -37,6 +38,8 @@ pub(super) enum Event {
     Joined(ControlClient, Box<Invite>, Result<Membership, ControlError>, Reply<()>),
     /// The addresses of `peer.stun_servers`.
     StunServers(Vec<SocketAddr>),
+    /// A device behind this one has an address, or not.
+    DeviceLeased(Box<NewDevice>, Result<Ipv4Addr, ControlError>, Reply<AddDeviceAnswer>),
     /// The control server knows that this device has left, or cannot be told.
     Left(Result<(), ControlError>, Reply<()>),
 }
@@ -71,6 +74,8 @@ impl Peer {
                 let result = self.down().await;
                 self.answer(reply, result);
             }
+            PeerCommand::AddDevice(request, reply) => self.add_device(request, reply),
+            PeerCommand::RemoveDevice(request, reply) => self.remove_device(&request, reply),
             PeerCommand::Ping(request, reply) => self.ping(&request, reply),
             PeerCommand::Netcheck(reply) => self.netcheck(reply),
         }
@@ -78,7 +83,7 @@ impl Peer {
 
     /// Goes on where a call to the control server has returned.
     pub(super) async fn handle_event(&mut self, event: Event) {
-        self.busy &= matches!(event, Event::StunServers(_));
+        self.busy &= matches!(event, Event::StunServers(_) | Event::DeviceLeased(..));
         match event {
             Event::StunServers(servers) => {
                 self.stun_servers = servers;
@@ -94,6 +99,8 @@ impl Peer {
                 self.begin_join(control, *invite, membership, reply).await;
             }
             Event::Joined(_, _, Err(error), reply) => refuse(reply, error.to_body()),
+            Event::DeviceLeased(device, Ok(address), reply) => self.complete_device(*device, address, reply),
+            Event::DeviceLeased(_, Err(error), reply) => refuse(reply, error.to_body()),
             Event::Left(result, reply) => {
                 if let Err(error) = result {
                     tracing::warn!(%error, "left the party, but the control server does not know it");
@@ -401,7 +408,7 @@ impl Peer {
     }
 
     /// Answers when the status already shows what was done.
-    fn answer<T>(&mut self, reply: Reply<T>, result: Result<T, ErrorBody>) {
+    pub(super) fn answer<T>(&mut self, reply: Reply<T>, result: Result<T, ErrorBody>) {
         self.publish();
         let _ = reply.send(result);
     }
@@ -445,23 +452,23 @@ fn parse_invite(link: &str) -> Result<Invite, ErrorBody> {
     link.parse().map_err(|error: lanrage_common::invite::InviteError| bad(error.to_string()))
 }
 
-fn refuse<T>(reply: Reply<T>, error: ErrorBody) {
+pub(super) fn refuse<T>(reply: Reply<T>, error: ErrorBody) {
     let _ = reply.send(Err(error));
 }
 
-fn error(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
+pub(super) fn error(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
     ErrorBody { code, message: message.into() }
 }
 
-fn bad(message: impl Into<String>) -> ErrorBody {
+pub(super) fn bad(message: impl Into<String>) -> ErrorBody {
     error(ErrorCode::BadRequest, message)
 }
 
-fn tunnel_down() -> ErrorBody {
+pub(super) fn tunnel_down() -> ErrorBody {
     error(ErrorCode::BadRequest, "the tunnel is down: bring it up with `lanrage up`")
 }
 
-fn no_party() -> ErrorBody {
+pub(super) fn no_party() -> ErrorBody {
     error(
         ErrorCode::NotFound,
         "this device is in no party: create one with `lanrage party create`, or join one by its invite link",

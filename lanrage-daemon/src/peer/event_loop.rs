@@ -7,7 +7,7 @@
 
 use super::commands::{Event, Joining};
 use super::port_mapping::PortMapper;
-use super::session::{Notice, Session};
+use super::session::{Notice, Session, Surroundings};
 use super::socket::Socket;
 use super::status;
 use super::store::{Store, StoredParty, StoredTicket};
@@ -15,7 +15,7 @@ use super::tls;
 use super::wire::Io;
 use super::{PeerCommand, PeerStatus};
 use crate::clock::now;
-use crate::config::PeerConfig;
+use crate::config::{GatewayConfig, PeerConfig};
 use crate::control::client::{ControlClient, LinkEvent};
 use crate::lane::{Carrier, Joins};
 use crate::platform::{self, Interface, Network, NetworkWatch};
@@ -45,6 +45,7 @@ const BUFFER: usize = 65_536;
 /// The peer role's state.
 pub(super) struct Peer {
     pub(super) config: PeerConfig,
+    pub(super) gateway_config: GatewayConfig,
     pub(super) device: Arc<Device>,
     pub(super) name: String,
     pub(super) store: Store,
@@ -99,6 +100,7 @@ impl Peer {
     /// Opens everything that needs no party.
     pub(super) fn open(
         config: &PeerConfig,
+        gateway: &GatewayConfig,
         state_dir: &Path,
     ) -> anyhow::Result<(Self, watch::Receiver<PeerStatus>)> {
         let store = Store::open(state_dir)?;
@@ -123,6 +125,7 @@ impl Peer {
         let now = Instant::now();
         let peer = Self {
             config: config.clone(),
+            gateway_config: gateway.clone(),
             device,
             name,
             store,
@@ -219,6 +222,7 @@ impl Peer {
         self.receive_packets(now);
         let io = Io { socket: &self.sends, interface: self.interface.as_ref() };
         if let Some(session) = &mut self.session {
+            session.handle_devices(io, now);
             if now.instant >= session.poll_timeout() {
                 session.handle_timeout(io, now);
             } else {
@@ -338,7 +342,9 @@ impl Peer {
     ) {
         let now = now();
         tracing::info!(party = party.party().name, address = %party.own().address, "party is up");
-        self.session = Some(Session::new(control, party, secret, tickets, &self.device, self.port, now));
+        let (gateway, store) = (self.gateway_config.clone(), self.store.clone());
+        let around = Surroundings { port: self.port, gateway, store };
+        self.session = Some(Session::new(control, party, secret, tickets, &self.device, around, now));
         self.interface_retry = None;
         self.refresh_networks(now).await;
         self.tell_networks(false, now);
@@ -386,6 +392,7 @@ async fn session_wakes(session: &mut Option<Session>) -> Wake {
         Some(event) = session.link.events.recv() => Wake::Control(event),
         event = session.carriers.next() => Wake::Carrier(event),
         () = session.nat.readable() => Wake::Nat,
+        () = session.gateway.readable() => Wake::Ready,
     }
 }
 

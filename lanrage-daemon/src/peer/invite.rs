@@ -12,10 +12,15 @@ const QR_EDGE: u32 = 240;
 /// The link, and the same as QR code.
 pub fn answer(invite: &Invite, code: &InviteCode) -> InviteAnswer {
     let link = invite.to_string();
-    let qr_svg = QrCode::new(&link)
-        .map(|qr| qr.render::<svg::Color<'_>>().min_dimensions(QR_EDGE, QR_EDGE).build())
-        .unwrap_or_default(); // no link is near the 2953 bytes that a QR code holds
+    let qr_svg = qr_svg(&link);
     InviteAnswer { link, qr_svg, expires_at: code.expires_at, uses_left: code.uses_left }
+}
+
+/// A text as QR code.
+pub fn qr_svg(text: &str) -> String {
+    QrCode::new(text)
+        .map(|qr| qr.render::<svg::Color<'_>>().min_dimensions(QR_EDGE, QR_EDGE).build())
+        .unwrap_or_default() // none of ours is near the 2953 bytes that a QR code holds
 }
 
 #[cfg(test)]

@@ -7,18 +7,20 @@ use super::nat::{self, NatTest};
 use super::ping::{Pings, echo_request};
 use super::port_mapping::Forwarding;
 use super::relays::{self, Relays};
-use super::store::StoredTicket;
+use super::store::{Store, StoredTicket};
 use super::tls::{self, Carriers};
 use super::tunnel::userspace::UserspaceTunnel;
 use super::tunnel::{self, Tunnel, TunnelMember, TunnelPath};
 use super::wire::{Delivery, Io, Sender};
+use crate::config::GatewayConfig;
 use crate::control::client::{ControlClient, ControlLink, LinkEvent};
+use crate::gateway::Gateway;
 use crate::lane::{HomeCopies, homes};
 use crate::platform::Network;
 use crate::roles::addresses;
 use lanrage_common::api::{PathKind, Problem};
 use lanrage_common::binding::is_stun;
-use lanrage_common::identity::{Device, PartySecret, RosterEntry, WgKey};
+use lanrage_common::identity::{Device, DeviceKey, PartySecret, RosterEntry, WgKey};
 use lanrage_common::lane::maps::MAX_HOMES;
 use lanrage_common::lane::{Lane, Outbound};
 use lanrage_common::party::{Output as PartyOutput, PartyClient};
@@ -40,6 +42,17 @@ pub enum Notice {
     WrongSecret(String),
     /// Write the state file.
     Save,
+}
+
+/// What a session needs to know of the peer around it.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Port of the tunnel.
+    pub port: u16,
+    /// How devices take part through this one.
+    pub gateway: GatewayConfig,
+    /// Where they are kept.
+    pub store: Store,
 }
 
 /// How the link to the control server is.
@@ -77,6 +90,9 @@ pub struct Session {
     me: Ipv4Addr,
     /// How members are reached.
     kinds: HashMap<WgKey, PathKind>,
+    /// Devices behind this one.
+    pub(super) gateway: Gateway,
+    pub(super) device_packet: Vec<u8>,
     next_tick: Instant,
     notices: VecDeque<Notice>,
 }
@@ -95,13 +111,15 @@ impl Session {
         secret: PartySecret,
         tickets: BTreeMap<String, StoredTicket>,
         device: &Device,
-        port: u16,
+        around: Surroundings,
         now: Now,
     ) -> Self {
         let (facts, me) = (party.party(), party.own().address);
+        let Surroundings { port, gateway, store } = around;
+        let gateway = Gateway::new(gateway, store, facts.id, me, Lane::new(me, facts.subnet));
         let config =
             PathConfig { me: device.wg_key(), party: facts.id, secret: secret.clone(), subnet: facts.subnet };
-        Self {
+        let mut session = Self {
             link: control.connect(),
             control,
             health: ControlHealth { down_since: Some(now.instant), reason: "connecting".into() },
@@ -120,15 +138,23 @@ impl Session {
             tickets,
             me,
             kinds: HashMap::new(),
+            gateway,
+            device_packet: Vec::new(),
             next_tick: now.instant,
             notices: VecDeque::new(),
             party,
-        }
+        };
+        session.publish_devices(now);
+        session
     }
 
     /// Says who wraps and unwraps group packets from now on.
     pub fn set_lane_in_kernel(&mut self, is_in_kernel: bool) {
         self.lane_in_kernel = is_in_kernel;
+    }
+
+    pub(super) fn is_lane_in_kernel(&self) -> bool {
+        self.lane_in_kernel
     }
 
     /// What the event loop must do; drain until `None` after every other call.
@@ -185,6 +211,7 @@ impl Session {
             lane: (!self.lane_in_kernel).then_some(&mut self.lane),
             paths: &mut self.paths,
             pings: &mut self.pings,
+            gateway: &mut self.gateway,
             me: self.me,
             from,
             now,
@@ -196,6 +223,9 @@ impl Session {
 
     /// A packet that this machine sends into the party.
     pub fn handle_packet(&mut self, packet: &[u8], io: Io<'_>, now: Now) {
+        if tunnel::destination(packet).is_some_and(|to| self.gateway.has(to)) {
+            return self.gateway.send_from_host(packet, now.instant);
+        }
         self.note_traffic(packet, io, now);
         let mut sender = Sender::new(io.socket);
         let looked_at = match self.lane_in_kernel {
@@ -210,8 +240,11 @@ impl Session {
                 self.tunnel.send(packet, now.instant, &mut sender);
             }
             Outbound::Copies => {
-                while let Some((_, copy)) = self.lane.poll_copy() {
-                    self.tunnel.send(copy, now.instant, &mut sender);
+                while let Some((to, copy)) = self.lane.poll_copy() {
+                    match self.gateway.has(to) {
+                        true => self.gateway.send_from_host(copy, now.instant),
+                        false => drop(self.tunnel.send(copy, now.instant, &mut sender)),
+                    }
                 }
             }
             // IPv6 and dropped group packets; the lane has counted its own
@@ -221,7 +254,7 @@ impl Session {
     }
 
     /// Tells the path agent that data leaves: a path that does not answer is then left, or doubled, before the packet.
-    fn note_traffic(&mut self, packet: &[u8], io: Io<'_>, now: Now) {
+    pub(super) fn note_traffic(&mut self, packet: &[u8], io: Io<'_>, now: Now) {
         let Some(destination) = tunnel::destination(packet) else { return };
         let is_changed = match self.tunnel.member_at(destination) {
             Some(member) => self.paths.handle_tunnel_tx(&member, now),
@@ -255,6 +288,7 @@ impl Session {
         candidates.extend(addresses::default_route_source6().map(|ip| SocketAddr::new(ip, port)));
         self.nat.set_local(candidates.clone(), changed, now);
         self.paths.set_local_candidates(candidates, now);
+        self.gateway.lane.set_local_broadcasts(foreign.clone().filter_map(|network| network.broadcast));
         self.lane.set_local_broadcasts(foreign.filter_map(|network| network.broadcast));
         self.lane.set_homes(homes(networks));
         if changed {
@@ -283,6 +317,7 @@ impl Session {
             self.tunnel.handle_timeout(now.instant, &mut sender);
             self.note_failure(sender.failed, now);
         }
+        self.gateway.handle_timeout(now.instant);
         self.pings.handle_timeout(now.instant);
         self.settle(io, now);
     }
@@ -345,6 +380,7 @@ impl Session {
                     self.add_member(&new, now);
                 }
             }
+            PartyOutput::DevicesChanged { device } => self.follow_devices(&device),
             PartyOutput::MemberGone(entry) => self.remove_member(&entry),
             PartyOutput::Presence { device, online } => {
                 let member = self.party.members().find(|member| member.device == device && online);
@@ -453,15 +489,31 @@ impl Session {
         let preshared_key = self.secret.preshared_key(&self.party.party().id, &own, &entry.wg);
         self.tunnel
             .set_member(TunnelMember { key: entry.wg, preshared_key, address: entry.address }, now.instant);
+        self.follow_devices(&entry.device);
         self.paths.add_member(entry.wg, now);
-        self.lane.set_members(self.party.members().map(|member| member.address));
+        self.follow_members();
+    }
+
+    /// Who gets copies of group packets: of this machine's also the devices behind it.
+    pub(super) fn follow_members(&mut self) {
+        let members = || self.party.members().map(|member| member.address);
+        let devices = self.gateway.devices().into_iter().map(|device| device.address);
+        self.lane.set_members(members().chain(devices));
+        self.gateway.lane.set_members(members());
+    }
+
+    /// Tells the tunnel which devices are behind a member.
+    fn follow_devices(&mut self, device: &DeviceKey) {
+        let Some(member) = self.party.members().find(|member| member.device == *device) else { return };
+        let devices = self.party.devices_of(device).iter().map(|device| device.address);
+        self.tunnel.set_devices(&member.wg, &devices.collect::<Vec<_>>());
     }
 
     fn remove_member(&mut self, entry: &RosterEntry) {
         self.tunnel.remove_member(&entry.wg);
         self.paths.remove_member(&entry.wg);
         self.kinds.remove(&entry.wg);
-        self.lane.set_members(self.party.members().map(|member| member.address));
+        self.follow_members();
     }
 
     fn lose_relay(&mut self, name: &str, now: Now) {
@@ -486,7 +538,7 @@ impl Session {
         }
     }
 
-    fn note_failure(&mut self, failed: Option<SocketAddr>, now: Now) {
+    pub(super) fn note_failure(&mut self, failed: Option<SocketAddr>, now: Now) {
         if let Some(to) = failed {
             self.paths.handle_send_error(to, now);
         }

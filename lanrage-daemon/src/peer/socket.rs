@@ -28,6 +28,14 @@ impl Socket {
         result.context("cannot open a UDP socket")
     }
 
+    /// At that address; `[::]` takes IPv4 too.
+    pub fn listen(address: SocketAddr) -> io::Result<Self> {
+        match address.ip() {
+            IpAddr::V6(ip) if ip.is_unspecified() => Self::bind(address.port()),
+            ip => Ok(Self { socket: bind(Domain::for_address(address), address)?, is_dual: ip.is_ipv6() }),
+        }
+    }
+
     /// The port.
     pub fn port(&self) -> io::Result<u16> {
         Ok(self.socket.local_addr()?.port())

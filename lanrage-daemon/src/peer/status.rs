@@ -31,6 +31,7 @@ pub(super) fn empty(device: &Device, name: &str) -> PeerStatus {
         party: None,
         control: None,
         network: None,
+        gateway: None,
         problems: Vec::new(),
     }
 }
@@ -44,6 +45,7 @@ impl Peer {
         status.up = stored.up;
         let connected = self.session.as_ref().is_some_and(|session| session.health.down_since.is_none());
         status.control = Some(ControlStatus { url: stored.control.clone(), connected });
+        status.gateway = self.session.as_ref().and_then(|session| session.gateway.status(now));
         status.network = self.session.as_ref().map(|session| session.nat.status());
         status.party = Some(self.party_status(stored));
         status
@@ -118,6 +120,10 @@ impl Peer {
             handshake_age_s: None,
             rx_bytes: 0,
             tx_bytes: 0,
+            devices: self
+                .session
+                .as_ref()
+                .map_or_else(Vec::new, |session| session.party.devices_of(&self.device.key()).to_vec()),
         }
     }
 
@@ -126,6 +132,7 @@ impl Peer {
         if let Some(session) = &self.session {
             problems.extend(session.relays.trouble(now).map(relay_problem));
             problems.extend(session.control_problem(now));
+            problems.extend(session.gateway_problem());
             problems.extend(session.problems.values().cloned());
         }
         problems.extend(self.store_problem.clone());
@@ -137,6 +144,7 @@ impl Session {
     fn member_status(&self, entry: &RosterEntry, host: bool) -> MemberStatus {
         let mut status = asleep(entry, host, "looking for a path");
         status.online = self.party.is_online(&entry.device);
+        status.devices = self.party.devices_of(&entry.device).to_vec();
         if let Some(path) = self.paths.status(&entry.wg) {
             status.path = path.kind;
             status.endpoint = path.endpoint;
@@ -241,6 +249,7 @@ fn asleep(entry: &RosterEntry, host: bool, why: &str) -> MemberStatus {
         handshake_age_s: None,
         rx_bytes: 0,
         tx_bytes: 0,
+        devices: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a peer keeps on disk: its keys, its port and its party, so that it comes back by itself.
 
+use crate::gateway::Registry;
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 const DEVICE_KEY: &str = "device.key";
 const PORT: &str = "tunnel-port";
 const PARTY: &str = "party.json";
+const GATEWAY_KEY: &str = "gateway.key";
+const GATEWAY: &str = "gateway.json";
 const DAMAGED_PARTY: &str = "party.json.damaged";
 
 /// The party as it survives a restart.
@@ -121,6 +124,43 @@ impl Store {
             }
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
+    }
+
+    /// The key by which plain WireGuard clients know this gateway; made at first use. A damaged file is an error: they would
+    /// not know another one.
+    pub fn gateway_key(&self) -> anyhow::Result<[u8; 32]> {
+        let path = self.directory.join(GATEWAY_KEY);
+        match fs::read(&path) {
+            Ok(bytes) => bytes.as_slice().try_into().map_err(|_| {
+                anyhow::anyhow!(
+                    "{} is damaged: restore it from a backup, or delete it and add all devices anew",
+                    path.display()
+                )
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let key = x25519_dalek::StaticSecret::random_from_rng(OsRng).to_bytes();
+                self.write(GATEWAY_KEY, &key)?;
+                Ok(key)
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// The devices of the gateway.
+    pub fn gateway_devices(&self) -> anyhow::Result<Option<Registry>> {
+        let path = self.directory.join(GATEWAY);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .with_context(|| format!("{} is damaged", path.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Keeps the devices of the gateway.
+    pub fn save_gateway_devices(&self, registry: &Registry) -> anyhow::Result<()> {
+        self.write(GATEWAY, &serde_json::to_vec_pretty(registry)?)
     }
 
     /// The tunnel's port of the last run.
@@ -270,6 +310,22 @@ mod tests {
         store.forget_party().unwrap();
         store.forget_party().unwrap();
         assert_eq!(store.party().unwrap(), None);
+    }
+
+    #[test]
+    fn the_gateways_key_stays_and_damage_is_named() {
+        let (_guard, store) = store();
+        let key = store.gateway_key().unwrap();
+        assert_eq!(store.gateway_key().unwrap(), key);
+        assert!(store.gateway_devices().unwrap().is_none());
+        let registry = Registry::load(&store, PartyId([1; 16]));
+        registry.save(&store).unwrap();
+        assert_eq!(store.gateway_devices().unwrap(), Some(registry));
+        fs::write(store.directory.join(GATEWAY), b"{").unwrap();
+        assert!(store.gateway_devices().is_err());
+        assert_eq!(Registry::load(&store, PartyId([1; 16])).devices(), []);
+        fs::write(store.directory.join(GATEWAY_KEY), b"short").unwrap();
+        assert!(store.gateway_key().unwrap_err().to_string().contains("damaged"));
     }
 
     #[test]

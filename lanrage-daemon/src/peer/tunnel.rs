@@ -1,7 +1,7 @@
 //! The tunnel seam: what the peer needs of WireGuard, whoever implements it.
 //!
-//! A tunnel knows members by key, tells them apart by inner address (the /32 that is a member's whole AllowedIPs), and
-//! sends wherever the path agent says. It neither owns a socket nor an interface: datagrams and packets go through a
+//! A tunnel knows members by key, tells them apart by inner address (a member's AllowedIPs are its /32, and one for each
+//! device behind it), and sends wherever the path agent says. It neither owns a socket nor an interface: datagrams and packets go through a
 //! [`TunnelSink`].
 
 mod link;
@@ -25,7 +25,7 @@ pub struct TunnelMember {
     pub key: WgKey,
     /// The pair's preshared key.
     pub preshared_key: [u8; 32],
-    /// The only source address its packets may have, and the only destination that goes to it.
+    /// The source address of its own packets, and the destination that goes to it.
     pub address: Ipv4Addr,
 }
 
@@ -75,7 +75,7 @@ pub struct TunnelStats {
 pub trait TunnelSink {
     /// Sends a datagram from the tunnel's socket.
     fn transmit(&mut self, to: SocketAddr, datagram: &[u8]);
-    /// Takes a decrypted IPv4 packet of a member; its source address is that member's.
+    /// Takes a decrypted IPv4 packet of a member; its source address is that member's, or of a device behind it.
     fn deliver(&mut self, from: &WgKey, packet: &[u8]);
     /// A member's tunnel has sent a keepalive: authentic, but without a packet.
     fn alive(&mut self, from: &WgKey);
@@ -85,6 +85,9 @@ pub trait TunnelSink {
 pub trait Tunnel: Send {
     /// Adds a member, or replaces one whose key is known.
     fn set_member(&mut self, member: TunnelMember, now: Instant);
+    /// Replaces the addresses of devices behind a member: it may send from them, and what goes to them goes to it. Those
+    /// that another member has are left out. Its session goes on.
+    fn set_devices(&mut self, key: &WgKey, addresses: &[Ipv4Addr]);
     /// Forgets a member and its session.
     fn remove_member(&mut self, key: &WgKey);
     /// Moves a member's traffic, keeping the session; `None` holds it until there is a path again.

@@ -4,6 +4,7 @@
 use super::ping::Pings;
 use super::socket::Socket;
 use super::tunnel::{TunnelSink, destination};
+use crate::gateway::Gateway;
 use crate::platform::Interface;
 use lanrage_common::identity::WgKey;
 use lanrage_common::lane::{Inbound, Lane};
@@ -66,7 +67,9 @@ pub struct Delivery<'a> {
     pub lane: Option<&'a mut Lane>,
     pub paths: &'a mut PathAgent,
     pub pings: &'a mut Pings,
-    /// Own address: the only one that members may send to.
+    /// Devices behind this one: nobody else is reached through it.
+    pub gateway: &'a mut Gateway,
+    /// Own address: the only one that members may send to, but for those of devices behind it.
     pub me: Ipv4Addr,
     /// Where the datagram came from.
     pub from: SocketAddr,
@@ -84,11 +87,16 @@ impl TunnelSink for Delivery<'_> {
 
     fn deliver(&mut self, from: &WgKey, packet: &[u8]) {
         self.paths.handle_tunnel_rx(from, self.from, self.now);
+        let Some(to) = destination(packet) else { return };
         // anything else would let a member reach through this machine into its other networks
-        if destination(packet) != Some(self.me) || self.pings.handle_packet(packet, self.now.instant) {
+        if to != self.me {
+            return self.gateway.send(packet, self.now.instant);
+        }
+        if self.pings.handle_packet(packet, self.now.instant) {
             return;
         }
         let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
+        self.gateway.see_group(packet, source, self.now.instant);
         let looked_at = self.lane.as_mut().map(|lane| lane.handle_inbound(packet, source, self.now.instant));
         let packet = match looked_at {
             None | Some(Inbound::Pass) => packet,

@@ -1,6 +1,7 @@
 //! What survives the server, and what a start says when it cannot.
 
 use crate::support::{Line, PATIENCE, Server, loopback, party_id};
+use lanrage_common::identity::DeviceId;
 use lanrage_common::protocol::{CreateInvite, ServerMessage};
 use lanrage_daemon::config::ControlConfig;
 use lanrage_daemon::control;
@@ -23,6 +24,11 @@ async fn everything_survives_and_members_come_back_by_themselves() {
     let (seq, _) = line.snapshot().await;
     let (port, token) = (server.handle.listen.port(), server.handle.relay_token.clone());
 
+    let id = |n: u8| DeviceId([n; 16]);
+    let phone = host.client.lease_device(&party, id(1)).await.unwrap();
+    let console = host.client.lease_device(&party, id(2)).await.unwrap();
+    host.client.release_device(&party, id(2)).await.unwrap();
+
     let dir = server.stop().await;
     let reason = line.disconnected().await;
     assert!(reason.contains("stopping"), "{reason}");
@@ -33,7 +39,10 @@ async fn everything_survives_and_members_come_back_by_themselves() {
     nothing_is_new(&mut line).await;
 
     let bob = server.peer("Bob");
-    assert_eq!(bob.client.join(&invite.code).await.unwrap().address.octets(), [10, 66, 0, 3]);
+    assert_eq!(bob.client.join(&invite.code).await.unwrap().address.octets(), [10, 66, 0, 5]);
+    assert_eq!(host.client.lease_device(&party, id(1)).await.unwrap(), phone);
+    assert_eq!(host.client.lease_device(&party, id(2)).await.unwrap(), console, "kept for it");
+    assert!(server.peer("Eve").client.lease_device(&party, id(1)).await.is_err(), "members only");
     assert!(server.peer("Late").client.join(&invite.code).await.is_err(), "uses are remembered");
     assert_eq!(ana.client.join(&invite.code).await.unwrap(), joined);
 }

@@ -92,7 +92,7 @@ impl Peer {
             epoch: membership.party.epoch,
         };
         let mac = secret().roster_mac(&membership.party.id, &entry);
-        Member { entry, mac }
+        Member { entry, mac, devices: None }
     }
 
     pub fn hello(&self, membership: &Membership, have: Option<u64>) -> ClientMessage {

@@ -4,7 +4,7 @@ use super::*;
 use crate::api::fixture::{TestServer, peer_status, relay_detail};
 use crate::relay::Inquiry;
 use crate::shutdown;
-use lanrage_common::api::{ServerStatus, Status};
+use lanrage_common::api::{GatewayStatus, ServerStatus, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -97,6 +97,11 @@ fn status() -> Status {
         relay: Some(relay_detail().status),
         server: Some(ServerStatus { public_url: "http://192.0.2.1:8667".into(), online: 3, relays: 1 }),
         network: None,
+        gateway: Some(GatewayStatus {
+            to_devices: 3,
+            dropped: [("dhcp".to_owned(), 2)].into(),
+            ..GatewayStatus::default()
+        }),
         problems: peer.problems,
     }
 }
@@ -113,6 +118,8 @@ fn the_page_is_well_formed_and_complete() {
     let value = |name: &str, labels: &[(&str, &str)]| value(&families, name, labels);
     assert_eq!(value("lanrage_relay_mode", &[("mode", "xdp-generic")]), Some(1.0));
     assert_eq!(value("lanrage_relay_mode", &[("mode", "userspace")]), Some(0.0));
+    assert_eq!(value("lanrage_gateway_packets_total", &[("direction", "out"), ("to", "one")]), Some(3.0));
+    assert_eq!(value("lanrage_gateway_dropped_total", &[("reason", "dhcp")]), Some(2.0));
     assert_eq!(value("lanrage_relay_flows", &[]), Some(6.0));
     assert_eq!(value("lanrage_relay_flows_max", &[]), Some(65_536.0));
     assert_eq!(

@@ -2,8 +2,8 @@
 
 use super::{Counts, Store};
 use anyhow::{Context as _, anyhow};
-use lanrage_common::control::{CodeHash, StoredInvite, StoredParty, StoredSeat};
-use lanrage_common::identity::{DeviceKey, PartyId, WgKey};
+use lanrage_common::control::{CodeHash, StoredDevice, StoredInvite, StoredParty, StoredSeat};
+use lanrage_common::identity::{DeviceId, DeviceKey, PartyId, WgKey};
 use lanrage_common::protocol::{Change, Party};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -30,6 +30,8 @@ impl Store {
         let Some(row) = query.fetch_optional(&mut *snapshot).await? else { return Ok(None) };
         let seats = sqlx::query("SELECT * FROM seats WHERE party = ?").bind(&id.0[..]);
         let seats = seats.fetch_all(&mut *snapshot).await?;
+        let devices = sqlx::query("SELECT * FROM devices WHERE party = ?").bind(&id.0[..]);
+        let devices = devices.fetch_all(&mut *snapshot).await?;
         let invites = sqlx::query("SELECT * FROM invites WHERE party = ?").bind(&id.0[..]);
         let invites = invites.fetch_all(&mut *snapshot).await?;
         let changes = sqlx::query("SELECT * FROM changes WHERE party = ? ORDER BY seq").bind(&id.0[..]);
@@ -39,6 +41,7 @@ impl Store {
                 party: party(&row)?,
                 seq: number(&row, "seq")?,
                 seats: seats.iter().map(seat).collect::<Result<_, _>>()?,
+                devices: devices.iter().map(device).collect::<Result<_, _>>()?,
                 invites: invites.iter().map(invite).collect::<Result<_, _>>()?,
                 changes: changes.iter().map(change).collect::<Result<_, _>>()?,
             })
@@ -74,6 +77,16 @@ fn seat(row: &SqliteRow) -> anyhow::Result<StoredSeat> {
         address: Ipv4Addr::from(row.try_get::<u32, _>("address")?),
         released: released.map(u64::try_from).transpose()?,
         entry: entry.map(|json| serde_json::from_str(&json)).transpose()?,
+    })
+}
+
+fn device(row: &SqliteRow) -> anyhow::Result<StoredDevice> {
+    let released: Option<i64> = row.try_get("released_at")?;
+    Ok(StoredDevice {
+        owner: DeviceKey(bytes(row, "owner")?),
+        id: DeviceId(bytes(row, "id")?),
+        address: Ipv4Addr::from(row.try_get::<u32, _>("address")?),
+        released: released.map(u64::try_from).transpose()?,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The one writer.
 
 use super::StoreError;
-use lanrage_common::control::{KEPT_CHANGES, Record, StoredInvite, StoredSeat};
+use lanrage_common::control::{KEPT_CHANGES, Record, StoredDevice, StoredInvite, StoredSeat};
 use lanrage_common::identity::PartyId;
 use lanrage_common::protocol::{Change, Party};
 use sqlx::SqliteConnection;
@@ -90,6 +90,12 @@ async fn write_record(connection: &mut SqliteConnection, id: &PartyId, record: &
             let query = sqlx::query("DELETE FROM seats WHERE party = ? AND device = ?");
             query.bind(&id.0[..]).bind(&device.0[..]).execute(connection).await.map(drop)
         }
+        Record::Device(device) => write_device(connection, id, device).await,
+        Record::DeviceGone(owner, device) => {
+            let query = sqlx::query("DELETE FROM devices WHERE party = ? AND owner = ? AND id = ?");
+            let query = query.bind(&id.0[..]).bind(&owner.0[..]).bind(&device.0[..]);
+            query.execute(connection).await.map(drop)
+        }
         Record::Invite(invite) => write_invite(connection, id, invite).await,
         Record::InviteGone(code) => {
             let query = sqlx::query("DELETE FROM invites WHERE code = ?").bind(&code.0[..]);
@@ -127,6 +133,26 @@ async fn write_seat(connection: &mut SqliteConnection, id: &PartyId, seat: &Stor
     .bind(u32::from(seat.address))
     .bind(seat.released.map(signed))
     .bind(seat.entry.as_ref().map(json).transpose()?)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+async fn write_device(
+    connection: &mut SqliteConnection,
+    id: &PartyId,
+    device: &StoredDevice,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO devices (party, owner, id, address, released_at) VALUES (?, ?, ?, ?, ?)
+         ON CONFLICT (party, owner, id) DO UPDATE SET address = excluded.address,
+         released_at = excluded.released_at",
+    )
+    .bind(&id.0[..])
+    .bind(&device.owner.0[..])
+    .bind(&device.id.0[..])
+    .bind(u32::from(device.address))
+    .bind(device.released.map(signed))
     .execute(connection)
     .await
     .map(drop)

@@ -7,7 +7,7 @@ use super::{TunnelMember, TunnelPath, TunnelSink, TunnelStats};
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use lanrage_common::identity::WgKey;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -65,6 +65,8 @@ pub(super) struct Local {
 pub(super) struct Link {
     tunn: Tunn,
     member: TunnelMember,
+    /// Addresses of devices behind the member.
+    devices: Vec<Ipv4Addr>,
     /// Upper 24 bits of all receiver indexes of this session.
     index: u32,
     path: Option<TunnelPath>,
@@ -99,6 +101,7 @@ impl Link {
         Self {
             tunn: session(local, &member, index),
             member,
+            devices: Vec::new(),
             index,
             path: None,
             data: None,
@@ -120,6 +123,19 @@ impl Link {
 
     pub(super) fn member(&self) -> &TunnelMember {
         &self.member
+    }
+
+    pub(super) fn devices(&self) -> &[Ipv4Addr] {
+        &self.devices
+    }
+
+    pub(super) fn set_devices(&mut self, devices: Vec<Ipv4Addr>) {
+        self.devices = devices;
+    }
+
+    /// Whether the member may send from that address.
+    fn has(&self, source: Ipv4Addr) -> bool {
+        source == self.member.address || self.devices.contains(&source)
     }
 
     pub(super) fn index(&self) -> u32 {
@@ -307,7 +323,7 @@ impl Link {
             return Ok(());
         }
         match self.tunn.decapsulate(Some(from.ip()), datagram, scratch) {
-            TunnResult::WriteToTunnelV4(packet, source) if source == self.member.address => {
+            TunnResult::WriteToTunnelV4(packet, source) if self.has(source) => {
                 self.rx_bytes += packet.len() as u64;
                 sink.deliver(&self.member.key, packet);
                 self.note_proven(from);

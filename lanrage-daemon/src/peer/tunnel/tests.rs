@@ -138,6 +138,31 @@ fn packet(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn devices_behind_a_member_send_and_receive_through_it() {
+    let mut pair = Pair::new();
+    pair.connect();
+    let (device, taken) = (Ipv4Addr::new(10, 66, 0, 9), ADDRESSES[1]);
+    let exchange = |pair: &mut Pair, side: usize, source: Ipv4Addr, to: Ipv4Addr| {
+        let packet = packet(source, to, b"hello");
+        let taken = pair.tunnels[side].send(&packet, pair.now, &mut pair.sinks[side]);
+        pair.settle();
+        let arrived = std::mem::take(&mut pair.sinks[1 - side].packets);
+        (taken, arrived == [packet])
+    };
+    assert_eq!(exchange(&mut pair, 1, device, ADDRESSES[0]), (true, false), "nobody's address yet");
+    assert_eq!(exchange(&mut pair, 0, ADDRESSES[0], device), (false, false));
+    let key = pair.keys[1];
+    pair.tunnels[0].set_devices(&key, &[device, taken]);
+    assert_eq!(exchange(&mut pair, 1, device, ADDRESSES[0]), (true, true));
+    assert_eq!(exchange(&mut pair, 0, ADDRESSES[0], device), (true, true));
+    assert_eq!(pair.tunnels[0].member_at(device), Some(key));
+    pair.tunnels[0].set_devices(&key, &[]);
+    assert_eq!(exchange(&mut pair, 1, device, ADDRESSES[0]), (true, false));
+    assert_eq!(pair.tunnels[0].member_at(device), None);
+    assert_eq!(exchange(&mut pair, 1, ADDRESSES[1], ADDRESSES[0]), (true, true), "its session goes on");
+}
+
+#[test]
 fn handshake_completes_at_join_without_any_packet() {
     let mut pair = Pair::new();
     pair.connect();

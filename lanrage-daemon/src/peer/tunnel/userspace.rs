@@ -129,13 +129,24 @@ impl Tunnel for UserspaceTunnel {
         self.links.insert(member.key, Link::new(&self.local, member, index, now));
     }
 
+    fn set_devices(&mut self, key: &WgKey, addresses: &[Ipv4Addr]) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        for gone in link.devices().iter().filter(|address| !addresses.contains(address)) {
+            self.by_address.remove(gone);
+        }
+        let is_free = |address: &&Ipv4Addr| {
+            **address != link.member().address
+                && self.by_address.get(*address).is_none_or(|owner| owner == key)
+        };
+        let devices: Vec<Ipv4Addr> = addresses.iter().filter(is_free).copied().collect();
+        self.by_address.extend(devices.iter().map(|address| (*address, *key)));
+        link.set_devices(devices);
+    }
+
     fn remove_member(&mut self, key: &WgKey) {
         if let Some(link) = self.links.remove(key) {
             self.by_index.remove(&link.index());
-            let address = link.member().address;
-            if self.by_address.get(&address) == Some(key) {
-                self.by_address.remove(&address);
-            }
+            self.by_address.retain(|_, owner| owner != key);
         }
     }
 

@@ -73,7 +73,11 @@ fn hello(device: &Device, membership: &Membership) -> ClientMessage {
         epoch: membership.party.epoch,
     };
     let mac = PartySecret::from([7; 32]).roster_mac(&membership.party.id, &entry);
-    ClientMessage::Hello { party: membership.party.id, member: Member { entry, mac }, have: None }
+    ClientMessage::Hello {
+        party: membership.party.id,
+        member: Member { entry, mac, devices: None },
+        have: None,
+    }
 }
 
 #[tokio::test]

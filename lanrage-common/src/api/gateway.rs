@@ -1,0 +1,94 @@
+//! What the gateway on this device does, and what it is asked.
+
+use crate::devices::DeviceKind;
+use crate::identity::WgKey;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// Takes a device with a plain WireGuard client in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddDeviceRequest {
+    /// Shown to everybody in the party.
+    pub name: String,
+    /// The device's own public key; a key pair is made when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<WgKey>,
+    /// Where the device reaches this one, `host` or `host:port`; this machine's address at home when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+}
+
+/// How to configure the device. Shown once: the private key is kept nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddDeviceAnswer {
+    /// As asked for.
+    pub name: String,
+    /// In the party.
+    pub address: Ipv4Addr,
+    /// Where the device reaches this one.
+    pub endpoint: String,
+    /// The file for wg-quick and for the apps, private key included.
+    pub config: String,
+    /// The same as an SVG QR code; absent when the device made its own key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qr_svg: Option<String>,
+    /// What a person should know about it.
+    pub notes: Vec<String>,
+}
+
+/// Turns a device out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveDeviceRequest {
+    /// Its name.
+    pub name: String,
+}
+
+/// The gateway on this device.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// Where plain WireGuard clients are taken; absent while there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// The key by which they know this device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<WgKey>,
+    /// Devices behind this one.
+    pub devices: Vec<GatewayDevice>,
+    /// Packets of devices into the party.
+    pub from_devices: u64,
+    /// Packets of the party to devices.
+    pub to_devices: u64,
+    /// Group packets of devices into the party.
+    pub groups_from_devices: u64,
+    /// Copies of group packets for devices.
+    pub groups_to_devices: u64,
+    /// Packets dropped, by reason.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// A device behind this one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GatewayDevice {
+    /// Shown to everybody in the party.
+    pub name: String,
+    /// How it reaches this one.
+    pub kind: DeviceKind,
+    /// In the party.
+    pub address: Ipv4Addr,
+    /// Its WireGuard key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<WgKey>,
+    /// Where it was heard from last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds since it was heard from; absent = not since this daemon started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_s: Option<u64>,
+    /// Payload bytes received from it.
+    pub rx_bytes: u64,
+    /// Payload bytes sent to it.
+    pub tx_bytes: u64,
+}

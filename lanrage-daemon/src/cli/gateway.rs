@@ -1,0 +1,140 @@
+//! `lanrage gateway`: devices without LANrage, and how they fare.
+
+use super::arguments::Gateway;
+use super::client::Client;
+use super::failure::Failure;
+use super::screen::{Screen, Style};
+use super::show;
+use super::table::{Cell, Table};
+use lanrage_common::api::{
+    AddDeviceAnswer, AddDeviceRequest, GatewayDevice, GatewayStatus, RemoveDeviceRequest, Status,
+};
+use lanrage_common::devices::DeviceKind;
+
+/// A client that is there sends something every 25 s.
+const PRESENT_S: u64 = 60;
+
+pub(super) async fn run(
+    client: &Client,
+    screen: &mut Screen<'_>,
+    command: Option<Gateway>,
+    json: bool,
+) -> Result<u8, Failure> {
+    match command {
+        None => {
+            let status = client.get::<Status>("/api/v1/status").await?.value;
+            show_status(screen, status.gateway.unwrap_or_default(), json, overview)
+        }
+        Some(Gateway::Devices) => {
+            let status = client.get::<Status>("/api/v1/status").await?.value;
+            show_status(screen, status.gateway.unwrap_or_default(), json, devices)
+        }
+        Some(Gateway::AddDevice { name, endpoint, public_key }) => {
+            let request = AddDeviceRequest { name, public_key, endpoint };
+            let answer = client.send::<AddDeviceAnswer>("/api/v1/gateway/add", &request).await?;
+            match json {
+                true => screen.line(&answer.text),
+                false => added(screen, &answer.value),
+            }
+        }
+        Some(Gateway::RemoveDevice { name }) => {
+            let request = RemoveDeviceRequest { name };
+            let answer = client.send::<Status>("/api/v1/gateway/remove", &request).await?;
+            match json {
+                true => screen.line(&answer.text),
+                false => screen.line(format!("{} is turned out.", request.name)),
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn show_status(
+    screen: &mut Screen<'_>,
+    status: GatewayStatus,
+    json: bool,
+    show: fn(&mut Screen<'_>, &GatewayStatus),
+) {
+    match json {
+        true => screen.line(serde_json::to_string(&status).unwrap_or_default()),
+        false => show(screen, &status),
+    }
+}
+
+fn overview(screen: &mut Screen<'_>, status: &GatewayStatus) {
+    if let (Some(listen), Some(key)) = (status.listen, status.public_key) {
+        show::fact(screen, "Listen", &format!("UDP {listen}, key {key}"));
+    }
+    devices(screen, status);
+    if status.devices.is_empty() {
+        return;
+    }
+    let GatewayStatus { from_devices, to_devices, groups_from_devices, groups_to_devices, .. } = status;
+    screen.line("");
+    show::fact(screen, "Packets", &format!("{from_devices} from devices, {to_devices} to them"));
+    let groups =
+        format!("{groups_from_devices} to everybody from devices, {groups_to_devices} copies to them");
+    show::fact(screen, "Groups", &groups);
+    let dropped: Vec<String> =
+        status.dropped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    if !dropped.is_empty() {
+        show::fact(screen, "Dropped", &dropped.join(", "));
+    }
+}
+
+fn devices(screen: &mut Screen<'_>, status: &GatewayStatus) {
+    if status.devices.is_empty() {
+        return screen.line(
+            "No device takes part through this machine. Take one in with `lanrage gateway add-device NAME`.",
+        );
+    }
+    let mut table = Table::new(["DEVICE", "ADDRESS", "BY", "HEARD", "FROM", "RECEIVED", "SENT"]);
+    for device in &status.devices {
+        let from = device.endpoint.map_or("-".into(), |endpoint| endpoint.to_string());
+        table.row([
+            device.name.clone().into(),
+            device.address.to_string().into(),
+            kind(device.kind).into(),
+            heard(device),
+            from.into(),
+            format!("{} B", device.rx_bytes).into(),
+            format!("{} B", device.tx_bytes).into(),
+        ]);
+    }
+    table.print(screen);
+}
+
+fn kind(kind: DeviceKind) -> &'static str {
+    match kind {
+        DeviceKind::Lan => "LAN",
+        DeviceKind::Wireguard => "WireGuard",
+        DeviceKind::Unknown => "?",
+    }
+}
+
+fn heard(device: &GatewayDevice) -> Cell {
+    match device.heard_s {
+        None => Cell::new("not yet", Style::Dim),
+        Some(seconds) if seconds < PRESENT_S => Cell::new(format!("{seconds} s ago"), Style::Good),
+        Some(seconds) => Cell::new(format!("{} min ago", seconds / 60), Style::Warn),
+    }
+}
+
+/// In a pipe the file alone, so that it can be passed on.
+fn added(screen: &mut Screen<'_>, answer: &AddDeviceAnswer) {
+    if !screen.is_terminal() {
+        return screen.line(answer.config.trim_end());
+    }
+    screen.line(format!("{} is taken in as {}. Its file, shown this once:\n", answer.name, answer.address));
+    screen.line(&answer.config);
+    if answer.qr_svg.is_some()
+        && let Some(code) = show::qr(&answer.config)
+    {
+        screen.line("In the WireGuard app: add a tunnel, scan the QR code.\n");
+        screen.line(code);
+    }
+    for note in &answer.notes {
+        let mark = screen.paint(Style::Warn, "*");
+        screen.line(format!("{mark} {note}"));
+    }
+}

@@ -1,0 +1,121 @@
+//! Devices without LANrage behind a gateway. Needs root.
+#![allow(clippy::unwrap_used)]
+
+#[path = "gateway/wireguard.rs"]
+mod wireguard;
+
+mod support;
+
+use lanrage_common::api::GatewayStatus;
+use lanrage_tests::lab::netns::Namespace;
+use lanrage_tests::lab::role::Role;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+use support::TestLab;
+
+const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+const EVERYBODY: Ipv4Addr = Ipv4Addr::BROADCAST;
+const GROUP: Ipv4Addr = Ipv4Addr::new(239, 10, 11, 12);
+/// The gateway on the network that it shares with the device, and the device.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
+const DEVICE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 50);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After this, what has not come does not come.
+const SILENCE: Duration = Duration::from_millis(700);
+
+/// A machine that knows nothing of LANrage, on a network with peer 1, which has `eth1` there.
+struct Console(Namespace);
+
+impl Console {
+    fn beside(lab: &TestLab) -> Self {
+        let gateway = lab.namespace(Role::Peer(1));
+        let console = Namespace::named(format!("{}-dev", gateway.name().trim_end_matches("-p1")));
+        if console.exists() {
+            console.clear().unwrap();
+        }
+        console.create().unwrap();
+        gateway.ip(&format!("link add eth1 type veth peer name eth0 netns {}", console.name())).unwrap();
+        gateway.ip(&format!("link set eth1 up\naddr add {GATEWAY}/24 brd + dev eth1")).unwrap();
+        console
+            .ip(&format!(
+                "link set eth0 up\naddr add {DEVICE}/24 brd + dev eth0\nroute add default via {GATEWAY}"
+            ))
+            .unwrap();
+        Self(console)
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.clear() {
+            eprintln!("cannot remove the device: {error:#}");
+        }
+    }
+}
+
+/// A game's socket.
+fn game(place: &Namespace, port: u16) -> UdpSocket {
+    let socket = place.run(|| UdpSocket::bind((ANY, port))).unwrap().unwrap();
+    socket.set_broadcast(true).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    socket
+}
+
+/// Everything that comes within a time, or until `enough` have come and it is silent.
+fn receive(socket: &UdpSocket, enough: usize) -> Vec<(Vec<u8>, SocketAddr)> {
+    let (mut got, mut buffer) = (Vec::new(), vec![0; 65_536]);
+    let (start, mut last) = (Instant::now(), Instant::now());
+    while start.elapsed() < PATIENCE && (got.len() < enough || last.elapsed() < SILENCE) {
+        if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            got.push((buffer[..length].to_vec(), from));
+            last = Instant::now();
+        }
+    }
+    got
+}
+
+fn exactly(socket: &UdpSocket, text: &[u8], from: (Ipv4Addr, u16)) {
+    assert_eq!(receive(socket, 1), [(text.to_vec(), from.into())], "exactly once, from {from:?}");
+}
+
+fn nothing(socket: &UdpSocket) {
+    let mut buffer = [0; 2048];
+    socket.set_read_timeout(Some(SILENCE)).unwrap();
+    let got = socket.recv_from(&mut buffer);
+    assert!(got.is_err(), "it crossed: {got:?} {:02x?}", &buffer[..64]);
+}
+
+/// A connection that carries something both ways; where the server sees it come from.
+fn connect(server: &Namespace, client: &Namespace, to: (Ipv4Addr, u16)) -> Ipv4Addr {
+    let listener = server.run(|| TcpListener::bind((ANY, to.1))).unwrap().unwrap();
+    let mut asker = client.run(|| TcpStream::connect_timeout(&to.into(), PATIENCE)).unwrap().unwrap();
+    let (mut answerer, from) = listener.accept().unwrap();
+    for stream in [&asker, &answerer] {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    }
+    let (question, mut heard) = (vec![5; 200_000], vec![0; 200_000]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| asker.write_all(&question).unwrap());
+        answerer.read_exact(&mut heard).unwrap();
+    });
+    assert_eq!(heard, question);
+    std::thread::scope(|scope| {
+        scope.spawn(|| answerer.write_all(&question).unwrap());
+        asker.read_exact(&mut heard).unwrap();
+    });
+    let SocketAddr::V4(from) = from else { panic!("{from}") };
+    *from.ip()
+}
+
+fn gateway_status(lab: &TestLab) -> GatewayStatus {
+    let text = lab.lanrage_output(Role::Peer(1), &["gateway", "--json"]).unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Addresses of the devices behind the gateway, as peer `n` knows them.
+fn devices(lab: &TestLab, n: u8) -> Vec<Ipv4Addr> {
+    let party = lab.daemon_status(Role::Peer(n)).unwrap().party.unwrap();
+    party.members.iter().flat_map(|member| &member.devices).map(|device| device.address).collect()
+}
