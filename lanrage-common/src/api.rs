@@ -14,6 +14,11 @@
 //! | `POST /api/v1/netcheck` | → [`NetworkStatus`], found out anew; refused while the tunnel is down |
 //! | `POST /api/v1/gateway/add` | [`AddDeviceRequest`] → [`AddDeviceAnswer`] |
 //! | `POST /api/v1/gateway/remove` | [`RemoveDeviceRequest`] → [`Status`] |
+//! | `POST /api/v1/doctor` | → [`DoctorAnswer`] |
+//! | `GET /api/v1/settings` | → [`Settings`] |
+//! | `POST /api/v1/settings` | [`SettingsRequest`] → [`Settings`] |
+//! | `GET /api/v1/log` | → [`LogAnswer`] |
+//! | `GET /api/v1/bundle` | → [`SupportBundle`] |
 //! | `POST /api/v1/relay/drain` | [`DrainRequest`] → [`Status`] |
 //! | `POST /api/v1/ui` | → [`UiAnswer`]; on the Unix socket only, because the answer holds the token |
 //! | `GET /api/v1/relay` | → [`RelayDetail`]; refused when this process is no relay |
@@ -30,6 +35,8 @@ mod network;
 mod party;
 mod relay;
 mod request;
+mod settings;
+mod support;
 
 pub use gateway::{AddDeviceAnswer, AddDeviceRequest, GatewayDevice, GatewayStatus, RemoveDeviceRequest};
 pub use lane::{LaneCopies, LaneMode, LaneStatus};
@@ -40,6 +47,9 @@ pub use request::{
     CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply,
     PingRequest, RevokeRequest, UiAnswer,
 };
+
+pub use settings::{Effect, Setting, Settings, SettingsRequest};
+pub use support::{Cure, DoctorAnswer, Finding, Level, LogAnswer, SupportBundle};
 
 use crate::identity::{DeviceKey, Fingerprint};
 use serde::{Deserialize, Serialize};

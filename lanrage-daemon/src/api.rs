@@ -10,6 +10,7 @@ pub(crate) mod metrics;
 mod page;
 mod routes;
 mod status;
+mod support;
 mod token;
 
 pub use listen::{BindError, Listeners};
@@ -19,6 +20,7 @@ use crate::control::ControlView;
 use crate::http;
 use crate::peer::PeerHandle;
 use crate::relay::{Drain, Inquiry};
+use crate::settings::Desk;
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{Problem, RelayStatus};
 use std::sync::Arc;
@@ -46,6 +48,8 @@ pub struct Daemon {
     pub relay_inquiry: Option<Inquiry>,
     /// The control server role.
     pub control: Option<ControlView>,
+    /// What can be changed while it runs.
+    pub settings: Option<Arc<Desk>>,
 }
 
 /// What every request handler sees.
@@ -53,6 +57,7 @@ pub struct Daemon {
 struct Shared {
     daemon: Daemon,
     ui_url: String,
+    token: Token,
     shutdown: Shutdown,
 }
 
@@ -64,7 +69,8 @@ pub fn serve(
     shutdown: Shutdown,
 ) -> JoinHandle<anyhow::Result<()>> {
     let guard = Arc::new(guard::Guard::new(listeners.ui_address, token.clone()));
-    let shared = Arc::new(Shared { daemon, ui_url: listeners.ui_url(&token), shutdown: shutdown.clone() });
+    let shared =
+        Arc::new(Shared { daemon, ui_url: listeners.ui_url(&token), token, shutdown: shutdown.clone() });
     let local = routes::local(shared.clone());
     let loopback = routes::loopback(shared, guard);
     tokio::spawn(async move {

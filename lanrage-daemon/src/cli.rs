@@ -13,7 +13,9 @@ mod local;
 mod netcheck;
 mod relay;
 mod screen;
+mod settings;
 mod show;
+mod support;
 mod table;
 
 pub use arguments::Arguments;

@@ -3,9 +3,10 @@
 //! Layers, later ones win:
 //! 1. the defaults below,
 //! 2. the file (`--config`, else `LANRAGE_CONFIG`, else [`DEFAULT_FILE`], which may be missing),
-//! 3. the environment: `LANRAGE_` + the key in capitals, sections joined by two underscores, e.g.
+//! 3. `state_dir/settings.toml`: what was changed in the web UI (see [`crate::settings`]),
+//! 4. the environment: `LANRAGE_` + the key in capitals, sections joined by two underscores, e.g.
 //!    `LANRAGE_CONTROL__LISTEN=0.0.0.0:8667`; lists are separated by commas; an empty value unsets an optional key,
-//! 4. flags: `--set control.listen=0.0.0.0:8667` and the short forms that `lanrage-daemon --help` lists.
+//! 5. flags: `--set control.listen=0.0.0.0:8667` and the short forms that `lanrage-daemon --help` lists.
 //!
 //! Every key is checked where it was written, so that a complaint can name the line, variable or flag.
 
@@ -14,6 +15,7 @@ mod load;
 mod validate;
 
 pub use load::{Complaint, ConfigError, Loaded, Sources, load};
+pub(crate) use load::{load_with, settings_file};
 pub use validate::origin as check_origin;
 
 use clap::ValueEnum;

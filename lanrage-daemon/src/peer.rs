@@ -2,6 +2,7 @@
 
 mod behind;
 mod commands;
+mod configure;
 mod event_loop;
 mod invite;
 mod nat;
@@ -77,6 +78,8 @@ pub enum PeerCommand {
     RemoveDevice(RemoveDeviceRequest, Reply<()>),
     /// Pings a member through the tunnel.
     Ping(PingRequest, Reply<PingAnswer>),
+    /// Works with other settings from now on.
+    Configure(Box<PeerConfig>, Reply<()>),
 }
 
 /// A running peer.

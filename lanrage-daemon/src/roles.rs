@@ -5,12 +5,14 @@ mod notify;
 mod privileges;
 
 use crate::api::{self, Daemon, Listeners, Token};
-use crate::config::{Config, Role};
+use crate::config::{Config, Loaded, Role, Sources};
 use crate::control::{self, ControlHandle};
+use crate::settings::Desk;
 use crate::shutdown::{self, Shutdown, ShutdownTrigger};
 use crate::{peer, relay};
 use anyhow::anyhow;
 use lanrage_common::api::RelayStatus;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -58,13 +60,16 @@ async fn relay_ended(relay: &mut watch::Receiver<RelayStatus>, is_alone: bool) -
 }
 
 /// Runs `config.role` until `shutdown`, or until a part of it ends by itself, which is an error. Errors are meant to be shown to a person as they are.
-pub async fn run(mut config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+pub async fn run(loaded: Loaded, sources: Sources, shutdown: Shutdown) -> anyhow::Result<()> {
+    let mut config = loaded.config.clone();
     privileges::prepare_state_dir(&config.state_dir)?;
     let listeners = Listeners::bind(&config).await?;
     privileges::check(config.role, &config)?;
     let token = Token::load_or_create(&config.state_dir)?;
     let (trigger, stop) = shutdown::channel();
     let mut started = start(&mut config, &stop).await?;
+    let roles: Vec<&str> = started.daemon.roles.iter().map(String::as_str).collect();
+    started.daemon.settings = Some(Arc::new(Desk::new(sources, loaded, &roles)));
     let ui = listeners.ui_address();
     let roles = started.daemon.roles.join(" ");
     let serving = api::serve(listeners, started.daemon.clone(), token, stop);
@@ -109,6 +114,7 @@ async fn start(config: &mut Config, shutdown: &Shutdown) -> anyhow::Result<Start
         relay_drain: None,
         relay_inquiry: None,
         control: None,
+        settings: None,
     };
     let mut started = Started { daemon, control: None };
     let role = config.role;
@@ -195,6 +201,7 @@ mod tests {
             relay_drain: None,
             relay_inquiry: None,
             control: None,
+            settings: None,
         };
         let (trigger, stop) = shutdown::channel();
         let serving = tokio::spawn(async move {

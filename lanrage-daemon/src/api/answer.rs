@@ -7,6 +7,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use lanrage_common::protocol::{ErrorBody, ErrorCode};
 use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// For a request's body to arrive.
+const BODY: Duration = Duration::from_secs(5);
 
 /// An [`ErrorBody`] with its HTTP status.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,9 +62,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        match Json::<T>::from_request(request, state).await {
-            Ok(Json(body)) => Ok(Self(body)),
-            Err(fault) => Err(malformed(&fault)),
+        match tokio::time::timeout(BODY, Json::<T>::from_request(request, state)).await {
+            Ok(Ok(Json(body))) => Ok(Self(body)),
+            Ok(Err(fault)) => Err(malformed(&fault)),
+            Err(_) => {
+                let what = format!("the body did not arrive within {} s", BODY.as_secs());
+                Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::BadRequest, what))
+            }
         }
     }
 }

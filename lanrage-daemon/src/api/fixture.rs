@@ -60,6 +60,7 @@ impl TestServer {
             relay_drain: Some(watch::channel(crate::relay::Drain::No).0),
             relay_inquiry: Some(Inquiry::answering(relay_detail())),
             control: None,
+            settings: None,
         };
         let (trigger, shutdown) = shutdown::channel();
         let task = serve(listeners, daemon, token.clone(), shutdown);
@@ -95,7 +96,7 @@ async fn play_peer(
             }
             PeerCommand::CreateParty(_, reply) => reply.send(Ok(invite(None))).is_ok(),
             PeerCommand::Invite(request, reply) => reply.send(Ok(invite(request.uses))).is_ok(),
-            PeerCommand::Revoke(_, reply) => reply.send(Ok(())).is_ok(),
+            PeerCommand::Revoke(_, reply) | PeerCommand::Configure(_, reply) => reply.send(Ok(())).is_ok(),
             PeerCommand::Netcheck(reply) => reply.send(Ok(NetworkStatus::default())).is_ok(),
             PeerCommand::AddDevice(request, reply) => reply.send(Ok(added(request))).is_ok(),
             PeerCommand::RemoveDevice(_, reply) => reply.send(Ok(())).is_ok(),

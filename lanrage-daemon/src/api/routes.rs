@@ -3,7 +3,7 @@
 use super::answer::{Body, Refusal};
 use super::guard::Guard;
 use super::status::Changes;
-use super::{Shared, metrics, page};
+use super::{Shared, metrics, page, support};
 use crate::peer::{PeerCommand, PeerStatus, Reply};
 use crate::relay::Drain;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -25,11 +25,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-type App = State<Arc<Shared>>;
-type Answer<T> = Result<Json<T>, Refusal>;
+pub(super) type App = State<Arc<Shared>>;
+pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
 /// How long the peer may take over a command; joining includes talking to the control server.
-const COMMAND: Duration = Duration::from_secs(30);
+pub(super) const COMMAND: Duration = Duration::from_secs(30);
 /// How long the status may take to show what a command has done.
 const SETTLE: Duration = Duration::from_secs(2);
 const INVITE_LIFE: std::ops::RangeInclusive<u64> = 60..=30 * 24 * 3600;
@@ -65,6 +65,10 @@ fn common() -> Router<Arc<Shared>> {
         .route("/api/v1/netcheck", post(netcheck))
         .route("/api/v1/gateway/add", post(add_device))
         .route("/api/v1/gateway/remove", post(remove_device))
+        .route("/api/v1/doctor", post(support::doctor))
+        .route("/api/v1/settings", get(support::settings).post(support::change_settings))
+        .route("/api/v1/log", get(support::log))
+        .route("/api/v1/bundle", get(support::bundle))
         .route("/api/v1/relay/drain", post(drain))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(wrong_method)
@@ -231,7 +235,7 @@ async fn drain(State(shared): App, Body(request): Body<DrainRequest>) -> Answer<
 
 impl Shared {
     /// Passes a command to the peer and waits for its answer.
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         patience: Duration,
         command: impl FnOnce(Reply<T>) -> PeerCommand,

@@ -2,12 +2,11 @@
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
-use lanrage_daemon::config::{self, LogConfig, LogFormat, Role, Sources};
-use lanrage_daemon::{roles, shutdown};
+use lanrage_daemon::config::{self, Loaded, LogConfig, LogFormat, Role, Sources};
+use lanrage_daemon::{log, roles, shutdown};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// LANrage's service: connects this machine to a party, forwards for others, or keeps parties.
 #[derive(Debug, Parser)]
@@ -71,6 +70,14 @@ impl Arguments {
         );
         Sources::from_process(self.config.clone(), flags)
     }
+
+    /// The configuration's, and what flags change in it.
+    fn log_config(&self, config: &LogConfig) -> LogConfig {
+        LogConfig {
+            format: self.log_format.unwrap_or(config.format),
+            filter: self.log.clone().unwrap_or_else(|| config.filter.clone()),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -85,8 +92,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let loaded = config::load(&arguments.sources())?;
-    start_logging(arguments, &loaded.config.log)?;
+    let sources = arguments.sources();
+    let loaded = config::load(&sources)?;
+    log::start(&arguments.log_config(&loaded.config.log))?;
     let file = loaded.file.as_deref().map_or("none".into(), |file| file.display().to_string());
     tracing::debug!(file, "configuration loaded");
     if arguments.detach {
@@ -96,14 +104,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?
-        .block_on(serve(loaded.config))
+        .block_on(serve(loaded, sources))
 }
 
-async fn serve(config: config::Config) -> anyhow::Result<()> {
+async fn serve(loaded: Loaded, sources: Sources) -> anyhow::Result<()> {
     let (trigger, shutdown) = shutdown::channel();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let running = roles::run(config, shutdown);
+    let running = roles::run(loaded, sources, shutdown);
     tokio::pin!(running);
     tokio::select! {
         result = &mut running => return result,
@@ -115,25 +123,4 @@ async fn serve(config: config::Config) -> anyhow::Result<()> {
         result = &mut running => result,
         _ = interrupt.recv() => anyhow::bail!("second SIGINT: stopped without cleaning up"),
     }
-}
-
-/// Libraries that warn of what is no operator's business: a session that ended, news that nobody waits for any more.
-const QUIET: &str = "boringtun=off,netlink_proto=error";
-
-fn start_logging(arguments: &Arguments, config: &LogConfig) -> anyhow::Result<()> {
-    let wanted = arguments.log.as_ref().unwrap_or(&config.filter);
-    let filter = EnvFilter::try_new(format!("{QUIET},{wanted}"))
-        .with_context(|| format!("--log {wanted}: write a level such as info or debug"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match arguments.log_format.unwrap_or(config.format) {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        // The journal has its own times.
-        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
-            builder.without_time().with_ansi(false).init();
-        }
-        LogFormat::Text => {
-            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
-        }
-    }
-    Ok(())
 }

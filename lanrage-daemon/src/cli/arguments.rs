@@ -29,9 +29,9 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show everything: party, members, control server, relay, problems.
-    Status,
+    Status(Watch),
     /// Show one line per member: address, path, round trip, why.
-    Peers,
+    Peers(Watch),
     /// Show one line per relay: state, load, round trip, who is reached through it, why.
     Relays,
     /// Take the tunnel up again.
@@ -71,6 +71,22 @@ pub enum Command {
     },
     /// Print the link that opens the web UI. It is for you only.
     Ui,
+    /// Show the settings that can be changed while the daemon runs, or change one.
+    Settings {
+        /// Which, e.g. peer.name.
+        #[arg(requires = "value")]
+        key: Option<String>,
+        /// Its new value: text, a number, true or false, or a JSON list; `unset` goes back to the configuration file.
+        value: Option<String>,
+    },
+    /// Write everything that helps to find out what is wrong into one file, without keys, tokens, invites and secrets.
+    Bundle {
+        /// The file, or - for standard output; lanrage-support-TIME.json when absent.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Show the last lines of the daemon's log, without secrets.
+    Log,
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -88,6 +104,14 @@ pub enum Command {
         #[arg(value_name = "DIR", default_value = "/usr/local/share/man")]
         dir: PathBuf,
     },
+}
+
+/// Looking once, or again and again.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Show it anew every second, until Ctrl-C.
+    #[arg(short, long)]
+    pub watch: bool,
 }
 
 /// What a relay's operator asks.

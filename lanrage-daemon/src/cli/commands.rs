@@ -4,7 +4,7 @@ use super::arguments::{Arguments, Command, ConfigCommand, Invite, Party, Relay};
 use super::client::{Answer, Client};
 use super::failure::Failure;
 use super::screen::Screen;
-use super::{doctor, gateway, local, netcheck, relay, show};
+use super::{doctor, gateway, local, netcheck, relay, settings, show, support};
 use lanrage_common::api::{
     CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply,
     PingRequest, RevokeRequest, Status, UiAnswer,
@@ -13,6 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Between the pings that a person watches.
 const PING_GAP: Duration = Duration::from_secs(1);
+
+/// Between two looks of `--watch`.
+const WATCH_GAP: Duration = Duration::from_secs(1);
 
 /// How long a relay may take to end when its time is over.
 const DRAIN_SLACK: Duration = Duration::from_secs(5);
@@ -30,8 +33,8 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
     let client = if is_relays { Client::of_relay(&socket) } else { Client::new(&socket) };
     let mut session = Session { client, screen, json };
     match command {
-        Command::Status => session.status().await,
-        Command::Peers => session.peers().await,
+        Command::Status(watch) => session.look(watch.watch, show::status).await,
+        Command::Peers(watch) => session.look(watch.watch, show::peers).await,
         Command::Relays => session.relays().await,
         Command::Up => session.change("up", "The tunnel is up.").await,
         Command::Down => session.change("down", "The tunnel is down. `lanrage up` takes it up again.").await,
@@ -50,6 +53,11 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Netcheck { servers } => netcheck::run(&session.client, session.screen, &servers, json).await,
         Command::Gateway { command } => gateway::run(&session.client, session.screen, command, json).await,
         Command::Ui => session.ui().await,
+        Command::Settings { key, value } => {
+            settings::run(&session.client, session.screen, key.zip(value), json).await
+        }
+        Command::Bundle { file } => support::bundle(&session.client, session.screen, file, json).await,
+        Command::Log => support::log(&session.client, session.screen, json).await,
         Command::Config(ConfigCommand::Check { config }) => local::check_config(session.screen, config, json),
         Command::Relay(Relay::Check(check)) => relay::check(session.screen, &check, json).await,
         Command::Relay(Relay::Top { once, members }) => {
@@ -80,17 +88,19 @@ impl Session<'_, '_> {
         Ok(0)
     }
 
-    async fn status(&mut self) -> Result<u8, Failure> {
-        let answer = self.client.get::<Status>("/api/v1/status").await?;
-        self.finish(&answer, show::status)
-    }
-
-    async fn peers(&mut self) -> Result<u8, Failure> {
-        let answer = self.client.get::<Status>("/api/v1/status").await?;
-        self.finish(&answer, |screen, status| match &status.party {
-            Some(party) => show::members(screen, party),
-            None => screen.line("In no party. Found one with `lanrage party create NAME` or join one with `lanrage join LINK`."),
-        })
+    /// Shows the status, or a part of it; again every second when that is wanted, until nobody reads any more.
+    async fn look(&mut self, watch: bool, show: fn(&mut Screen<'_>, &Status)) -> Result<u8, Failure> {
+        loop {
+            let answer = self.client.get::<Status>("/api/v1/status").await?;
+            if watch && !self.json {
+                self.screen.begin_again();
+            }
+            self.finish(&answer, show)?;
+            if !watch || self.screen.is_closed() {
+                return Ok(0);
+            }
+            tokio::time::sleep(WATCH_GAP).await;
+        }
     }
 
     async fn relays(&mut self) -> Result<u8, Failure> {

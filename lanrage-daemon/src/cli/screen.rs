@@ -65,6 +65,13 @@ impl<'a> Screen<'a> {
         self.closed |= written.is_err();
     }
 
+    /// Makes place for the same thing as it is now: on a terminal in place of the last, in a pipe behind an empty line.
+    pub(super) fn begin_again(&mut self) {
+        let (text, end) = if self.terminal { ("\x1b[H\x1b[2J", "") } else { ("", "\n") };
+        let written = write!(self.out, "{text}{end}").and_then(|()| self.out.flush());
+        self.closed |= written.is_err();
+    }
+
     /// Whether nobody reads any more.
     pub(super) fn is_closed(&self) -> bool {
         self.closed

@@ -49,6 +49,16 @@ pub(super) fn status(screen: &mut Screen<'_>, status: &Status) {
     problems(screen, &status.problems);
 }
 
+/// The members alone.
+pub(super) fn peers(screen: &mut Screen<'_>, status: &Status) {
+    match &status.party {
+        Some(party) => members(screen, party),
+        None => screen.line(
+            "In no party. Found one with `lanrage party create NAME` or join one with `lanrage join LINK`.",
+        ),
+    }
+}
+
 /// For members that are not reached directly: the one change that would do it.
 fn advice(screen: &mut Screen<'_>, party: &PartyStatus) {
     let advised: Vec<_> = party.members.iter().filter_map(|it| Some((it, it.fix.as_ref()?))).collect();

@@ -93,15 +93,31 @@ struct Setting {
 
 /// Reads and checks all layers; every complaint is reported, not only the first.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+    let path = settings_file(&load_with(sources, None)?.config.state_dir);
+    // Not ours to read: then the daemon, which reads it, is not ours either.
+    let text = read(&path, false).ok().flatten();
+    load_with(sources, text.as_deref().map(|text| (path.as_path(), text)))
+}
+
+/// The same, with other settings than those in the settings file.
+pub(crate) fn load_with(sources: &Sources, settings: Option<(&Path, &str)>) -> Result<Loaded, ConfigError> {
     let (path, required) = sources.file_or_default();
     let text = read(&path, required).map_err(|complaint| ConfigError(vec![complaint]))?;
     let mut layers = Layers::default();
     if let Some(text) = &text {
         layers.add_file(&path, text);
     }
+    if let Some((path, text)) = settings {
+        layers.add_file(path, text);
+    }
     layers.add_environment(&sources.environment);
     layers.add_flags(&sources.flags);
     layers.finish(text.is_some().then_some(path))
+}
+
+/// What was changed by the web UI or `lanrage set`; the daemon writes it.
+pub(crate) fn settings_file(state_dir: &Path) -> PathBuf {
+    state_dir.join("settings.toml")
 }
 
 fn read(path: &Path, required: bool) -> Result<Option<String>, Complaint> {

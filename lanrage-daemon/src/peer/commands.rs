@@ -78,6 +78,10 @@ impl Peer {
             PeerCommand::RemoveDevice(request, reply) => self.remove_device(&request, reply),
             PeerCommand::Ping(request, reply) => self.ping(&request, reply),
             PeerCommand::Netcheck(reply) => self.netcheck(reply),
+            PeerCommand::Configure(config, reply) => {
+                let result = self.configure(*config).await;
+                self.answer(reply, result);
+            }
         }
     }
 
@@ -316,7 +320,8 @@ impl Peer {
         outside.and_then(|outside| origin::normalize(outside).ok()).unwrap_or_else(|| control.into())
     }
 
-    async fn up(&mut self) -> Result<(), ErrorBody> {
+    /// Takes the tunnel up.
+    pub(super) async fn up(&mut self) -> Result<(), ErrorBody> {
         let stored = self.stored.as_mut().ok_or_else(no_party)?;
         stored.up = true;
         let stored = stored.clone();
@@ -460,6 +465,7 @@ pub(super) fn error(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
     ErrorBody { code, message: message.into() }
 }
 
+/// The request cannot be done as it is.
 pub(super) fn bad(message: impl Into<String>) -> ErrorBody {
     error(ErrorCode::BadRequest, message)
 }

@@ -365,7 +365,8 @@ impl Peer {
         self.ensure_interface(Instant::now()).await;
     }
 
-    async fn close_mapper(&mut self) {
+    /// The router may give the port to others.
+    pub(super) async fn close_mapper(&mut self) {
         if let Some(mapper) = self.mapper.take() {
             mapper.close().await;
         }
@@ -411,7 +412,8 @@ async fn interface_ready(interface: Option<&Interface>) {
     }
 }
 
-fn device_name(config: &PeerConfig, device: &Device) -> anyhow::Result<String> {
+/// What others see.
+pub(super) fn device_name(config: &PeerConfig, device: &Device) -> anyhow::Result<String> {
     if let Some(name) = &config.name {
         anyhow::ensure!(
             is_valid_name(name),

@@ -1,10 +1,10 @@
 //! What the daemon's status tells.
 
-use super::Finding;
-use lanrage_common::api::{NetworkStatus, PartyStatus, PathKind, Status};
+use lanrage_common::api::{Cure, Finding, NetworkStatus, PartyStatus, PathKind, Status};
 use lanrage_common::nat::Mapping;
 use lanrage_common::protocol::RelayState;
 
+/// Everything, in the order in which one thing builds on another.
 pub(super) fn all(status: &Status) -> Vec<Finding> {
     let mut findings = vec![daemon(status)];
     findings.extend(status.control.as_ref().map(|control| match control.connected {
@@ -33,18 +33,16 @@ pub(super) fn all(status: &Status) -> Vec<Finding> {
 }
 
 fn daemon(status: &Status) -> Finding {
-    let own = env!("CARGO_PKG_VERSION");
-    if status.version != own {
-        let what = format!("the daemon is version {}, this program {own}", status.version);
-        return Finding::warning("daemon", what, "restart the daemon: sudo systemctl restart lanrage");
-    }
-    Finding::good("daemon", format!("version {own}, roles {}", status.roles.join(" ")))
+    Finding::good("daemon", format!("version {}, roles {}", status.version, status.roles.join(" ")))
 }
 
 fn tunnel(status: &Status, party: &PartyStatus) -> Finding {
     match (&party.interface, status.up) {
-        (_, false) => Finding::bad("tunnel", "the tunnel is down", "take it up: lanrage up"),
-        (None, true) => Finding::bad("tunnel", "there is no network interface", "see the daemon's log"),
+        (_, false) => {
+            Finding::bad("tunnel", "the tunnel is down", "take it up: lanrage up").curable(Cure::Up)
+        }
+        (None, true) => Finding::bad("tunnel", "there is no network interface", "see the daemon's log")
+            .curable(Cure::Reconnect),
         (Some(name), true) => Finding::good("tunnel", format!("{name} has {}", party.address)),
     }
 }
@@ -105,6 +103,6 @@ fn network(network: &NetworkStatus) -> Finding {
     match nat.mapping {
         Some(Mapping::EndpointIndependent) => Finding::good("nat", "one port for all destinations"),
         Some(_) => Finding::warning("nat", "another port for every destination (symmetric NAT)", forward()),
-        None => Finding::good("nat", "not known yet; `lanrage netcheck` looks"),
+        None => Finding::good("nat", "not known yet; `lanrage netcheck` looks").curable(Cure::Netcheck),
     }
 }

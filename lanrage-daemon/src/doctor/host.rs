@@ -1,8 +1,7 @@
 //! What this machine tells.
 
-use super::Finding;
 use crate::platform;
-use lanrage_common::api::{PartyStatus, Status};
+use lanrage_common::api::{Cure, Finding, PartyStatus, Status};
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
@@ -53,7 +52,8 @@ async fn mtu(party: &PartyStatus, name: &str) -> Option<Finding> {
     let own = of(name)?;
     if own != u32::from(party.mtu) {
         let fix = format!("ip link set {name} mtu {}", party.mtu);
-        return Some(Finding::warning("mtu", format!("{name} has MTU {own} instead of {}", party.mtu), fix));
+        let what = format!("{name} has MTU {own} instead of {}", party.mtu);
+        return Some(Finding::warning("mtu", what, fix).curable(Cure::Reconnect));
     }
     let networks = platform::networks(name).await.ok()?;
     let narrow = networks.iter().filter_map(|network| Some((of(&network.interface)?, &network.interface)));
@@ -90,7 +90,7 @@ async fn routes(party: &PartyStatus, name: &str) -> Option<Finding> {
     let what = format!("{} does not go to {name}: games search elsewhere", missing.join(", "));
     let fix =
         "lanrage down && lanrage up puts the routes back; another program that takes them must be stopped";
-    Some(Finding::bad("routes", what, fix))
+    Some(Finding::bad("routes", what, fix).curable(Cure::Reconnect))
 }
 
 /// Only nftables, which all of today's firewalls on Linux end in, and only as root.
