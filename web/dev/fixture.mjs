@@ -101,8 +101,78 @@ const party = () => ({
   lane:
     scenario === "empty"
       ? { seen: 0, copied: 0, delivered: 0, dropped: {} }
-      : { seen: 1240 + grow(2), copied: 3720 + grow(6), delivered: 402 + grow(1), dropped: { rate_limited: 12, duplicate: 3 } },
+      : {
+          mode: trouble ? "userspace" : "kernel",
+          ...(trouble ? { mode_reason: "the kernel has neither tcx nor clsact", mode_fix: "use Linux 6.1 or later" } : { hook: "tcx" }),
+          seen: 1240 + grow(2),
+          copied: 3720 + grow(6),
+          delivered: trouble ? 0 : 402 + grow(1),
+          captured: 3,
+          dropped: { rate_limited: 12, duplicate: 3 },
+          members: trouble ? {} : { "10.66.0.2": { sent: 1860 + grow(3), failed: 0 }, "10.66.0.3": { sent: 1860 + grow(3), failed: 4 } },
+        },
+  relays: relays(),
 });
+
+const relays = () => [
+  { name: "fra1", region: "eu-central", addresses: ["198.51.100.20:3478"], state: "ready", load: 12, held: true, rtt_ms: wobble(21, 3), jitter_ms: 0.6, members: 1, why: "this device's best" },
+  { name: "ams2", region: "", addresses: ["198.51.100.30:3478"], state: "draining", load: 0, held: false, members: 0, why: "being emptied by its operator" },
+];
+
+const network = () => ({
+  nat: { udp_blocked: trouble, is_public: false, public_address: "203.0.113.50", mapping: "address_and_port_dependent", has_ipv6: false, is_cgnat: trouble },
+  servers: [{ relay: "fra1", address: "198.51.100.20:3478", mapped: "203.0.113.50:41000", rtt_ms: 21.2 }],
+  protocols: ["upnp"],
+  not_forwarded: "The router speaks UPnP but refuses: switch it on in the router's settings.",
+});
+
+const findings = () => [
+  { check: "daemon", level: "good", what: "version 0.1.0, roles control relay peer" },
+  { check: "tunnel", ...(up ? { level: "good", what: "lanrage0 has 10.66.0.1" } : { level: "bad", what: "the tunnel is down", fix: "take it up: lanrage up", cure: "up" }) },
+  { check: "nat", level: "warning", what: "another port for every destination (symmetric NAT)", fix: "let LANrage ask the router for a port: set `peer.port_mapping = true`", cure: "allow_port_mapping" },
+  { check: "routes", level: "bad", what: "224.0.0.0/4 does not go to lanrage0: games search elsewhere", fix: "lanrage down && lanrage up puts the routes back; another program that takes them must be stopped", cure: "reconnect" },
+  { check: "clock", level: "good", what: "agrees with the control server's" },
+];
+
+const settings = [
+  { key: "peer.name", value: "Mira", effect: "reconnect", pending: false },
+  { key: "peer.port_mapping", value: true, effect: "live", pending: false },
+  { key: "peer.lane", value: "auto", effect: "live", pending: false },
+  { key: "peer.mtu", value: 1420, effect: "reconnect", pending: false, locked: "environment variable LANRAGE_PEER__MTU" },
+  { key: "peer.control", value: null, effect: "live", pending: false },
+  { key: "peer.stun_servers", value: [], effect: "live", pending: false },
+  { key: "relay.mode", value: "auto", effect: "restart", pending: false },
+  { key: "relay.max_mbit_per_s", value: 500, effect: "restart", pending: true },
+  { key: "log.filter", value: "info", effect: "restart", pending: false },
+];
+
+const detail = () => {
+  const { kernel, userspace, ...rest } = relay();
+  const reasons = (counters) =>
+    Object.entries({ ...counters, rate_member: 0 }).map(([name, packets]) => ({ name, what: `What ${name.replaceAll("_", " ")} means, in a sentence.`, packets, bytes: packets * 220 }));
+  return {
+    at_ms: Date.now() - started,
+    status: { ...rest, kernel, userspace, registered: !trouble, draining: false },
+    name: "fra1",
+    region: "eu-central",
+    max_bindings: 16384,
+    max_flows: 65536,
+    kernel: reasons(kernel),
+    userspace: reasons(userspace),
+    members: [1, 2, 3].map((slot) => ({ slot, key: `gI6EdU${slot}`, party: "qz9f0n2k", address: `203.0.113.${slot}:41641`, kernel_packets: 400_000 + grow(170 * slot), kernel_bytes: 1, userspace_packets: 6, userspace_bytes: 1, dropped: slot === 3 ? 12 : 0 })),
+  };
+};
+
+const log = () =>
+  Array.from({ length: 60 }, (_, n) => `2026-11-27T22:${String(n).padStart(2, "0")}:21.123456Z  INFO lanrage_daemon::peer::event_loop: peer is ready device=gI6EdU… name="Mira" port=41641`);
+
+const GETS = {
+  "/api/v1/status": () => status(),
+  "/api/v1/relay": detail,
+  "/api/v1/settings": () => ({ settings }),
+  "/api/v1/log": () => ({ lines: log() }),
+  "/api/v1/bundle": () => ({ about: "a support bundle", status: status(), doctor: findings(), settings: { settings }, log: log() }),
+};
 
 const status = () => ({
   version: "0.1.0",
@@ -111,6 +181,7 @@ const status = () => ({
   device: { name: "Mira", key: "bWlyYQ", fingerprint: "8JbE0bq2n0l6mVYx3s5b1A" },
   ...(joined && { party: party(), control: { url: "http://198.51.100.20:8667", connected: !trouble } }),
   relay: relay(),
+  ...(joined && up && { network: network() }),
   server: { public_url: "http://198.51.100.20:8667", online: 3, relays: 1 },
   problems: trouble
     ? [
@@ -149,6 +220,17 @@ const POSTS = {
   "/api/v1/party/invite": invite,
   "/api/v1/up": () => ((up = true), status()),
   "/api/v1/down": () => ((up = false), status()),
+  "/api/v1/party/revoke": () => status(),
+  "/api/v1/netcheck": network,
+  "/api/v1/doctor": () => ({ findings: findings() }),
+  "/api/v1/settings": ({ changes }) => {
+    for (const [key, value] of Object.entries(changes)) {
+      const setting = settings.find((known) => known.key === key);
+      if (key === "peer.mtu" || value === "bad") throw { status: 400, code: "bad_request", message: `\`${key}\`: this cannot be` };
+      Object.assign(setting, { value, pending: setting.effect === "restart" });
+    }
+    return { settings };
+  },
   "/api/v1/ping": (body) => ({
     member: body.member,
     address: body.member,
@@ -188,7 +270,7 @@ async function file(path, response) {
 async function api(request, response, path) {
   if (request.headers.authorization !== `Bearer ${TOKEN}`)
     return json(response, 401, { code: "unauthorized", message: "Open the page by the address that LANrage printed." });
-  if (path === "/api/v1/status") return json(response, 200, status());
+  if (request.method === "GET" && GETS[path]) return json(response, 200, GETS[path]());
   if (path === "/api/v1/events") return stream(request, response);
   const post = request.method === "POST" && POSTS[path];
   if (!post) return json(response, 404, { code: "not_found", message: "no such request" });

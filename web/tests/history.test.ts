@@ -1,18 +1,18 @@
 import { describe, expect, it } from "vitest";
-import { RttHistory, SAMPLES, sparkline } from "../src/lib/history";
+import { PathHistory, SAMPLES, sparkline } from "../src/lib/history";
 import type { MemberStatus } from "../src/lib/types";
 
 const member = (device: string, rtt_ms?: number, rx_bytes = 0) => ({ device, rtt_ms, rx_bytes, tx_bytes: 0 }) as MemberStatus;
 
-describe("RttHistory", () => {
+describe("PathHistory", () => {
   it("takes one sample a second however often it is asked", () => {
-    const history = new RttHistory();
+    const history = new PathHistory();
     for (let ms = 0; ms < 3000; ms += 250) history.record([member("a", ms)], ms);
     expect(history.of("a")).toEqual([0, 1000, 2000]);
   });
 
   it("keeps the last minute", () => {
-    const history = new RttHistory();
+    const history = new PathHistory();
     for (let s = 0; s < 100; s++) history.record([member("a", s)], s * 1000);
     expect(history.of("a")).toHaveLength(SAMPLES);
     expect(history.of("a").at(-1)).toBe(99);
@@ -20,7 +20,7 @@ describe("RttHistory", () => {
   });
 
   it("shows the time without samples as a gap, and missing round trips too", () => {
-    const history = new RttHistory();
+    const history = new PathHistory();
     history.record([member("a", 5)], 0);
     history.record([member("a")], 1000);
     history.record([member("a", 7)], 4000);
@@ -28,7 +28,7 @@ describe("RttHistory", () => {
   });
 
   it("forgets who left and starts fresh when they come back", () => {
-    const history = new RttHistory();
+    const history = new PathHistory();
     history.record([member("a", 5), member("b", 6)], 0);
     history.record([member("a", 5)], 1000);
     expect(history.of("b")).toEqual([]);
@@ -37,7 +37,7 @@ describe("RttHistory", () => {
   });
 
   it("tells whose payload moved", () => {
-    const history = new RttHistory();
+    const history = new PathHistory();
     history.record([member("a", 1, 10), member("b", 1, 10)], 0);
     expect(history.isActive("a")).toBe(false);
     history.record([member("a", 1, 20), member("b", 1, 10)], 1000);

@@ -1,6 +1,6 @@
 import { SseParser } from "./sse";
 import { strings } from "./strings";
-import type { ErrorBody, InviteAnswer, PingAnswer, Status } from "./types";
+import type { ErrorBody, Finding, InviteAnswer, NetworkStatus, PingAnswer, RelayDetail, Setting, SettingValue, Status } from "./types";
 
 /** The daemon refused, with a sentence for people; `status` is HTTP's. */
 export class Refused extends Error {
@@ -29,6 +29,31 @@ export class Daemon {
   invite(): Promise<InviteAnswer> {
     return this.#post("party/invite", {});
   }
+  revoke(invite: string): Promise<Status> {
+    return this.#post("party/revoke", { invite });
+  }
+  netcheck(): Promise<NetworkStatus> {
+    return this.#post("netcheck");
+  }
+  async doctor(): Promise<Finding[]> {
+    return (await this.#post<{ findings: Finding[] }>("doctor")).findings;
+  }
+  relay(): Promise<RelayDetail> {
+    return this.#get("relay");
+  }
+  async settings(): Promise<Setting[]> {
+    return (await this.#get<{ settings: Setting[] }>("settings")).settings;
+  }
+  async change(changes: Record<string, SettingValue>): Promise<Setting[]> {
+    return (await this.#post<{ settings: Setting[] }>("settings", { changes })).settings;
+  }
+  async log(): Promise<string[]> {
+    return (await this.#get<{ lines: string[] }>("log")).lines;
+  }
+  /** As it comes: it is saved, not looked at. */
+  bundle(): Promise<unknown> {
+    return this.#get("bundle");
+  }
   setUp(up: boolean): Promise<Status> {
     return this.#post(up ? "up" : "down");
   }
@@ -49,10 +74,18 @@ export class Daemon {
     }
   }
 
-  async #post<T>(path: string, body?: unknown): Promise<T> {
+  #get<T>(path: string): Promise<T> {
+    return this.#ask("GET", path);
+  }
+
+  #post<T>(path: string, body?: unknown): Promise<T> {
+    return this.#ask("POST", path, body);
+  }
+
+  async #ask<T>(method: string, path: string, body?: unknown): Promise<T> {
     let response: Response;
     try {
-      response = await this.#request("POST", path, body);
+      response = await this.#request(method, path, body);
     } catch (error) {
       if (error instanceof Refused) throw error;
       throw new Refused(0, "unreachable", strings.connection.lost);
@@ -74,6 +107,9 @@ export class Daemon {
     return response;
   }
 }
+
+/** An error as a sentence. */
+export const say = (error: unknown): string => (error instanceof Refused ? error.message : String(error));
 
 async function refusal(response: Response): Promise<Refused> {
   try {

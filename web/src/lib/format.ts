@@ -26,6 +26,13 @@ export function bytes(count: number): string {
   return `${unit === 0 || count >= 100 ? Math.round(count) : count.toFixed(1)} ${BYTE_UNITS[unit]}`;
 }
 
+/** A rate with the prefix that fits: `0`, `512`, `12.3 k`, `1.95 M`. */
+export function rate(value: number): string {
+  if (value >= 1e6) return `${(value / 1e6).toFixed(2)} M`;
+  if (value >= 1e4) return `${(value / 1e3).toFixed(1)} k`;
+  return count(value);
+}
+
 /** A count with thin spaces between thousands. */
 export function count(value: number): string {
   return Math.round(value)

@@ -5,8 +5,12 @@ export const SAMPLES = 60;
 /** Milliseconds between two samples. */
 export const STEP_MS = 1000;
 
-/** Round trips of the last minute, one a second, per device; `null` where there was none. */
-export class RttHistory {
+/** What is remembered of a member's path: milliseconds, and loss from 0 to 1. */
+export type Measure = "rtt_ms" | "jitter_ms" | "loss";
+const MEASURES: Measure[] = ["rtt_ms", "jitter_ms", "loss"];
+
+/** The last minute of every member's path, a sample a second; `null` where there was none. */
+export class PathHistory {
   #samples = new Map<string, (number | null)[]>();
   #totals = new Map<string, number>();
   #active = new Set<string>();
@@ -19,9 +23,12 @@ export class RttHistory {
     this.#last = now;
     const next = new Map<string, (number | null)[]>();
     for (const member of members) {
-      const old = this.#samples.get(member.device) ?? [];
-      const gap = missed > 0 && old.length > 0 ? Array<null>(missed).fill(null) : [];
-      next.set(member.device, [...old, ...gap, member.rtt_ms ?? null].slice(-SAMPLES));
+      for (const measure of MEASURES) {
+        const key = `${measure} ${member.device}`;
+        const old = this.#samples.get(key) ?? [];
+        const gap = missed > 0 && old.length > 0 ? Array<null>(missed).fill(null) : [];
+        next.set(key, [...old, ...gap, member[measure] ?? null].slice(-SAMPLES));
+      }
     }
     this.#samples = next;
     this.#recordTraffic(members);
@@ -41,17 +48,19 @@ export class RttHistory {
   }
 
   /** Oldest first. */
-  of(device: string): (number | null)[] {
-    return this.#samples.get(device) ?? [];
+  of(device: string, measure: Measure = "rtt_ms"): (number | null)[] {
+    return this.#samples.get(`${measure} ${device}`) ?? [];
   }
 }
 
-/** Pieces of an SVG path through the samples in a box; a `null` breaks the line. A single sample is a dot-long line. */
-export function sparkline(samples: (number | null)[], width: number, height: number): string {
+/**
+ * Pieces of an SVG path through the samples in a box; a `null` breaks the line. A single sample is a dot-long line. The
+ * box is at least `range` high, so that the noise of a good connection looks calm.
+ */
+export function sparkline(samples: (number | null)[], width: number, height: number, range = 10): string {
   const known = samples.filter((s): s is number => s !== null);
   if (known.length === 0) return "";
-  // At least 10 ms of range: the noise of a good connection should look calm.
-  const top = Math.max(10, Math.max(...known) * 1.15);
+  const top = Math.max(range, Math.max(...known) * 1.15);
   const step = width / (SAMPLES - 1);
   const start = SAMPLES - samples.length;
   let pen = false;

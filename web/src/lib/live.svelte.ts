@@ -1,5 +1,5 @@
 import { Daemon, Refused } from "./api";
-import { RttHistory } from "./history";
+import { PathHistory } from "./history";
 import type { Status } from "./types";
 
 /** Where the page stands with the daemon. */
@@ -14,7 +14,7 @@ export class Live {
   connection = $state<Connection>("connecting");
   /** Grows with every sample, so that sparklines redraw. */
   ticks = $state(0);
-  readonly history = new RttHistory();
+  readonly history = new PathHistory();
   readonly daemon: Daemon;
   #stop = new AbortController();
 

@@ -12,6 +12,7 @@ export interface Status {
   control?: ControlStatus;
   relay?: RelayStatus;
   server?: ServerStatus;
+  network?: NetworkStatus;
   problems: Problem[];
 }
 
@@ -37,6 +38,7 @@ export interface PartyStatus {
   host: boolean;
   members: MemberStatus[];
   lane: LaneStatus;
+  relays?: RelayChoice[];
 }
 
 export interface MemberStatus {
@@ -65,11 +67,58 @@ export interface MemberStatus {
   tx_bytes: number;
 }
 
+/** A relay as this device sees it. */
+export interface RelayChoice {
+  name: string;
+  region?: string;
+  addresses: string[];
+  state: string;
+  /** Percent. */
+  load: number;
+  held: boolean;
+  rtt_ms?: number;
+  jitter_ms?: number;
+  loss?: number;
+  members: number;
+  why: string;
+}
+
 export interface LaneStatus {
+  mode?: "kernel" | "userspace";
+  hook?: string;
+  mode_reason?: string;
+  mode_fix?: string;
   seen: number;
   copied: number;
   delivered: number;
+  captured?: number;
+  home_copied?: number;
+  source_fixed?: number;
+  destination_fixed?: number;
   dropped: Record<string, number>;
+  /** By address in the party. */
+  members?: Record<string, { sent: number; failed: number }>;
+}
+
+/** What is known of the NAT; absent = unknown. */
+export interface Nat {
+  udp_blocked?: boolean | null;
+  is_public?: boolean | null;
+  public_address?: string | null;
+  mapping?: "endpoint_independent" | "address_dependent" | "address_and_port_dependent" | null;
+  filtering?: "endpoint_independent" | "address_dependent" | "address_and_port_dependent" | null;
+  is_cgnat?: boolean | null;
+  has_ipv6?: boolean | null;
+  lifetime_s?: number | null;
+}
+
+export interface NetworkStatus {
+  nat: Nat;
+  servers: { relay?: string; address: string; mapped?: string; rtt_ms?: number }[];
+  protocols: ("none" | "upnp" | "nat_pmp" | "pcp")[];
+  forwarded?: string;
+  not_forwarded?: string;
+  captive_portal?: boolean;
 }
 
 export interface ControlStatus {
@@ -94,6 +143,8 @@ export interface RelayTlsStatus {
 export interface RelayStatus {
   addresses: string[];
   tls?: RelayTlsStatus;
+  registered?: boolean;
+  draining?: boolean;
   mode: RelayMode;
   mode_reason?: string;
   mode_fix?: string;
@@ -103,6 +154,59 @@ export interface RelayStatus {
   userspace_forwarded: number;
   kernel: Record<string, number>;
   userspace: Record<string, number>;
+}
+
+/** The relay in this process in all detail; rates are differences between two of them. */
+export interface RelayDetail {
+  at_ms: number;
+  status: RelayStatus;
+  name: string;
+  region: string;
+  max_bindings: number;
+  max_flows: number;
+  kernel: ReasonCount[];
+  userspace: ReasonCount[];
+  members: RelayMember[];
+}
+
+export interface ReasonCount {
+  name: string;
+  what: string;
+  packets: number;
+  bytes: number;
+}
+
+export interface RelayMember {
+  slot: number;
+  key: string;
+  party: string;
+  address: string;
+  kernel_packets: number;
+  kernel_bytes: number;
+  userspace_packets: number;
+  userspace_bytes: number;
+  dropped: number;
+}
+
+export type Level = "good" | "warning" | "bad";
+export type Cure = "up" | "reconnect" | "netcheck" | "allow_port_mapping";
+
+export interface Finding {
+  check: string;
+  level: Level;
+  what: string;
+  fix?: string;
+  cure?: Cure;
+}
+
+export type SettingValue = string | number | boolean | string[] | null;
+
+export interface Setting {
+  key: string;
+  value: SettingValue;
+  effect: "live" | "reconnect" | "restart";
+  pending: boolean;
+  locked?: string;
 }
 
 export interface InviteAnswer {

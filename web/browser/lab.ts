@@ -1,0 +1,58 @@
+import { execFile } from "node:child_process";
+import { createSocket } from "node:dgram";
+import { readFileSync } from "node:fs";
+import { promisify } from "node:util";
+import type { MemberStatus, PingAnswer, Setting, Status } from "../src/lib/types";
+
+/** What the lab tells about itself (`tests/tests/ui.rs`). */
+interface Lab {
+  /** The `lanrage` program. */
+  lanrage: string;
+  /** Sockets of the daemons by role: `p1`, `p2`, `p3`, `relay`. */
+  sockets: Record<string, string>;
+  /** Where screenshots go. */
+  shots: string;
+}
+
+const file = process.env.LANRAGE_UI_LAB;
+if (!file) throw new Error("LANRAGE_UI_LAB is not set: these tests are run by `cargo xtask test ui`");
+
+export const lab = JSON.parse(readFileSync(file, "utf8")) as Lab;
+
+const run = promisify(execFile);
+
+/** Runs `lanrage --json` for a role's daemon, as its owner would at a terminal. */
+async function ask<T>(role: string, ...words: string[]): Promise<T> {
+  const socket = lab.sockets[role];
+  if (!socket) throw new Error(`the lab has no ${role}`);
+  const { stdout } = await run(lab.lanrage, ["--socket", socket, "--json", ...words]);
+  return JSON.parse(stdout) as T;
+}
+
+/** The link that opens the page, key included. */
+export const uiLink = async (role: string): Promise<string> => (await ask<{ url: string }>(role, "ui")).url;
+export const status = (role: string): Promise<Status> => ask(role, "status");
+export const join = (role: string, link: string): Promise<Status> => ask(role, "party", "join", link);
+export const down = (role: string): Promise<Status> => ask(role, "down");
+export const ping = (role: string, name: string, count: number): Promise<PingAnswer> =>
+  ask(role, "ping", name, "--count", String(count));
+
+export async function setting(role: string, key: string): Promise<Setting | undefined> {
+  return (await ask<{ settings: Setting[] }>(role, "settings")).settings.find((found) => found.key === key);
+}
+
+/** A member as `role` sees it. */
+export async function member(role: string, name: string): Promise<MemberStatus | undefined> {
+  return (await status(role)).party?.members.find((found) => found.name === name);
+}
+
+/** Calls into the LAN as a game does that looks for others; this runs on the first peer's machine. */
+export async function callLan(times: number): Promise<void> {
+  const socket = createSocket("udp4");
+  await new Promise<void>((resolve) => socket.bind(0, resolve));
+  socket.setBroadcast(true);
+  for (let n = 0; n < times; n += 1) {
+    await new Promise((resolve) => socket.send(`who is there? ${n}`, 27960, "255.255.255.255", resolve));
+  }
+  socket.close();
+}

@@ -1,0 +1,178 @@
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { callLan, down, join, member, setting, status, uiLink } from "./lab";
+import { Screen } from "./screen";
+
+const PATIENCE = { timeout: 20_000, interval: 100 };
+let screen: Screen;
+let link = "";
+
+beforeAll(async () => {
+  screen = await Screen.open();
+});
+afterAll(async () => {
+  await screen?.close();
+});
+
+test("without its key the page says how to get it", async () => {
+  await screen.page.goto(new URL("/", await uiLink("p1")).href);
+  await screen.heading("This page needs its key");
+  await screen.look("locked");
+});
+
+test("first run: name and party in two clicks, by keyboard alone", async () => {
+  const { page } = screen;
+  await page.goto(await uiLink("p1"));
+  await screen.heading("No party yet");
+  expect(page.url(), "the key does not stay in the address bar").not.toContain("token");
+  await screen.look("first-run");
+
+  await page.keyboard.press("Tab");
+  expect(await screen.focused()).toContain("Skip to");
+  await page.keyboard.press("Enter");
+  await screen.tabTo("Your name");
+  await page.keyboard.type("Anna");
+  await screen.tabTo("Party name");
+  await page.keyboard.type("Friday night");
+  await page.keyboard.press("Enter");
+  await screen.heading("Friday night");
+  expect((await status("p1")).device?.name).toBe("Anna");
+
+  const field = page.getByRole("textbox", { name: "Invite link" });
+  link = await field.inputValue();
+  expect(link).toMatch(/^http:\/\/192\.0\.2\.\d+:8667\/j\/[\w-]+#[\w-]+$/);
+  const picture = page.getByRole("img", { name: "The invite link as a QR code" });
+  expect(await picture.evaluate((image: HTMLImageElement) => image.naturalWidth)).toBeGreaterThan(20);
+  await screen.tabTo("Copy link");
+  await page.keyboard.press("Enter");
+  expect(await page.evaluate(() => navigator.clipboard.readText())).toBe(link);
+  await screen.look("invite");
+});
+
+test("a friend who joins by the link appears, with path, reason and round trip", async () => {
+  const { page } = screen;
+  const started = performance.now();
+  await join("p2", link);
+  const ben = page.getByRole("listitem").filter({ has: page.getByRole("heading", { name: "ben" }) });
+  await ben.locator(".badge", { hasText: "relay" }).waitFor();
+  console.log(`from the link to a path on the page: ${Math.round(performance.now() - started)} ms`);
+  await expect.poll(async () => Number(await ben.locator(".rtt b").textContent()), PATIENCE).toBeGreaterThan(0);
+  // The sentence may change while we look.
+  const isExplained = async () => {
+    const why = (await member("p1", "ben"))?.why.toLowerCase() ?? "?";
+    return (await ben.locator(".why").textContent())?.toLowerCase().includes(why);
+  };
+  await expect.poll(isExplained, PATIENCE).toBe(true);
+  await ben.locator("summary").click();
+  await ben.getByRole("img", { name: /^jitter to ben over the last minute/ }).waitFor();
+  await ben.getByRole("button", { name: "Ping" }).click();
+  await ben.getByText("4 of 4 answered").waitFor();
+  await screen.look("party");
+});
+
+test("an invite that is taken back lets nobody in", async () => {
+  const { page } = screen;
+  await page.getByRole("button", { name: "Take back" }).click();
+  await page.getByText("Taken back").waitFor();
+  await expect(join("p3", link)).rejects.toThrow(/taken back|revoked/);
+  await page.getByRole("button", { name: "Hide" }).click();
+});
+
+test("discovery shows what games call, and which rung is missing", async () => {
+  const { page } = screen;
+  await screen.go("Discovery", "LAN discovery");
+  await page.getByText("No game has called yet").waitFor();
+  await callLan(5);
+  const seen = async () => Number(await page.getByTestId("seen").textContent());
+  await expect.poll(seen, PATIENCE).toBeGreaterThanOrEqual(5);
+  await page.getByText("Games here are calling, but nothing has come").waitFor();
+  await screen.look("discovery");
+});
+
+test("the doctor mends what a click can mend", async () => {
+  const { page } = screen;
+  await screen.go("Network", "Network");
+  const tunnel = page.getByRole("listitem").filter({ has: page.getByRole("heading", { name: /^Tunnel/ }) });
+  await tunnel.getByText("lanrage0 has 10.66.0.1").waitFor();
+  await screen.look("network");
+  await down("p1");
+  await page.getByRole("button", { name: "Look again" }).click();
+  await tunnel.getByText("the tunnel is down").waitFor();
+  await tunnel.getByRole("button", { name: "Connect" }).click();
+  await tunnel.getByText("lanrage0 has 10.66.0.1").waitFor();
+  expect((await status("p1")).up).toBe(true);
+});
+
+test("every switch in the settings does something, and what cannot be is explained", async () => {
+  const { page } = screen;
+  await screen.go("Settings", "Settings");
+  const field = (name: string) => page.getByRole("form", { name, exact: true });
+  const write = async (name: string, text: string) => {
+    await field(name).getByRole("textbox").fill(text);
+    await field(name).getByRole("button", { name: "Save" }).click();
+  };
+  await screen.look("settings");
+
+  await write("Your name", "Anna the First");
+  await field("Your name").getByText("Saved and at work.").waitFor();
+  await expect.poll(() => member("p2", "Anna the First"), PATIENCE).toBeTruthy();
+
+  await field("Broadcasts are carried by").getByRole("combobox").selectOption("userspace");
+  await field("Broadcasts are carried by").getByText("Saved and at work.").waitFor();
+  expect((await status("p1")).party?.lane).toMatchObject({ mode: "userspace", mode_reason: "the configuration asks for userspace" });
+
+  await write("Packet size", "9000");
+  await field("Packet size").getByRole("alert").getByText("1440").waitFor();
+  await write("Packet size", "1380");
+  await field("Packet size").getByText("Saved and at work.").waitFor();
+  expect((await status("p1")).party?.mtu).toBe(1380);
+
+  await field("Ask the router for a port").getByRole("switch").click();
+  await field("Ask the router for a port").getByText("Saved and at work.").waitFor();
+  expect((await setting("p1", "peer.port_mapping"))?.value).toBe(false);
+
+  await write("What is logged", "info");
+  await field("What is logged").getByText("Saved; it counts when").waitFor();
+  expect(await setting("p1", "log.filter")).toMatchObject({ value: "info", pending: true });
+  await screen.look("settings-changed");
+});
+
+test("the doctor offers to ask the router again", async () => {
+  const { page } = screen;
+  await screen.go("Network", "Network");
+  await expect.poll(async () => (await status("p1")).network?.nat.mapping, PATIENCE).toBeTruthy();
+  await page.getByRole("button", { name: "Look again" }).click();
+  await page.getByRole("button", { name: "Ask the router" }).click();
+  await expect.poll(async () => (await setting("p1", "peer.port_mapping"))?.value, PATIENCE).toBe(true);
+});
+
+test("the support bundle has what helps, and nothing that opens anything", async () => {
+  const { page } = screen;
+  await screen.go("Support", "Support");
+  await page.getByRole("log").getByText("peer is ready").first().waitFor();
+  await screen.look("support");
+  const downloading = page.waitForEvent("download");
+  await page.getByRole("button", { name: "Save the support bundle" }).click();
+  const download = await downloading;
+  expect(download.suggestedFilename()).toMatch(/^lanrage-support-\d{4}-\d\d-\d\d\.json$/);
+  const text = readFileSync(await download.path(), "utf8");
+  const bundle = JSON.parse(text) as Record<string, unknown>;
+  expect(Object.keys(bundle)).toEqual(expect.arrayContaining(["version", "system", "status", "doctor", "settings", "log"]));
+  const [code = "", fragment = ""] = (link.split("/j/")[1] ?? "").split("#");
+  const token = (await uiLink("p1")).split("token=")[1] ?? "";
+  for (const secret of [code, fragment, token]) {
+    expect(secret.length).toBeGreaterThan(20);
+    expect(text.includes(secret), "a secret is in the bundle").toBe(false);
+  }
+});
+
+test("a computer without a relay says how to run one", async () => {
+  await screen.go("Relay", "Relay on this computer");
+  await screen.page.getByText("No relay runs on this computer").waitFor();
+  await screen.look("relay-none");
+});
+
+test("nothing was asked of anybody else, and the page never complained", () => {
+  expect(screen.outside).toEqual([]);
+  expect(screen.complaints).toEqual([]);
+});

@@ -1,0 +1,122 @@
+import axe from "axe-core";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium, type BrowserContext, type Page } from "playwright-core";
+import { expect } from "vitest";
+import { lab } from "./lab";
+
+const FLAGS = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--disable-dev-shm-usage",
+];
+const WIDTHS = { desk: { width: 1280, height: 900 }, phone: { width: 390, height: 844 } };
+const THEMES = ["light", "dark"] as const;
+
+/** Debian's Chromium with a fresh profile; remembers what it asked of whom, and what the page complained about. */
+export class Screen {
+  /** Requests to other places than the daemon. */
+  readonly outside: string[] = [];
+  /** Errors on the page's console. */
+  readonly complaints: string[] = [];
+
+  private constructor(
+    readonly page: Page,
+    private readonly context: BrowserContext,
+    private readonly profile: string,
+  ) {}
+
+  static async open(): Promise<Screen> {
+    const profile = mkdtempSync(join(tmpdir(), "lanrage-ui-"));
+    const context = await chromium.launchPersistentContext(profile, {
+      executablePath: "/usr/bin/chromium",
+      args: FLAGS,
+      viewport: WIDTHS.desk,
+      colorScheme: "light",
+      reducedMotion: "reduce",
+      permissions: ["clipboard-read", "clipboard-write"],
+    });
+    const screen = new Screen(context.pages()[0] ?? (await context.newPage()), context, profile);
+    screen.page.setDefaultTimeout(20_000);
+    screen.#watch();
+    return screen;
+  }
+
+  async close(): Promise<void> {
+    await this.context.close();
+    rmSync(this.profile, { recursive: true, force: true });
+  }
+
+  #watch(): void {
+    this.context.on("request", (request) => {
+      const { protocol, host } = new URL(request.url());
+      if (protocol !== "data:" && protocol !== "blob:" && host !== "127.0.0.1:8666") this.outside.push(request.url());
+    });
+    this.page.on("pageerror", (error) => this.complaints.push(String(error)));
+    this.page.on("console", (message) => {
+      // A refused request is shown on the page; Chromium says it once more.
+      const isRefusal = message.text().includes("the server responded with a status of 4");
+      if (message.type() === "error" && !isRefusal) this.complaints.push(message.text());
+    });
+  }
+
+  /** Waits for a heading. */
+  heading(name: string): Promise<void> {
+    return this.page.getByRole("heading", { name, exact: true }).waitFor();
+  }
+
+  /** Goes to a page by the navigation. */
+  async go(name: string, heading: string): Promise<void> {
+    await this.page.getByRole("navigation").getByRole("link", { name }).click();
+    await this.page.getByRole("heading", { level: 1, name: heading }).waitFor();
+  }
+
+  /** What the focused element is called. */
+  focused(): Promise<string> {
+    return this.page.evaluate(() => {
+      const element = document.activeElement as HTMLInputElement | null;
+      return [element?.ariaLabel, element?.labels?.[0]?.textContent, element?.textContent].find(Boolean) ?? "";
+    });
+  }
+
+  /** Presses Tab until the focus is there. */
+  async tabTo(name: string): Promise<void> {
+    for (let presses = 0; presses < 30; presses += 1) {
+      if ((await this.focused()).includes(name)) return;
+      await this.page.keyboard.press("Tab");
+    }
+    throw new Error(`Tab does not reach "${name}"`);
+  }
+
+  /** Looks at what is shown in every width and theme: a picture each, nothing to scroll sideways, nothing that axe finds. */
+  async look(name: string): Promise<void> {
+    for (const [width, size] of Object.entries(WIDTHS)) {
+      await this.page.setViewportSize(size);
+      for (const theme of THEMES) {
+        await this.page.emulateMedia({ colorScheme: theme });
+        await this.page.screenshot({ path: join(lab.shots, `${name}-${width}-${theme}.png`), fullPage: true });
+        expect(await this.#violations(), `${name}, ${width}, ${theme}`).toEqual([]);
+      }
+      const overflow = await this.page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+      expect(overflow, `${name} is wider than a ${width}`).toBeLessThanOrEqual(0);
+    }
+    await this.page.setViewportSize(WIDTHS.desk);
+    await this.page.emulateMedia({ colorScheme: "light" });
+  }
+
+  async #violations(): Promise<string[]> {
+    // Evaluated by the debugger, so the page's own policy against foreign scripts stays as it is.
+    await this.page.evaluate(axe.source);
+    return this.page.evaluate(async () => {
+      const { violations } = await (window as unknown as { axe: typeof axe }).axe.run();
+      return violations.flatMap((found) => found.nodes.map((node) => `${found.id}: ${node.html} ${node.failureSummary ?? ""}`));
+    });
+  }
+}
