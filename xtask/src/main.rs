@@ -66,8 +66,11 @@ enum Task {
     },
     /// Run the kernel tests on Debian's own kernel, in an emulated machine.
     VmTest(vm::Vm),
-    /// Run all tests, those across real NATs included.
-    Test,
+    /// Run all tests, those across real NATs included; or some of them.
+    Test {
+        /// These only.
+        suite: Option<suite::Suite>,
+    },
     /// Run all tests and checks, as CI does.
     Ci,
 }
@@ -100,7 +103,8 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Bench { arguments } => bench::run(&root, &arguments)?,
         Task::VmTest(vm) => vm::run(&root, &vm)?,
-        Task::Test => suite::run(&root)?,
+        Task::Test { suite: None } => suite::run(&root)?,
+        Task::Test { suite: Some(suite) } => suite::only(&root, suite)?,
         Task::Ci => checks::run(&root)?,
     }
     Ok(())

@@ -31,6 +31,7 @@ const NEEDS: &[Need] = &[
     Need { what: "curl", packages: &["curl"], present: || has("curl") },
     Need { what: "Node.js 18 or later", packages: &["nodejs"], present: has_node },
     Need { what: "npm", packages: &["npm"], present: || has("npm") },
+    Need { what: "Chromium", packages: &["chromium"], present: || has("chromium") },
 ];
 
 const BPF_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "llvm-22-dev"];

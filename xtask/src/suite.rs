@@ -10,6 +10,22 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+/// Tests that can be run without the others.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Suite {
+    /// The web UI in Chromium; screenshots go to target/ui.
+    Ui,
+}
+
+impl Suite {
+    /// Its test program in `tests/`.
+    fn program(self) -> &'static str {
+        match self {
+            Self::Ui => "ui",
+        }
+    }
+}
+
 /// Packages without tests that need root.
 const PLAIN: [&str; 3] = ["lanrage-common", "lanrage-daemon", "xtask"];
 
@@ -40,6 +56,13 @@ pub fn run(root: &Path) -> Result<()> {
         seconds % 60
     );
     plain.and(lab)
+}
+
+/// Builds everything and runs one suite.
+pub fn only(root: &Path, suite: Suite) -> Result<()> {
+    build::everything(root)?;
+    let test = ["--package", "lanrage-tests", "--test", suite.program()];
+    step("tests", || cargo_test(root, &test, true, &mut Tally::default()))
 }
 
 /// Runs `cargo test`, shows what it prints and counts.
