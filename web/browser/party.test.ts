@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { callLan, down, join, member, setting, status, uiLink } from "./lab";
 import { Screen } from "./screen";
 
@@ -9,6 +9,9 @@ let link = "";
 
 beforeAll(async () => {
   screen = await Screen.open();
+});
+afterEach(async ({ task }) => {
+  if (task.result?.state === "fail") await screen?.keep("failed");
 });
 afterAll(async () => {
   await screen?.close();

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { ping, status, uiLink } from "./lab";
 import { Screen } from "./screen";
 
@@ -6,6 +6,9 @@ let screen: Screen;
 
 beforeAll(async () => {
   screen = await Screen.open();
+});
+afterEach(async ({ task }) => {
+  if (task.result?.state === "fail") await screen?.keep("failed");
 });
 afterAll(async () => {
   await screen?.close();
@@ -19,7 +22,7 @@ test("the operator's page moves with the traffic", async () => {
   await page.getByText(mode, { exact: true }).waitFor();
 
   const rate = async () => Number((await page.getByTestId("packets").textContent())?.replace(/\D/g, ""));
-  const playing = ping("p2", "Anna", 100);
+  const playing = ping("p2", "Anna", 30);
   await expect.poll(rate, { timeout: 20_000, interval: 100 }).toBeGreaterThan(5);
   expect((await playing).replies.filter((reply) => reply.rtt_ms !== undefined).length).toBeGreaterThan(0);
 

@@ -67,6 +67,11 @@ export class Screen {
     });
   }
 
+  /** A picture of what is shown now. */
+  async keep(name: string): Promise<void> {
+    await this.page.screenshot({ path: join(lab.shots, `${name}.png`), fullPage: true });
+  }
+
   /** Waits for a heading. */
   heading(name: string): Promise<void> {
     return this.page.getByRole("heading", { name, exact: true }).waitFor();
@@ -82,7 +87,8 @@ export class Screen {
   focused(): Promise<string> {
     return this.page.evaluate(() => {
       const element = document.activeElement as HTMLInputElement | null;
-      return [element?.ariaLabel, element?.labels?.[0]?.textContent, element?.textContent].find(Boolean) ?? "";
+      const own = element?.matches("a, button, summary") ? element.textContent : "";
+      return [element?.ariaLabel, element?.labels?.[0]?.textContent, own].find(Boolean) ?? "";
     });
   }
 
@@ -101,7 +107,7 @@ export class Screen {
       await this.page.setViewportSize(size);
       for (const theme of THEMES) {
         await this.page.emulateMedia({ colorScheme: theme });
-        await this.page.screenshot({ path: join(lab.shots, `${name}-${width}-${theme}.png`), fullPage: true });
+        await this.keep(`${name}-${width}-${theme}`);
         expect(await this.#violations(), `${name}, ${width}, ${theme}`).toEqual([]);
       }
       const overflow = await this.page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
@@ -115,7 +121,8 @@ export class Screen {
     // Evaluated by the debugger, so the page's own policy against foreign scripts stays as it is.
     await this.page.evaluate(axe.source);
     return this.page.evaluate(async () => {
-      const { violations } = await (window as unknown as { axe: typeof axe }).axe.run();
+      const { passes, violations } = await (window as unknown as { axe: typeof axe }).axe.run();
+      if (passes.length < 10) return ["axe looked at next to nothing"];
       return violations.flatMap((found) => found.nodes.map((node) => `${found.id}: ${node.html} ${node.failureSummary ?? ""}`));
     });
   }

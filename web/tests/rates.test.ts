@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { rate } from "../src/lib/format";
-import { advice } from "../src/lib/lane";
+import { advice, calls } from "../src/lib/lane";
 import { rates } from "../src/lib/rates";
 import { pageOf } from "../src/lib/router.svelte";
 import type { RelayDetail } from "../src/lib/types";
@@ -64,6 +64,12 @@ test("the missing rung is named", () => {
     "works",
     "heard",
   ]);
+});
+
+test("what the system says into the LAN is no game's call", () => {
+  const lane = { seen: 9, copied: 4, delivered: 0, dropped: { ssdp: 3, not_udp: 2, rate_limited: 1, mdns: 0, unwrapped: 4 } };
+  expect(calls(lane)).toEqual({ seen: 4, copied: 4, delivered: 0, chatter: 5, echoes: 4, dropped: [["rate_limited", 1]] });
+  expect(calls({ ...lane, seen: 2 }).seen).toBe(0);
 });
 
 test("addresses of pages that do not exist lead to the party", () => {

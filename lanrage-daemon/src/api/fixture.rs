@@ -1,9 +1,10 @@
 //! A real API server for tests; behind it, at the peer's command channel, something that plays the peer.
 
 use super::{Daemon, Listeners, Token, serve};
-use crate::config::Config;
+use crate::config::{Config, Loaded, Sources};
 use crate::peer::{PeerCommand, PeerHandle, PeerStatus};
 use crate::relay::Inquiry;
+use crate::settings::Desk;
 use crate::shutdown::{self, ShutdownTrigger};
 use lanrage_common::api::{
     AddDeviceAnswer, AddDeviceRequest, CarrierStatus, ControlStatus, DeviceStatus, InviteAnswer, LaneStatus,
@@ -60,13 +61,21 @@ impl TestServer {
             relay_drain: Some(watch::channel(crate::relay::Drain::No).0),
             relay_inquiry: Some(Inquiry::answering(relay_detail())),
             control: None,
-            settings: None,
+            settings: Some(Arc::new(desk(&config, dir.path()))),
         };
         let (trigger, shutdown) = shutdown::channel();
         let task = serve(listeners, daemon, token.clone(), shutdown);
         let socket = config.socket;
         Self { socket, ui, token, commands: count, peer, relay, trigger, task, dir }
     }
+}
+
+fn desk(config: &Config, dir: &std::path::Path) -> Desk {
+    let file = dir.join("lanrage.toml");
+    std::fs::write(&file, format!("state_dir = '{}'\n", dir.display())).unwrap();
+    let config = Config { state_dir: dir.into(), ..config.clone() };
+    let sources = Sources { file: Some(file), ..Sources::default() };
+    Desk::new(sources, Loaded { config, file: None, origins: Default::default() }, &["relay", "peer"])
 }
 
 async fn play_peer(

@@ -233,3 +233,68 @@ fn wrong_usage_is_refused_by_the_parser() {
         assert_eq!(error.exit_code(), 2, "{words:?}");
     }
 }
+
+#[tokio::test]
+async fn settings_are_shown_changed_and_refused() {
+    let server = TestServer::start().await;
+    let ran = lanrage(&server, &["settings"]).await;
+    assert!(
+        ran.code == 0 && ran.out.contains("peer.mtu") && ran.out.contains("at the next start"),
+        "{ran:?}"
+    );
+    let ran = lanrage(&server, &["settings", "peer.mtu", "1300"]).await;
+    assert_eq!(ran.out, "peer.mtu = 1300 counts now.\n");
+    let ran = lanrage(&server, &["settings", "relay.region", "eu"]).await;
+    assert_eq!(ran.out, "relay.region = \"eu\" counts when the daemon is started again.\n");
+    let ran = lanrage(&server, &["settings"]).await;
+    assert!(ran.out.contains("not at work yet"), "{ran:?}");
+    for wrong in [["peer.mtu", "9000"], ["peer.mtu", "big"], ["state_dir", "/tmp"]] {
+        let ran = lanrage(&server, &[&["settings"], &wrong[..]].concat()).await;
+        assert!(ran.code == 1 && ran.err.contains(wrong[0]), "{ran:?}");
+    }
+    let ran = lanrage(&server, &["settings", "--json"]).await;
+    let settings: lanrage_common::api::Settings = serde_json::from_str(&ran.out).unwrap();
+    assert!(settings.settings.iter().any(|setting| setting.key == "peer.mtu" && setting.value == 1300));
+}
+
+#[tokio::test]
+async fn a_bundle_is_a_new_file_without_secrets() {
+    let server = TestServer::start().await;
+    let file = server.dir.path().join("bundle.json");
+    let path = file.to_str().unwrap();
+    let ran = lanrage(&server, &["bundle", path]).await;
+    assert!(ran.code == 0 && ran.out.contains("read it before you send it"), "{ran:?}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let bundle: lanrage_common::api::SupportBundle = serde_json::from_str(&text).unwrap();
+    assert_eq!(bundle.status["party"]["members"][1]["name"], "Bob");
+    assert_eq!(bundle.status["party"]["members"][1]["endpoint"], "public-1:3478");
+    assert!(!text.contains(server.token.as_str()), "{text}");
+    let ran = lanrage(&server, &["bundle", path]).await;
+    assert!(ran.code == 1 && ran.err.contains("cannot write"), "not overwritten: {ran:?}");
+    let ran = lanrage(&server, &["bundle", "-"]).await;
+    assert!(serde_json::from_str::<lanrage_common::api::SupportBundle>(&ran.out).is_ok());
+}
+
+/// A pipe whose reader goes away after some bytes.
+struct Pipe(usize);
+
+impl std::io::Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn watching_ends_with_its_reader() {
+    let server = TestServer::start().await;
+    let words = ["lanrage", "--socket", server.socket.to_str().unwrap(), "peers", "--watch"];
+    let (mut out, mut err) = (Pipe(900), Vec::new());
+    let mut screen = Screen::plain(&mut out, &mut err);
+    assert_eq!(run(Arguments::try_parse_from(words).unwrap(), &mut screen).await, 0);
+    assert!(out.0 < 900 && err.is_empty());
+}

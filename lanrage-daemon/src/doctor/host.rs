@@ -3,8 +3,8 @@
 use crate::platform;
 use lanrage_common::api::{Cure, Finding, PartyStatus, Status};
 use std::net::Ipv4Addr;
-use std::process::Command;
 use std::time::Duration;
+use tokio::process::Command;
 
 /// Tickets live ten minutes; a clock that is further off than this is worth a word.
 const CLOCK: Duration = Duration::from_secs(60);
@@ -22,7 +22,7 @@ pub(super) async fn all(status: &Status) -> Vec<Finding> {
     {
         findings.extend(mtu(party, name).await);
         findings.extend(routes(party, name).await);
-        findings.extend(firewall(name));
+        findings.extend(firewall(name.clone()).await);
     }
     findings
 }
@@ -94,8 +94,8 @@ async fn routes(party: &PartyStatus, name: &str) -> Option<Finding> {
 }
 
 /// Only nftables, which all of today's firewalls on Linux end in, and only as root.
-fn firewall(name: &str) -> Option<Finding> {
-    let output = Command::new("nft").args(["-j", "list", "ruleset"]).output().ok()?;
+async fn firewall(name: String) -> Option<Finding> {
+    let output = Command::new("nft").args(["-j", "list", "ruleset"]).output().await.ok()?;
     let rules = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
     Some(if drops_input(&rules) && !rules.contains(&format!("\"{name}\"")) {
         let fix = format!(

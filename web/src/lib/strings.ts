@@ -137,6 +137,8 @@ export const strings = {
       copied: ["Copied", "sent on to members, one for each"],
       delivered: ["Delivered", "calls of friends' games, handed to this computer"],
     } satisfies Record<string, [string, string]>,
+    chatter: "System chatter such as mDNS and SSDP, never carried",
+    echoes: "Kept from going round in circles",
     captured: "Caught on another network card",
     homeCopied: "Also sent to the home network",
     sourceFixed: "Senders' addresses put right",
