@@ -295,8 +295,6 @@ fn long_and_slow_bodies_end(listener: &Listener<'_>) {
     };
     let long = format!("{}{{\"invite\":\"{}\"}}", head(100_013), "x".repeat(100_000));
     assert_eq!(code(&listener.send(long.as_bytes())), 413, "a long body");
-    let claimed = head(1 << 40);
-    assert_eq!(code(&listener.send(claimed.as_bytes())), 413, "a body that claims to be long");
     let chunked = head(0).replace("Content-Length: 0", "Transfer-Encoding: chunked");
     let endless = format!("{chunked}{}", format!("10000\r\n{}\r\n", "x".repeat(0x10000)).repeat(4));
     assert_eq!(code(&listener.send(endless.as_bytes())), 413, "chunks without end");
