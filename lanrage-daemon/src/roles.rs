@@ -69,7 +69,7 @@ pub async fn run(loaded: Loaded, sources: Sources, shutdown: Shutdown) -> anyhow
     let (trigger, stop) = shutdown::channel();
     let mut started = start(&mut config, &stop).await?;
     let roles: Vec<&str> = started.daemon.roles.iter().map(String::as_str).collect();
-    started.daemon.settings = Some(Arc::new(Desk::new(sources, loaded, &roles)));
+    started.daemon.settings = Some(Arc::new(Desk::new(sources, loaded, &config, &roles)));
     let ui = listeners.ui_address();
     let roles = started.daemon.roles.join(" ");
     let serving = api::serve(listeners, started.daemon.clone(), token, stop);

@@ -4,7 +4,7 @@
 //! The file is a layer between the configuration file and the environment. So a switch that is moved wins over the file
 //! that a package brought, and what an operator fixed by a variable or a flag is shown as fixed.
 
-use crate::config::{Config, ConfigError, Loaded, Sources, load_with, settings_file};
+use crate::config::{Config, ConfigError, Loaded, PeerConfig, Sources, load_with, settings_file};
 use crate::files;
 use anyhow::Context as _;
 use lanrage_common::api::{Effect, Setting, Settings, SettingsRequest};
@@ -37,6 +37,8 @@ pub struct Desk {
     sources: Sources,
     file: PathBuf,
     roles: Vec<String>,
+    /// What the start put in where nothing is set: the control server next door, and how others reach it.
+    next_door: PeerConfig,
     state: Mutex<State>,
 }
 
@@ -71,12 +73,16 @@ pub enum Refused {
 }
 
 impl Desk {
-    /// For a daemon that runs `roles` with what `loaded` says.
-    pub fn new(sources: Sources, loaded: Loaded, roles: &[&str]) -> Self {
+    /// For a daemon that runs `roles` with what `loaded` says, completed to `started`.
+    pub fn new(sources: Sources, loaded: Loaded, started: &Config, roles: &[&str]) -> Self {
         let file = settings_file(&loaded.config.state_dir);
         let running = loaded.config.clone();
+        let next_door = match running.peer.control {
+            Some(_) => PeerConfig::default(),
+            None => started.peer.clone(),
+        };
         let roles = roles.iter().map(|role| (*role).to_owned()).collect();
-        Self { sources, file, roles, state: Mutex::new(State { next: loaded, running }) }
+        Self { sources, file, roles, next_door, state: Mutex::new(State { next: loaded, running }) }
     }
 
     /// All that can be changed, as it is.
@@ -113,13 +119,21 @@ impl Desk {
             })
             .map_err(|error| Refused::NotKept(format!("{error:#}")))?;
         state.next = next;
-        Ok(state.next.config.clone())
+        Ok(self.completed(state.next.config.clone()))
     }
 
-    /// Everything that needs no new start is at work as `config` says.
-    pub fn note_at_work(&self, config: &Config) {
+    fn completed(&self, mut config: Config) -> Config {
+        if config.peer.control.is_none() {
+            config.peer.control.clone_from(&self.next_door.control);
+            config.peer.invite_origin = config.peer.invite_origin.or(self.next_door.invite_origin.clone());
+        }
+        config
+    }
+
+    /// Everything of the peer is at work as it was changed.
+    pub fn note_at_work(&self) {
         let mut state = self.lock();
-        state.running.peer = config.peer.clone();
+        state.running.peer = state.next.config.peer.clone();
     }
 
     /// What the daemon works with.
@@ -202,7 +216,9 @@ mod tests {
             flags.iter().map(|(key, value)| ("--set".into(), (*key).into(), (*value).into())).collect();
         let sources = Sources { file: Some(config), environment: Vec::new(), flags };
         let loaded = crate::config::load(&sources).unwrap();
-        Desk::new(sources, loaded, &["peer"])
+        let mut started = loaded.config.clone();
+        started.peer.control = Some("http://127.0.0.1:8667".into());
+        Desk::new(sources, loaded, &started, &["peer"])
     }
 
     fn change(desk: &Desk, key: &str, value: Value) -> Result<Config, Refused> {
@@ -220,7 +236,13 @@ mod tests {
         assert_eq!(shown(&running, "peer.name").value, "Ana");
         let config = change(&running, "peer.name", json!("Zoë \"Z\" \\ ok")).unwrap();
         assert!(shown(&running, "peer.name").pending, "nobody has put it to work yet");
-        running.note_at_work(&config);
+        assert_eq!(
+            config.peer.control.as_deref(),
+            Some("http://127.0.0.1:8667"),
+            "what the start put in stays"
+        );
+        assert!(shown(&running, "peer.control").value.is_null());
+        running.note_at_work();
         assert!(!shown(&running, "peer.name").pending);
         change(&running, "log.filter", json!("debug")).unwrap();
         assert!(shown(&running, "log.filter").pending, "until the next start");

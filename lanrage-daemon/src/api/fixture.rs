@@ -75,7 +75,13 @@ fn desk(config: &Config, dir: &std::path::Path) -> Desk {
     std::fs::write(&file, format!("state_dir = '{}'\n", dir.display())).unwrap();
     let config = Config { state_dir: dir.into(), ..config.clone() };
     let sources = Sources { file: Some(file), ..Sources::default() };
-    Desk::new(sources, Loaded { config, file: None, origins: Default::default() }, &["relay", "peer"])
+    let started = config.clone();
+    Desk::new(
+        sources,
+        Loaded { config, file: None, origins: Default::default() },
+        &started,
+        &["relay", "peer"],
+    )
 }
 
 async fn play_peer(

@@ -58,10 +58,10 @@ impl Shared {
 
     async fn put_to_work(&self, desk: &Desk, config: Config) -> Result<(), Refusal> {
         if self.daemon.peer.is_some() {
-            let peer = Box::new(config.peer.clone());
+            let peer = Box::new(config.peer);
             self.ask(COMMAND, |reply| PeerCommand::Configure(peer, reply)).await?;
         }
-        desk.note_at_work(&config);
+        desk.note_at_work();
         Ok(())
     }
 }
