@@ -67,11 +67,16 @@ pub struct Report {
 /// What an earlier daemon's relay knew.
 #[derive(Debug, Default)]
 pub struct Adopted {
-    /// Flows that the kernel goes on forwarding.
-    pub flows: Vec<(Flow, Target)>,
     /// What [`Datapath::persist`] kept, by slot.
     pub records: Vec<(u32, Vec<u8>)>,
     kept: Option<kernel::Kept>,
+}
+
+impl Adopted {
+    /// Flows that the kernel goes on forwarding.
+    pub fn flows(&self) -> impl Iterator<Item = (Flow, Target)> {
+        self.kept.iter().flat_map(kernel::Kept::flows)
+    }
 }
 
 /// A flow could not be installed; its packets are forwarded by the daemon instead.

@@ -93,12 +93,13 @@ pub async fn start(
     let own = listening.main.iter().chain(&reach.addresses).copied().collect();
     let setup = Setup { ticket_key, own, alternates, limits, clock: crate::platform::clock_zero() };
     let mut server = RelayServer::new(setup, &mut OsRng);
-    take_over(&mut server, &mut datapath, adopted);
+    let table = take_over(&mut server, &mut datapath, &adopted, &listening.endpoints);
+    drop(adopted);
     announce(&listening.main, &reach, &datapath);
     let losses = Losses::new(listening.is_cramped, Instant::now());
     let problems = listening.problems.into_iter().chain(reach.problem).collect();
     let parts = run::Parts {
-        plane: Plane::start(listening.endpoints)?,
+        plane: Plane::start(listening.endpoints, table)?,
         server,
         limits,
         datapath,
@@ -123,19 +124,25 @@ async fn open_datapath(config: &RelayConfig, served: Served, key: &[u8; 32]) -> 
 }
 
 /// Goes on with what the last daemon knew. Flows of members that are not bound any more end.
-fn take_over(server: &mut RelayServer, datapath: &mut Datapath, mut adopted: Adopted) {
-    let flows = std::mem::take(&mut adopted.flows);
+fn take_over(
+    server: &mut RelayServer,
+    datapath: &mut Datapath,
+    adopted: &Adopted,
+    endpoints: &[socket::Endpoint],
+) -> plane::Table {
     let records = adopted.records.iter().map(|(slot, record)| (*slot, record.as_slice()));
-    let adoption = std::thread::scope(|scope| {
+    let (adoption, table) = std::thread::scope(|scope| {
         // of a million flows each takes its time, and neither needs the other
-        scope.spawn(|| datapath.take_over(&adopted));
-        server.adopt(records, flows, crate::clock::now())
+        scope.spawn(|| datapath.take_over(adopted));
+        let adoption = server.adopt(records, adopted.flows(), crate::clock::now());
+        (adoption, plane::table(endpoints, server))
     });
     adoption.refused_flows.into_iter().for_each(|flow| datapath.remove(flow));
     adoption.refused_records.into_iter().for_each(|slot| datapath.forget(slot));
     if adoption.members > 0 {
         tracing::info!(members = adoption.members, flows = adoption.flows, "bindings and flows taken over");
     }
+    table
 }
 
 /// A relay is known by its port and its key: another relay's flows are not to be taken over.

@@ -280,16 +280,21 @@ impl Kept {
         Ok(Self { pins, leftovers })
     }
 
-    /// Bindings and flows.
-    pub fn adopted(self) -> Adopted {
-        let Leftovers { flows, next_hops, .. } = &self.leftovers;
-        let clock = table::Clock::read();
-        let flows = flows.iter().map(|(key, value)| table::restore(*key, *value, next_hops, clock));
+    /// What a daemon begins with.
+    pub fn adopted(mut self) -> Adopted {
+        self.leftovers.complete();
         let records =
             self.leftovers.records.iter().filter_map(|(slot, record)| {
                 Some((*slot, record.bytes.get(..record.length as usize)?.to_vec()))
             });
-        Adopted { flows: flows.collect(), records: records.collect(), kept: Some(self) }
+        Adopted { records: records.collect(), kept: Some(self) }
+    }
+
+    /// Flows that the maps hold.
+    pub fn flows(&self) -> impl Iterator<Item = (Flow, Target)> {
+        let Leftovers { flows, next_hops, .. } = &self.leftovers;
+        let clock = table::Clock::read();
+        flows.iter().map(move |(key, value)| table::restore(*key, *value, next_hops, clock))
     }
 
     /// Detaches everything that was kept and forgets it.

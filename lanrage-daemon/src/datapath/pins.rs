@@ -27,6 +27,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 /// `BPF_FS_MAGIC`.
 const BPFFS: i64 = 0xcafe_4a11;
@@ -85,19 +86,15 @@ impl Pins {
     /// What the last daemon knew; nothing, if there was none or its maps cannot be read.
     pub fn leftovers(&self, shapes: &[Shape]) -> Leftovers {
         let Some(set) = self.last_set(shapes) else { return Leftovers::default() };
-        let read = |map| {
-            set.entries(map).unwrap_or_else(|error| {
-                tracing::warn!(map, %error, set = set.name(), "cannot read what the last relay left");
-                Entries::default()
-            })
-        };
         Leftovers {
-            flows: read(maps::FLOWS).typed().collect(),
-            records: read(maps::RECORDS)
+            flows: Vec::new(),
+            reading: set.read_flows(),
+            records: set
+                .entries(maps::RECORDS)
                 .typed()
                 .filter(|(_, record): &(u32, Record)| record.length > 0)
                 .collect(),
-            next_hops: read(maps::NEXT_HOPS).typed().map(|(_, hop): (u32, NextHop)| hop).collect(),
+            next_hops: set.entries(maps::NEXT_HOPS).typed().map(|(_, hop): (u32, NextHop)| hop).collect(),
             set: Some(set),
         }
     }
@@ -184,12 +181,23 @@ impl Pins {
 pub struct Leftovers {
     /// Where.
     pub set: Option<Set>,
-    /// Its flows.
+    /// Its flows, once they are read.
     pub flows: Vec<(FlowKey, FlowValue)>,
+    /// A million flows take as long to read as the program takes to load: both happen at once.
+    reading: Option<JoinHandle<Vec<(FlowKey, FlowValue)>>>,
     /// What they point to, by slot.
     pub next_hops: Vec<NextHop>,
     /// Records of bindings by slot.
     pub records: Vec<(u32, Record)>,
+}
+
+impl Leftovers {
+    /// Waits until the flows are read.
+    pub fn complete(&mut self) {
+        if let Some(reading) = self.reading.take() {
+            self.flows = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    }
 }
 
 /// A directory with all maps of one layout and size.
@@ -229,10 +237,30 @@ impl Set {
     }
 
     /// Entries of a hash or an array.
-    pub fn entries(&self, map: &str) -> io::Result<Entries> {
+    fn entries(&self, map: &str) -> Entries {
+        self.open(map).and_then(|read| read()).unwrap_or_else(|error| self.cannot_read(map, &error))
+    }
+
+    /// Opens a hash or an array, and reads it when the answer is called: the set may be gone by then.
+    fn open(&self, map: &str) -> io::Result<impl FnOnce() -> io::Result<Entries> + use<>> {
         let data = MapData::from_pin(self.map(map)).map_err(io::Error::other)?;
         let info = data.info().map_err(io::Error::other)?;
-        Entries::read(data.fd().as_fd(), info.key_size(), info.value_size())
+        let (key_size, value_size) = (info.key_size(), info.value_size());
+        Ok(move || Entries::read(data.fd().as_fd(), key_size, value_size))
+    }
+
+    /// Begins to read all flows.
+    fn read_flows(&self) -> Option<JoinHandle<Vec<(FlowKey, FlowValue)>>> {
+        let set = self.clone();
+        let failed = move |error: &io::Error| set.cannot_read(maps::FLOWS, error);
+        let read = self.open(maps::FLOWS).inspect_err(|error| drop(failed(error))).ok()?;
+        let flows = move || read().unwrap_or_else(|error| failed(&error)).typed().collect();
+        Some(std::thread::spawn(flows))
+    }
+
+    fn cannot_read(&self, map: &str, error: &io::Error) -> Entries {
+        tracing::warn!(map, %error, set = self.name, "cannot read what the last relay left");
+        Entries::default()
     }
 
     /// Copies what the other set holds, as far as there is room and the entries are of the same size.

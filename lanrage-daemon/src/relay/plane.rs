@@ -11,18 +11,18 @@ mod worker;
 
 pub(super) use allowance::Traffic;
 pub(super) use counters::Totals;
+pub(super) use table::Table;
 
 use super::socket::Endpoint;
 use crate::platform::udp::{Socket, Way};
 use anyhow::Context as _;
 use counters::Counters;
-use lanrage_common::relay::{Flow, Leg, MemberLimits, Target};
+use lanrage_common::relay::{Flow, Leg, MemberLimits, RelayServer, Target};
 use mio::{Poll, Token, Waker};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use table::Table;
 use tokio::sync::mpsc;
 use worker::{Queues, Worker};
 
@@ -59,11 +59,20 @@ struct Running {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What workers at these endpoints forward by, with all that the relay server knows already.
+pub(super) fn table(endpoints: &[Endpoint], server: &RelayServer) -> Table {
+    let table = Table::new(endpoints.iter().map(|endpoint| endpoint.bound).collect());
+    server.members().for_each(|member| table.admit(member.slot, member.leg.remote, member.limits));
+    table.install_all(server.installed());
+    table
+}
+
 impl Plane {
-    /// Starts a worker for each socket of the endpoints that have most.
-    pub(super) fn start(endpoints: Vec<Endpoint>) -> anyhow::Result<Self> {
+    /// Starts a worker for each socket of the endpoints that have most. They forward by the table, made for these
+    /// endpoints.
+    pub(super) fn start(endpoints: Vec<Endpoint>, table: Table) -> anyhow::Result<Self> {
         let count = endpoints.iter().map(|endpoint| endpoint.sockets.len()).max().unwrap_or_default();
-        let table = Arc::new(Table::new(endpoints.iter().map(|endpoint| endpoint.bound).collect()));
+        let table = Arc::new(table);
         let (to_members, members) = mpsc::channel(MEMBERS_WAITING);
         let (to_strangers, strangers) = mpsc::channel(STRANGERS_WAITING);
         let queues = Queues { members: to_members, strangers: to_strangers };
@@ -123,11 +132,6 @@ impl Plane {
     /// Forwards a flow from now on, or forwards it elsewhere.
     pub(super) fn install(&self, flow: Flow, target: Target) {
         self.table.install(flow, target);
-    }
-
-    /// Many at once.
-    pub(super) fn install_all(&self, flows: impl Iterator<Item = (Flow, Target)>) {
-        self.table.install_all(flows);
     }
 
     /// Forgets a flow.

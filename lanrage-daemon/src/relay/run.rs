@@ -87,9 +87,7 @@ impl Relay {
     /// waiting.
     async fn run(mut self) {
         let mut batch = Vec::with_capacity(BUDGET);
-        // what an earlier daemon left: the kernel has the flows, the plane needs them too
         self.drain();
-        self.parts.plane.install_all(self.parts.server.installed());
         let mut heartbeat = interval(HEARTBEAT);
         let mut refresh = interval(STATUS_EVERY);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -44,7 +44,7 @@ impl Entries {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(in crate::relay) struct Table {
     /// Where each endpoint is bound.
     endpoints: Vec<SocketAddr>,
     entries: RwLock<Entries>,
