@@ -9,8 +9,8 @@ mod text;
 mod verdict;
 
 pub use encode::ENCODED_LEN;
-pub use text::{Explanation, explain};
-pub use verdict::{Fix, How, Verdict, Who, Why, verdict};
+pub use text::{Explanation, advise, explain};
+pub use verdict::{Fix, How, Verdict, Who, Why, sure_fix, verdict};
 
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;

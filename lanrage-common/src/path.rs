@@ -7,6 +7,7 @@
 pub mod announce;
 pub mod candidate;
 mod explain;
+mod hunt;
 mod pair;
 pub mod probe;
 pub mod quality;
@@ -26,7 +27,7 @@ mod window;
 
 use crate::api::PathKind;
 use crate::identity::{PartyId, PartySecret, WgKey};
-use crate::nat::{Behaviour, Verdict};
+use crate::nat::{Behaviour, Fix, Verdict};
 use crate::relays::Leg;
 use crate::time::Now;
 use ipnet::Ipv4Net;
@@ -106,6 +107,45 @@ pub enum Output {
         /// Where to.
         to: SocketAddr,
     },
+    /// Open so many further sockets for a member, at ports of their own, and say [`PathAgent::handle_spares`]. They take
+    /// the place of those that are open.
+    OpenSpares {
+        /// For whom.
+        member: WgKey,
+        /// How many.
+        count: usize,
+    },
+    /// Send this datagram from one of them.
+    TransmitFrom {
+        /// For whom it was opened.
+        member: WgKey,
+        /// Its place in [`PathAgent::handle_spares`].
+        spare: usize,
+        /// Where to.
+        to: SocketAddr,
+        /// A probe, or a question to a relay.
+        payload: Vec<u8>,
+    },
+    /// Keep this one, and close the others: whatever goes to `far` leaves from it from now on, and what comes to it counts
+    /// as if it came to the tunnel's socket.
+    KeepSpare {
+        /// For whom it was opened.
+        member: WgKey,
+        /// Its place.
+        spare: usize,
+        /// The member's address that it reaches.
+        far: SocketAddr,
+    },
+    /// Close all of a member's but those that are kept.
+    CloseSpares {
+        /// Whose.
+        member: WgKey,
+    },
+    /// Close the one that is kept for this address.
+    ReleaseSpare {
+        /// The member's address.
+        far: SocketAddr,
+    },
     /// Use this path for a member from now on.
     Path {
         /// Whose.
@@ -138,6 +178,8 @@ pub struct Status {
     pub why: String,
     /// What the NATs at both ends let expect; this device's is the first.
     pub verdict: Verdict,
+    /// What would make a direct path sure, after one was looked for in vain where it takes luck.
+    pub fix: Option<Fix>,
 }
 
 /// What TLS costs beside its round trip, because one lost packet holds up all after it: a relay over UDP that is this
@@ -191,7 +233,10 @@ impl PathAgent {
 
     /// Forgets a member. No [`Output::Path`] follows.
     pub fn remove_member(&mut self, member: &WgKey) {
-        self.shared.has_new_wishes |= self.pairs.remove(member).is_some();
+        if let Some(pair) = self.pairs.remove(member) {
+            pair.forget(&mut self.shared);
+            self.shared.has_new_wishes = true;
+        }
         self.tags.remove(&probe::tag(member));
     }
 
@@ -349,6 +394,29 @@ impl PathAgent {
         true
     }
 
+    /// The sockets of [`Output::OpenSpares`] are open at these ports; fewer, or none, when the system has no more.
+    pub fn handle_spares(&mut self, member: &WgKey, ports: &[u16], now: Now) {
+        if let Some(pair) = self.pairs.get_mut(member) {
+            pair.handle_spares(ports, &mut self.shared, now.instant);
+            self.note_timeout();
+        }
+    }
+
+    /// A datagram arrived at one of them; see [`Output::TransmitFrom`] for its name.
+    pub fn handle_spare_datagram(
+        &mut self,
+        member: &WgKey,
+        spare: usize,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Now,
+    ) {
+        if let Some(pair) = self.pairs.get_mut(member) {
+            pair.handle_spare_datagram(spare, from, datagram, &mut self.shared, now.instant);
+            self.note_timeout();
+        }
+    }
+
     fn handle_probe(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> Result<(), &'static str> {
         let to = probe::receiver_tag(datagram).ok_or("probe_malformed")?;
         if to != self.shared.tag {
@@ -452,6 +520,7 @@ impl PathAgent {
             loss: quality.and_then(quality::Quality::loss),
             why: pair.explain(&self.shared),
             verdict: pair.verdict(&self.shared),
+            fix: pair.fix_after_hunt(&self.shared),
         })
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod port_mapping;
 mod relays;
 mod session;
 pub(crate) mod socket;
+mod spares;
 mod status;
 pub(crate) mod store;
 pub(crate) mod tls;

@@ -4,11 +4,14 @@
 use lanrage_tests::lab::matrix::{Pair, expect, run};
 
 /// Routers, verdict and path. Those with one verdict but different NATs stand for the whole row.
-const PAIRS: [(&str, &str, &str); 6] = [
+const PAIRS: [(&str, &str, &str); 9] = [
     ("eim+apdf+random,eim", "punch", "direct"),
     ("eim+eif+random,apdm+apdf+random", "punch", "direct"),
     ("eim/cgn:eim+eif+random,eim+adf+random", "punch", "direct"),
     ("eim,with:1", "lan", "direct"),
+    ("eim+apdf+random,apdm+apdf+sequential", "predicted", "direct"),
+    ("apdm+apdf+sequential,apdm+apdf+preserving", "predicted", "direct"),
+    ("symmetric,eim", "birthday", "direct"),
     ("apdm+apdf+random,symmetric", "relay", "relay"),
     ("udp-blocked,eim+eif+no-udp", "relay", "tls"),
 ];
@@ -22,5 +25,5 @@ fn each_pair_gets_the_path_that_its_routers_allow() {
         assert_eq!(row.direct_ms.is_some(), path == "direct", "{pair}");
         assert_eq!(row.passage.duplicates, 0, "{pair}: the tunnel lets nothing through twice");
     }
-    assert_eq!((matrix.possible, matrix.reached), (4, 4));
+    assert_eq!((matrix.possible, matrix.reached), (7, 7));
 }

@@ -57,10 +57,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Compare the relay with what else could forward its packets: `relay [--quick] [--json FILE]`.
+    /// Compare the relay with what else could forward its packets: `relay [--quick] [--json FILE]`; or how paths fare:
+    /// `paths [--json FILE]`.
     #[command(disable_help_flag = true)]
     Bench {
-        /// `relay`, and its options.
+        /// `relay`, `latency`, `survival`, `table` or `paths`, and its options.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },

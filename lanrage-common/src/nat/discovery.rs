@@ -290,17 +290,12 @@ impl Discovery {
 
     fn after_allocation(&mut self) -> Stage {
         let port = self.local.first().map(SocketAddr::port);
-        self.behaviour.allocation = match self.primary {
-            Some(primary) if Some(primary.mapped.port()) == port && !self.is_symmetric() => {
-                Some(Allocation::Preserving)
-            }
-            _ => conclude::allocation(&self.asks),
-        };
+        let of_tunnel = self.asks.iter().filter(|ask| ask.via == Via::Tunnel).filter_map(Ask::mapped);
+        // a symmetric NAT can keep the port of one mapping only: the first of each socket
+        let keeps = of_tunnel.into_iter().any(|mapped| Some(mapped.port()) == port);
+        self.behaviour.allocation =
+            if keeps { Some(Allocation::Preserving) } else { conclude::allocation(&self.asks) };
         Stage::Done
-    }
-
-    fn is_symmetric(&self) -> bool {
-        self.behaviour.mapping.is_some_and(|mapping| mapping != super::Mapping::EndpointIndependent)
     }
 
     /// An answer from elsewhere tells at once; silence tells only if the other port answers those who ask it directly.

@@ -22,7 +22,7 @@ pub fn explain(verdict: Verdict, other: &str) -> Explanation {
             fix: None,
         },
         Verdict::Relayed { why, fix } => {
-            Explanation { why: obstacle(why, other), fix: Some(change(fix, other)) }
+            Explanation { why: obstacle(why, other), fix: Some(advise(fix, other)) }
         }
     }
 }
@@ -54,7 +54,8 @@ fn obstacle(why: Why, other: &str) -> String {
     }
 }
 
-fn change(fix: Fix, other: &str) -> String {
+/// Puts a change into words.
+pub fn advise(fix: Fix, other: &str) -> String {
     let theirs = format!("{other}'s router");
     match fix {
         Fix::AllowUdp(Who::First) => "letting UDP out of the network here would fix it".into(),

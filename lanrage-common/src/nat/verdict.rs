@@ -262,12 +262,21 @@ fn decide_by_nats(ends: &Ends) -> Verdict {
 
 fn decide_symmetric(ends: &Ends) -> Verdict {
     let Some(random) = ends.who(|end| end.is_random) else { return Verdict::Direct(How::Predicted) };
-    let fix = match ends.who(|end| !end.is_cgnat) {
+    Verdict::Relayed { why: Why::RandomPorts(random), fix: fix_by_port(ends) }
+}
+
+/// What makes a direct path sure where it takes luck ([`How::Predicted`], [`How::Birthday`]).
+pub fn sure_fix(first: &Behaviour, second: &Behaviour) -> Fix {
+    fix_by_port(&Ends::new(first, second, Facts::best))
+}
+
+/// Those whose router can forward a port do.
+fn fix_by_port(ends: &Ends) -> Fix {
+    match ends.who(|end| !end.is_cgnat) {
         Some(Who::Both) => Fix::MapPort(Who::Either),
         Some(who) => Fix::MapPort(who),
         None => fix_by_ipv6(ends),
-    };
-    Verdict::Relayed { why: Why::RandomPorts(random), fix }
+    }
 }
 
 /// Those who lack IPv6 get it.

@@ -59,6 +59,12 @@ impl Pair {
             let ago = now.saturating_duration_since(when).as_secs();
             return format!("the direct path to {to} stopped answering {ago} s ago; probing for another");
         }
+        if self.is_hunting()
+            && let Some(hunt) = self.explain_hunt(now)
+        {
+            let expected = nat::explain(self.verdict(shared), "the member").why;
+            return format!("{expected}: {hunt}");
+        }
         if self.directs.is_empty() {
             return "the member has no address that could be probed".into();
         }
@@ -68,15 +74,18 @@ impl Pair {
         if !self.schedule.is_slow() {
             return format!("looking for a direct path, {} addresses are being probed", self.directs.len());
         }
-        self.explain_silence(shared)
+        self.explain_silence(shared, now)
     }
 
     /// Nobody answered: what is known of the routers in between, or else what the addresses tell of them.
-    fn explain_silence(&self, shared: &Shared) -> String {
+    fn explain_silence(&self, shared: &Shared, now: Instant) -> String {
         match self.verdict(shared) {
             Verdict::Unknown => self.explain_by_addresses(shared),
             Verdict::Direct(how) => {
                 let expected = nat::explain(Verdict::Direct(how), "the member").why;
+                if let Some(hunt) = self.explain_hunt(now) {
+                    return format!("{expected}, but {hunt}");
+                }
                 format!(
                     "no answer to direct probes yet, though {expected}; a firewall in between may drop them"
                 )

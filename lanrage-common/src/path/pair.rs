@@ -2,6 +2,7 @@
 
 use super::announce::{AnnouncedRelay, Announcement, MAX_CANDIDATES};
 use super::candidate::CandidateKind;
+use super::hunt::Hunt;
 use super::probe::{self, Direction, Kind, Probe};
 use super::relays::Choice;
 use super::route::{HEARTBEAT, Route, Use};
@@ -43,6 +44,8 @@ pub(super) struct Remote {
     pub relays: Vec<AnnouncedRelay>,
     /// Which relay it would have for the pair, and which one stands by.
     pub wish: (Option<String>, Option<String>),
+    /// Where relays see it, by its own word, if it may be probed there.
+    pub mapped: Option<SocketAddr>,
     /// It announced addresses of its own behind other, mapped ones.
     pub is_behind_nat: bool,
     /// What it told of its NAT.
@@ -91,9 +94,10 @@ pub(super) struct Pair {
     pub networks: Networks,
     pub pongs: Bucket,
     pub hints: Bucket,
+    pub hunt: Hunt,
+    pub sequence: u64,
     told: Option<Path>,
     telling: Telling,
-    sequence: u64,
 }
 
 impl Pair {
@@ -125,9 +129,10 @@ impl Pair {
             networks: Networks::new(),
             pongs: Bucket::new(Rate::per_second(50, 64)),
             hints: Bucket::new(Rate::per_second(1, 2)),
+            hunt: Hunt::default(),
+            sequence: 0,
             told: None,
             telling: Telling { due: None, sent: None, pause: ANNOUNCE_AGAIN, heard: 0 },
-            sequence: 0,
         };
         pair.handle_local_change(shared, now.instant);
         pair
@@ -136,6 +141,7 @@ impl Pair {
     /// Own candidates or bindings have changed.
     pub fn handle_local_change(&mut self, shared: &mut Shared, now: Instant) {
         self.directs.retain(|route| shared.is_probeable(route.to));
+        self.handle_moved();
         self.announce_soon(now);
         self.restart(now);
         self.decide(shared, now);
@@ -223,13 +229,21 @@ impl Pair {
         self.directs.retain(|route| {
             let is_active = active == Some(Active::Direct(route.to));
             let is_offered = offered.iter().any(|candidate| candidate.address == route.to);
-            is_active || is_offered || route.kind == CandidateKind::Seen || route.is_confirmed(now)
+            is_active
+                || is_offered
+                || self.hunt.kept == Some(route.to)
+                || route.kind == CandidateKind::Seen
+                || route.is_confirmed(now)
         });
         let mut has_more = false;
+        self.remote.mapped = None;
         let place = Place::new(announcement, shared);
         for candidate in offered {
             match self.check_candidate(candidate.address, &place, shared, now) {
                 Ok(()) => {
+                    if candidate.kind == CandidateKind::Mapped {
+                        self.remote.mapped = self.remote.mapped.or(Some(candidate.address));
+                    }
                     has_more |= self.directs.iter().all(|route| route.to != candidate.address);
                     self.add_direct(candidate.address, candidate.kind, now);
                 }
@@ -264,12 +278,14 @@ impl Pair {
         self.send_due_probes(shared, now);
         self.send_round(shared, now);
         self.send_announcement(shared, now);
+        self.run_hunt(shared, now);
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let probes = self.directs.iter().chain(self.relays.values()).filter_map(|route| route.next_ping);
         let round = (!self.directs.is_empty()).then(|| self.schedule.next());
-        let waits = [self.lapse_due(), self.hold_due(), self.relay_hold_due(), self.doubt_due()];
+        let waits =
+            [self.lapse_due(), self.hold_due(), self.relay_hold_due(), self.doubt_due(), self.hunt_due()];
         probes.chain([round, self.telling.due].into_iter().chain(waits).flatten()).min()
     }
 
@@ -352,9 +368,14 @@ impl Pair {
     }
 
     pub fn transmit(&self, to: SocketAddr, probe: &Probe, shared: &mut Shared) {
+        let payload = self.seal(probe, shared);
+        shared.outputs.push_back(Output::Transmit { to, payload });
+    }
+
+    /// A probe as a datagram.
+    pub fn seal(&self, probe: &Probe, shared: &mut Shared) -> Vec<u8> {
         let direction = Direction { from: shared.tag, to: self.keys.tag, key: &self.keys.probe_out };
-        let nonce = shared.nonce();
-        shared.outputs.push_back(Output::Transmit { to, payload: probe.seal(direction, nonce) });
+        probe.seal(direction, shared.nonce())
     }
 
     /// Opens a probe that claims to be of this member.

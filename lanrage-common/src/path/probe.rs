@@ -55,6 +55,10 @@ pub const INNER: u8 = 2;
 /// In a ping: the sender hears nothing this way, though it should.
 pub const DEAF: u8 = 4;
 
+/// In a ping through a relay: the sender hunts for a direct path (see [`super::PathAgent`]); `observed` is where its
+/// router should let the receiver in. In the pong: the receiver takes part.
+pub const HUNT: u8 = 8;
+
 /// Question or answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -72,7 +76,7 @@ pub enum Kind {
 /// | 8 | 8 | `your_session` |
 /// | 16 | 8 | `sequence` |
 /// | 24 | 4 | `heard` |
-/// | 28 | 1 | flags: [`STALE`], [`INNER`], [`DEAF`] |
+/// | 28 | 1 | flags: [`STALE`], [`INNER`], [`DEAF`], [`HUNT`] |
 /// | 29 | 1 | family of `observed`: 0 absent, 4, 6 |
 /// | 30 | 2 | its port |
 /// | 32 | 16 | its address, IPv4 in the first four bytes |
@@ -88,9 +92,9 @@ pub struct Probe {
     pub sequence: u64,
     /// Number of the receiver's newest announcement that the sender holds.
     pub heard: u32,
-    /// [`STALE`], [`INNER`], [`DEAF`]; others mean nothing yet.
+    /// [`STALE`], [`INNER`], [`DEAF`], [`HUNT`]; others mean nothing yet.
     pub flags: u8,
-    /// In a pong: where the ping came from.
+    /// In a pong: where the ping came from. In a ping: see [`HUNT`].
     pub observed: Option<SocketAddr>,
 }
 

@@ -35,13 +35,24 @@ impl Pair {
             return shared.count("pong_budget");
         }
         self.handle_heard(ping.heard);
-        self.pong(from, ping, self.pong_flags(from, now), shared);
+        let flags = self.pong_flags(from, now) | self.hunt_flag(from, ping, shared, now);
+        self.pong(from, ping, flags, shared);
         self.handle_heard_from(from, shared, now);
         if ping.flags & probe::DEAF != 0
             && let Some(way) = self.way(from, shared)
         {
             self.note_deaf(&way, shared, now);
         }
+    }
+
+    /// What a ping says of a hunt, and whether this end takes part. Only through a relay: nothing else can be told to
+    /// whom no way is known.
+    fn hunt_flag(&mut self, from: SocketAddr, ping: &Probe, shared: &mut Shared, now: Instant) -> u8 {
+        if ping.flags & probe::HUNT == 0 || shared.relay_at(from).is_none() {
+            return 0;
+        }
+        self.handle_call(ping.observed, shared, now);
+        if self.is_hunting() { probe::HUNT } else { 0 }
     }
 
     fn pong(&self, to: SocketAddr, ping: &Probe, flags: u8, shared: &mut Shared) {
@@ -87,6 +98,9 @@ impl Pair {
         shared.count("pong_received");
         self.handle_heard(pong.heard);
         self.note_inner(&way, pong.flags & probe::INNER != 0, shared, now);
+        if pong.flags & probe::HUNT != 0 {
+            self.handle_agreed(shared, now);
+        }
         self.decide(shared, now);
     }
 

@@ -33,6 +33,7 @@ impl Pair {
             self.change(chosen, now);
             shared.has_new_wishes = true;
         }
+        self.note_hunt(shared, now);
         self.tell_path(shared);
     }
 

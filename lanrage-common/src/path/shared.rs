@@ -2,6 +2,7 @@
 
 use super::announce::MAX_CANDIDATES;
 use super::candidate::{self, Candidate};
+use super::hunt::{self, Turn};
 use super::{Config, Output};
 use crate::bucket::{Bucket, Rate};
 use crate::nat::Behaviour;
@@ -73,6 +74,9 @@ pub(super) struct Shared {
     /// Number of the current announcement; 0 = there is nothing to announce yet.
     pub number: u32,
     pub budget: Bucket,
+    /// Bounds all hunts together.
+    pub hunt_budget: Bucket,
+    pub hunting: Option<Turn>,
     /// A pair's wishes have changed since they were last told.
     pub has_new_wishes: bool,
     pub outputs: VecDeque<Output>,
@@ -95,6 +99,8 @@ impl Shared {
             forwarded: None,
             number: 0,
             budget: Bucket::new(Rate::per_second(PROBES_PER_SECOND, PROBE_BURST)),
+            hunt_budget: Bucket::new(hunt::BUDGET),
+            hunting: None,
             has_new_wishes: false,
             outputs: VecDeque::new(),
             counters: BTreeMap::new(),

@@ -9,6 +9,7 @@ pub use nat::Nat;
 
 use super::{Config, Output, Path, PathAgent, probe};
 use crate::api::PathKind;
+use crate::binding::{Request, binding_answer, parse_request};
 use crate::identity::{PartyId, PartySecret, WgKey};
 use crate::time::Now;
 use flow::{Flow, Packet};
@@ -26,6 +27,8 @@ const PORT: u16 = 4001;
 const REFRESH: Duration = Duration::from_secs(20);
 /// Through the switch of a home.
 const LAN_DELAY: Duration = Duration::from_micros(300);
+/// From a relay back.
+const STUN_DELAY: Duration = Duration::from_millis(20);
 
 /// A device.
 pub struct Host {
@@ -38,6 +41,9 @@ pub struct Host {
     /// By relay name: the address the relay has bound.
     bound: BTreeMap<String, SocketAddr>,
     pub path: BTreeMap<WgKey, Path>,
+    /// Ports of further sockets, and those that are kept by the address that they reach.
+    pub spares: Vec<u16>,
+    pub kept: BTreeMap<SocketAddr, u16>,
     /// What the agent would have it be bound at, and what it uses.
     pub wishes: (BTreeMap<String, u32>, BTreeSet<String>),
     pub path_changes: Vec<(Duration, WgKey, Option<PathKind>)>,
@@ -118,6 +124,8 @@ pub struct World {
     pub signals_work: bool,
     /// Whether a doubted binding is refreshed at once.
     pub rebinds: bool,
+    /// Further sockets that a host can open.
+    pub sockets_left: usize,
     /// How often a relay was doubted.
     pub doubts: u32,
 }
@@ -171,6 +179,7 @@ impl World {
             far: BTreeMap::new(),
             signals_work: true,
             rebinds: true,
+            sockets_left: 512,
             doubts: 0,
         }
     }
@@ -374,14 +383,22 @@ impl World {
     }
 
     fn arrive_inside(&mut self, from: SocketAddr, to: SocketAddr, home: usize, payload: Vec<u8>) {
-        let Some(n) = self.hosts.iter().position(|host| host.home == home && host.inside == to) else {
+        let is_at = |host: &Host| host.home == home && host.inside.ip() == to.ip();
+        let Some(n) = self.hosts.iter().position(is_at) else { return };
+        let host = &self.hosts[n];
+        let spare = host.spares.iter().position(|port| *port == to.port());
+        let is_kept = || host.kept.values().any(|port| *port == to.port());
+        if spare.is_none() && host.inside != to && !is_kept() {
             return;
-        };
+        }
         if self.off.contains(&n) {
             return;
         }
         let now = self.now();
-        if let Some((_, packet)) = Packet::from_bytes(&payload) {
+        if let Some(spare) = spare {
+            let member = self.hosts[1 - n].key;
+            self.hosts[n].agent.handle_spare_datagram(&member, spare, from, &payload, now);
+        } else if let Some((_, packet)) = Packet::from_bytes(&payload) {
             let member = self.hosts[packet.from].key;
             self.hosts[n].agent.handle_tunnel_rx(&member, from, now);
             if let Some((flow, number)) = packet.flow {
@@ -421,6 +438,10 @@ impl World {
     fn forward(&mut self, from: SocketAddr, name: &str, relay: SocketAddr, payload: Vec<u8>) {
         if self.dead_relays.contains(name) {
             return;
+        }
+        if let Some(Request::Binding(request)) = parse_request(&payload) {
+            let answer = binding_answer(request.transaction, from);
+            return self.schedule(STUN_DELAY, Event::Datagram { from: relay, to: from, payload: answer });
         }
         let is_bound = self.hosts.iter().any(|host| host.bound.get(name) == Some(&from));
         let tag = Packet::from_bytes(&payload).map(|(tag, _)| tag).or_else(|| probe::receiver_tag(&payload));
@@ -480,6 +501,23 @@ impl World {
                         self.bind_again(n, &relay);
                     }
                 }
+                Output::OpenSpares { member, count } => {
+                    let port = self.rng.gen_range(40_000..50_000);
+                    self.hosts[n].spares = (port..).take(count.min(self.sockets_left)).collect();
+                    let (now, ports) = (self.now(), self.hosts[n].spares.clone());
+                    self.hosts[n].agent.handle_spares(&member, &ports, now);
+                }
+                Output::TransmitFrom { spare, to, payload, .. } => {
+                    self.hosts[n].sent_to.push((self.at, to));
+                    let port = self.hosts[n].spares[spare];
+                    self.transmit_from(n, port, to, payload);
+                }
+                Output::KeepSpare { spare, far, .. } => {
+                    let port = std::mem::take(&mut self.hosts[n].spares)[spare];
+                    self.hosts[n].kept.insert(far, port);
+                }
+                Output::CloseSpares { .. } => self.hosts[n].spares.clear(),
+                Output::ReleaseSpare { far } => drop(self.hosts[n].kept.remove(&far)),
                 Output::RelayWishes { wanted, used } => self.hosts[n].wishes = (wanted, used),
                 Output::Path { member, path } => {
                     let kind = path.as_ref().map(|path| path.kind);
@@ -493,9 +531,16 @@ impl World {
         }
     }
 
-    /// Sends from host `n` through its NAT.
+    /// Sends from host `n` through its NAT, by the socket that is meant for there.
     pub fn transmit(&mut self, n: usize, to: SocketAddr, payload: Vec<u8>) {
-        let (at, home, inside) = (self.at, self.hosts[n].home, self.hosts[n].inside);
+        let host = &self.hosts[n];
+        let port = host.kept.get(&to).copied().unwrap_or(host.inside.port());
+        self.transmit_from(n, port, to, payload);
+    }
+
+    fn transmit_from(&mut self, n: usize, port: u16, to: SocketAddr, payload: Vec<u8>) {
+        let (at, home) = (self.at, self.hosts[n].home);
+        let inside = SocketAddr::new(self.hosts[n].inside.ip(), port);
         if is_private(to) {
             if self.routers[home].nat != Nat::None {
                 self.schedule(LAN_DELAY, Event::Inside { from: inside, to, home, payload });
@@ -583,6 +628,8 @@ fn host(n: usize, inside: SocketAddr, home: usize, seed: u64) -> Host {
         home,
         bound: BTreeMap::new(),
         path: BTreeMap::new(),
+        spares: Vec::new(),
+        kept: BTreeMap::new(),
         wishes: Default::default(),
         path_changes: Vec::new(),
         sent_to: Vec::new(),

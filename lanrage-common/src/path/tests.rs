@@ -2,7 +2,9 @@
 
 mod carried;
 mod failover;
+mod figures;
 mod hostile;
+mod hunt;
 mod relays;
 mod soak;
 

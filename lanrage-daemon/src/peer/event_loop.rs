@@ -9,6 +9,7 @@ use super::commands::{Event, Joining};
 use super::port_mapping::PortMapper;
 use super::session::{Notice, Session, Surroundings};
 use super::socket::Socket;
+use super::spares::Arrival;
 use super::status;
 use super::store::{Store, StoredParty, StoredTicket};
 use super::tls;
@@ -92,6 +93,7 @@ enum Wake {
     Carrier(tls::Event),
     Networks,
     Nat,
+    Spare(Arrival),
     Forwarding,
     Ready,
 }
@@ -209,6 +211,7 @@ impl Peer {
                     session.nat.receive(now);
                 }
             }
+            Wake::Spare(arrival) => self.receive_arrivals(arrival, now),
             Wake::Forwarding => self.tell_forwarding(now),
             Wake::Event(None) | Wake::Ready => {}
         }
@@ -247,6 +250,17 @@ impl Peer {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => tracing::debug!(%error, "receiving failed"),
             }
+        }
+    }
+
+    /// One batch of what came to sockets beside the tunnel's.
+    fn receive_arrivals(&mut self, first: Arrival, now: Now) {
+        let io = Io { socket: &self.sends, interface: self.interface.as_ref() };
+        let Some(session) = &mut self.session else { return };
+        let mut next = Some(first);
+        for _ in 0..BUDGET {
+            let Some(arrival) = next.take().or_else(|| session.spares.try_next()) else { return };
+            session.handle_arrival(&arrival, io, now);
         }
     }
 
@@ -394,6 +408,7 @@ async fn session_wakes(session: &mut Option<Session>) -> Wake {
         event = session.carriers.next() => Wake::Carrier(event),
         () = session.nat.readable() => Wake::Nat,
         () = session.gateway.readable() => Wake::Ready,
+        Some(arrival) = session.spares.next() => Wake::Spare(arrival),
     }
 }
 

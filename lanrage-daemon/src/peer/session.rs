@@ -7,6 +7,7 @@ use super::nat::{self, NatTest};
 use super::ping::{Pings, echo_request};
 use super::port_mapping::Forwarding;
 use super::relays::{self, Relays};
+use super::spares::{Arrival, Owner, Spares};
 use super::store::{Store, StoredTicket};
 use super::tls::{self, Carriers};
 use super::tunnel::userspace::UserspaceTunnel;
@@ -82,6 +83,8 @@ pub struct Session {
     /// How the network behaves.
     pub(super) nat: NatTest,
     pub(super) carriers: Carriers,
+    /// Sockets of hunts for direct paths.
+    pub(super) spares: Spares,
     pub(super) pings: Pings,
     pub(super) problems: BTreeMap<String, Problem>,
     pub(super) tunnel: Box<dyn Tunnel>,
@@ -132,6 +135,7 @@ impl Session {
             relays: Relays::default(),
             nat: NatTest::default(),
             carriers: Carriers::new(port),
+            spares: Spares::default(),
             pings: Pings::default(),
             problems: BTreeMap::new(),
             tunnel: Box::new(UserspaceTunnel::new(device.wg_secret(), Box::new(OsRng))),
@@ -201,6 +205,19 @@ impl Session {
                 || self.nat.handle_datagram(datagram, now);
         } else {
             self.handle_wireguard(from, datagram, io, now);
+        }
+    }
+
+    /// A datagram from a socket beside the tunnel's.
+    pub fn handle_arrival(&mut self, arrival: &Arrival, io: Io<'_>, now: Now) {
+        match self.spares.owner(arrival) {
+            Some(Owner::Path) => self.handle_datagram(arrival.from, &arrival.datagram, io, now),
+            Some(Owner::Hunt(member, spare)) => {
+                self.paths.handle_spare_datagram(&member, spare, arrival.from, &arrival.datagram, now);
+                // a socket that is kept takes what comes next
+                self.settle(io, now);
+            }
+            None => {}
         }
     }
 
@@ -339,6 +356,7 @@ impl Session {
     pub fn release(&mut self, io: Io<'_>, now: Now) {
         self.relays.release();
         self.settle(io, now);
+        io.socket.release_all();
     }
 
     /// Delivers all outputs of all cores.
@@ -479,6 +497,24 @@ impl Session {
                 if !self.tunnel.confirm(&member, to, sender) {
                     self.paths.handle_no_session(&member, now);
                 }
+            }
+            PathOutput::OpenSpares { member, count } => {
+                let ports = self.spares.open(member, count);
+                self.paths.handle_spares(&member, &ports, now);
+            }
+            PathOutput::TransmitFrom { member, spare, to, payload } => {
+                self.spares.send(&member, spare, to, &payload);
+            }
+            PathOutput::KeepSpare { member, spare, far } => {
+                tracing::info!(member = %member, %far, "found a way through a router that changes ports");
+                if let Some(socket) = self.spares.keep(&member, spare, far) {
+                    sender.socket().keep(far, socket);
+                }
+            }
+            PathOutput::CloseSpares { member } => self.spares.close(&member),
+            PathOutput::ReleaseSpare { far } => {
+                self.spares.release(&far);
+                sender.socket().release(&far);
             }
             PathOutput::RelayWishes { wanted, used } => self.choice.set_wishes(wanted, used, now),
         }

@@ -3,8 +3,11 @@
 use crate::platform;
 use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 const BUFFER: usize = 4 << 20;
 
@@ -14,6 +17,30 @@ pub struct Socket {
     socket: UdpSocket,
     /// Whether IPv4 addresses must be written as IPv4-mapped IPv6.
     is_dual: bool,
+    kept: Kept,
+}
+
+/// Sockets that take the tunnel's place towards one address each, because only they get through a router on the way.
+#[derive(Debug, Default)]
+struct Kept {
+    sockets: Mutex<HashMap<SocketAddr, Arc<UdpSocket>>>,
+    /// There are any: most devices never have one, and look no further.
+    has_any: AtomicBool,
+}
+
+impl Kept {
+    fn change(&self, change: impl FnOnce(&mut HashMap<SocketAddr, Arc<UdpSocket>>)) {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut sockets);
+        self.has_any.store(!sockets.is_empty(), Relaxed);
+    }
+
+    fn find(&self, to: SocketAddr) -> Option<Arc<UdpSocket>> {
+        if !self.has_any.load(Relaxed) {
+            return None;
+        }
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get(&to).cloned()
+    }
 }
 
 impl Socket {
@@ -32,7 +59,11 @@ impl Socket {
     pub fn listen(address: SocketAddr) -> io::Result<Self> {
         match address.ip() {
             IpAddr::V6(ip) if ip.is_unspecified() => Self::bind(address.port()),
-            ip => Ok(Self { socket: bind(Domain::for_address(address), address)?, is_dual: ip.is_ipv6() }),
+            ip => Ok(Self {
+                socket: bind(Domain::for_address(address), address)?,
+                is_dual: ip.is_ipv6(),
+                kept: Kept::default(),
+            }),
         }
     }
 
@@ -46,8 +77,26 @@ impl Socket {
         tokio::net::UdpSocket::from_std(self.socket.try_clone()?)
     }
 
+    /// What goes to `far` leaves from this other socket from now on.
+    pub fn keep(&self, far: SocketAddr, socket: Arc<UdpSocket>) {
+        self.kept.change(|sockets| drop(sockets.insert(far, socket)));
+    }
+
+    /// What goes to `far` leaves from here again.
+    pub fn release(&self, far: &SocketAddr) {
+        self.kept.change(|sockets| drop(sockets.remove(far)));
+    }
+
+    /// Everything leaves from here again.
+    pub fn release_all(&self) {
+        self.kept.change(HashMap::clear);
+    }
+
     /// Sends to an address of either family.
     pub fn send_to(&self, datagram: &[u8], to: SocketAddr) -> io::Result<usize> {
+        if let Some(kept) = self.kept.find(to) {
+            return kept.send_to(datagram, to);
+        }
         let to = match to.ip() {
             IpAddr::V4(ip) if self.is_dual => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),
             _ => to,
@@ -57,15 +106,20 @@ impl Socket {
 
     fn bind(port: u16) -> io::Result<Self> {
         match bind(Domain::IPV6, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
-            Ok(socket) => Ok(Self { socket, is_dual: true }),
+            Ok(socket) => Ok(Self { socket, is_dual: true, kept: Kept::default() }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
             // a system without IPv6
             Err(_) => {
                 let socket = bind(Domain::IPV4, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))?;
-                Ok(Self { socket, is_dual: false })
+                Ok(Self { socket, is_dual: false, kept: Kept::default() })
             }
         }
     }
+}
+
+/// A further socket at any port, for IPv4: only there are ports translated.
+pub fn open_spare() -> io::Result<UdpSocket> {
+    bind(Domain::IPV4, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0))
 }
 
 fn bind(domain: Domain, address: SocketAddr) -> io::Result<UdpSocket> {
@@ -96,6 +150,24 @@ mod tests {
         assert_ne!(other.port().unwrap(), taken);
         drop(first);
         assert_eq!(Socket::open(0, Some(taken)).unwrap().port().unwrap(), taken);
+    }
+
+    #[test]
+    fn what_goes_to_one_address_can_leave_from_another_socket() {
+        let socket = Socket::bind(0).unwrap();
+        let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+        far.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let to = far.local_addr().unwrap();
+        let source = || {
+            socket.send_to(b"hello", to).unwrap();
+            far.recv_from(&mut [0; 8]).unwrap().1.port()
+        };
+        let kept = Arc::new(open_spare().unwrap());
+        let port = kept.local_addr().unwrap().port();
+        socket.keep(to, kept);
+        assert_eq!(source(), port);
+        socket.release(&to);
+        assert_eq!(source(), socket.port().unwrap());
     }
 
     #[test]

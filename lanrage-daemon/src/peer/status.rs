@@ -11,7 +11,7 @@ use lanrage_common::api::{
     RelayChoiceStatus,
 };
 use lanrage_common::identity::{Device, RosterEntry};
-use lanrage_common::nat::{self, Verdict};
+use lanrage_common::nat::{self, Fix, Verdict};
 use lanrage_common::protocol::Member;
 use lanrage_common::relays;
 use std::collections::BTreeMap;
@@ -154,7 +154,7 @@ impl Session {
             }
             (status.rtt_ms, status.jitter_ms, status.loss) = (path.rtt_ms, path.jitter_ms, path.loss);
             status.why = path.why;
-            status.explain(path.verdict);
+            status.explain(path.verdict, path.fix);
         }
         if let Some(tunnel) = self.tunnel.stats(&entry.wg) {
             status.handshake_age_s = tunnel.handshake_age.map(|age| age.as_secs());
@@ -209,11 +209,11 @@ impl Session {
 
 /// What the NATs make of a pair that is not direct.
 trait Explain {
-    fn explain(&mut self, verdict: Verdict);
+    fn explain(&mut self, verdict: Verdict, fix_after_hunt: Option<Fix>);
 }
 
 impl Explain for MemberStatus {
-    fn explain(&mut self, verdict: Verdict) {
+    fn explain(&mut self, verdict: Verdict, fix_after_hunt: Option<Fix>) {
         self.verdict = Some(verdict);
         if self.path == PathKind::Direct {
             return;
@@ -222,7 +222,7 @@ impl Explain for MemberStatus {
         if let (PathKind::Relay, Some(relay), Some(_)) = (self.path, &self.relay, &said.fix) {
             self.why = format!("relayed by {relay}: {}", said.why);
         }
-        self.fix = said.fix;
+        self.fix = said.fix.or(fix_after_hunt.map(|fix| nat::advise(fix, &self.name)));
     }
 }
 

@@ -35,6 +35,11 @@ impl<'a> Sender<'a> {
         Self { socket, failed: None }
     }
 
+    /// Where it sends from.
+    pub fn socket(&self) -> &'a Socket {
+        self.socket
+    }
+
     /// Sends or drops.
     pub fn send(&mut self, to: SocketAddr, datagram: &[u8]) {
         match self.socket.send_to(datagram, to) {

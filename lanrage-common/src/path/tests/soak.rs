@@ -1,6 +1,7 @@
 //! Every pair of routers, and long lives full of trouble. A failure names its seed: `LANRAGE_SEED=… cargo test` repeats
 //! that one alone.
 
+use super::figures::Figures;
 use super::secs;
 use crate::nat::{How, verdict};
 use crate::path::simulation::nat::{Allocation, Dependence};
@@ -34,13 +35,14 @@ fn what_the_verdict_calls_possible_is_reached() {
             let mut world = World::new(seed + 1000 * n as u64, &[a, b]);
             let time = world.run_while(secs(20), |world| world.all_are(PathKind::Direct));
             if is_possible(a, b) {
-                times.push(time.unwrap_or_else(|| panic!("{a:?} {b:?} seed {seed}: {}", world.why(0, 1))));
+                assert!(time.is_some(), "{a:?} {b:?} seed {seed}: {}", world.why(0, 1));
+                times.push(time);
             }
         }
     }
-    times.sort();
-    let (median, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
-    println!("{} runs, median {median:?}, p99 {p99:?}, most {:?}", times.len(), times.last());
+    let figures =
+        Figures::new(1, "direct, where the verdict says by probes: all pairs of seven routers", times);
+    let (median, p99) = (figures.at(50), figures.at(99));
     assert!(median <= secs(1) && p99 <= secs(3), "median {median:?}, p99 {p99:?}");
 }
 
