@@ -38,7 +38,10 @@ mod request;
 mod settings;
 mod support;
 
-pub use gateway::{AddDeviceAnswer, AddDeviceRequest, GatewayDevice, GatewayStatus, RemoveDeviceRequest};
+pub use gateway::{
+    AddDeviceAnswer, AddDeviceRequest, AliasConflict, AliasStatus, GatewayDevice, GatewayStatus, LanStatus,
+    RemoveDeviceRequest,
+};
 pub use lane::{LaneCopies, LaneMode, LaneStatus};
 pub use network::{NetworkStatus, StunServerStatus};
 pub use party::{CarrierStatus, MemberStatus, PartyStatus, PathKind, RelayChoiceStatus};

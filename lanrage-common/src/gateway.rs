@@ -2,11 +2,19 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `lan` | a home network without any software in the party: [`Lan`] |
+//! | `aliases`, `arp` | addresses there that stand for members: chosen, asked for, answered for |
 //! | `translate` | other addresses in a packet, with all checksums that cover them |
 //! | `wg_quick` | the file that a plain WireGuard client is configured with |
 
+mod aliases;
+mod arp;
+mod lan;
 mod translate;
 mod wg_quick;
 
+pub use aliases::{Conflict, MAX_ALIASES, Taken};
+pub use arp::Mac;
+pub use lan::{Lan, LanConfig, LanDevice, Output as LanOutput};
 pub use translate::{destination, source, translate};
 pub use wg_quick::WgQuick;

@@ -36,6 +36,12 @@ pub use rules::{
     is_multicast, link_local, member_of,
 };
 
+/// Whether the lane carries such a group packet at all, as far as the packet itself tells.
+#[cfg(feature = "std")]
+pub fn may_cross(packet: &[u8]) -> bool {
+    packet::Packet::parse(packet).is_ok_and(|it| it.check_udp().is_ok() && admit(it.facts(), 0).is_ok())
+}
+
 #[cfg(feature = "std")]
 pub use device::{Inbound, Lane, Outbound, Service};
 #[cfg(feature = "std")]

@@ -360,10 +360,27 @@ impl Default for PeerConfig {
 pub struct GatewayConfig {
     /// UDP address where plain WireGuard clients are taken; open while there are any.
     pub listen: SocketAddr,
+    /// Interface of the home network whose devices take part; none when absent.
+    pub lan: Option<String>,
+    /// Addresses there for members, as `FIRST-LAST`; the upper half of the network when absent.
+    pub alias_range: Option<String>,
+}
+
+impl GatewayConfig {
+    /// First and last of `alias_range`.
+    pub fn aliases(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        let (first, last) = self.alias_range.as_deref()?.split_once('-')?;
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (first <= last).then_some((first, last))
+    }
 }
 
 impl Default for GatewayConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 51820) }
+        Self {
+            listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 51820),
+            lan: None,
+            alias_range: None,
+        }
     }
 }

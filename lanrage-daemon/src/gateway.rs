@@ -3,16 +3,22 @@
 //! `wireguard` takes devices with a plain WireGuard client, `registry` knows which there are. The peer's session hands in
 //! what is for a device, and forwards what comes from one (`crate::peer::behind`).
 
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux has Ethernet ports"))]
+mod lan;
 mod registry;
 mod wireguard;
 
+pub use lan::LanTap;
 pub use registry::{Registered, Registry};
 
 use crate::config::GatewayConfig;
 use crate::peer::store::Store;
+use crate::platform::Network;
+use ipnet::Ipv4Net;
+use lan::LanPort;
 use lanrage_common::api::{GatewayDevice, GatewayStatus};
 use lanrage_common::devices::{DeviceKind, PartyDevice};
-use lanrage_common::gateway::{destination, source, translate};
+use lanrage_common::gateway::{LanOutput, Mac, destination, source, translate};
 use lanrage_common::identity::PartyId;
 use lanrage_common::lane::{Inbound, Lane, OVERHEAD, Outbound};
 use std::collections::BTreeMap;
@@ -28,6 +34,17 @@ pub struct Gateway {
     registry: Registry,
     /// Open while there are devices for it.
     wireguard: Option<Wireguard>,
+    lan: Option<LanPort>,
+    /// What the kernel does for it.
+    tap: Option<LanTap>,
+    /// The party's subnet, and the longest packet on its interface.
+    party: (Ipv4Net, u16),
+    /// Everybody in the party but this device and those at home.
+    members: Vec<Ipv4Addr>,
+    /// Why devices at home cannot take part.
+    lan_trouble: Option<String>,
+    /// Why the kernel does not help.
+    tap_trouble: Option<String>,
     /// Group packets of devices and for them: rates and what was seen are apart from this machine's own.
     pub(crate) lane: Lane,
     scratch: Vec<u8>,
@@ -44,8 +61,12 @@ impl std::fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// The gateway of a party, with the devices that it had; `lane` is one without members.
-    pub fn new(config: GatewayConfig, store: Store, party: PartyId, me: Ipv4Addr, lane: Lane) -> Self {
+    /// The gateway of a party, with the devices that it had.
+    pub fn new(
+        (config, store, mtu): (GatewayConfig, Store, u16),
+        party: PartyId,
+        (me, subnet): (Ipv4Addr, Ipv4Net),
+    ) -> Self {
         let registry = Registry::load(&store, party);
         let mut gateway = Self {
             config,
@@ -53,7 +74,13 @@ impl Gateway {
             me,
             registry,
             wireguard: None,
-            lane,
+            lan: None,
+            tap: None,
+            party: (subnet, mtu),
+            members: Vec::new(),
+            lan_trouble: None,
+            tap_trouble: None,
+            lane: Lane::new(me, subnet),
             scratch: Vec::new(),
             counts: GatewayStatus::default(),
             dropped: BTreeMap::new(),
@@ -70,7 +97,8 @@ impl Gateway {
             kind: DeviceKind::Wireguard,
             address: device.address,
         };
-        self.registry.devices().iter().map(describe).collect()
+        let at_home = self.lan.iter().flat_map(LanPort::devices);
+        self.registry.devices().iter().map(describe).chain(at_home).collect()
     }
 
     /// Which devices there are.
@@ -82,6 +110,7 @@ impl Gateway {
     pub fn add(&mut self, device: Registered, now: Instant) -> anyhow::Result<()> {
         self.registry.add(device.clone());
         self.follow(now);
+        self.follow_members(now);
         let result = match &self.trouble {
             Some(trouble) => Err(anyhow::anyhow!("{trouble}")),
             None => self.registry.save(&self.store),
@@ -103,7 +132,103 @@ impl Gateway {
 
     /// Whether that is the address of a device behind this one.
     pub fn has(&self, address: Ipv4Addr) -> bool {
-        self.registry.devices().iter().any(|device| device.address == address)
+        self.is_at_home(address) || self.registry.devices().iter().any(|device| device.address == address)
+    }
+
+    /// Whether that is the address of a device on the home network.
+    pub fn is_at_home(&self, address: Ipv4Addr) -> bool {
+        self.lan.as_ref().is_some_and(|lan| lan.core.has(address))
+    }
+
+    /// Whether a member is found there on the home network.
+    pub fn is_alias(&self, address: Ipv4Addr) -> bool {
+        self.lan.as_ref().is_some_and(|lan| lan.core.is_alias(address))
+    }
+
+    /// Whether there is a home network.
+    pub fn has_lan(&self) -> bool {
+        self.lan.is_some()
+    }
+
+    /// The machine's networks, at start and after every change.
+    pub fn follow_networks(&mut self, networks: &[Network], now: Instant) {
+        let Some(name) = &self.config.lan else { return };
+        let network = networks.iter().find(|network| network.interface == *name);
+        if self.lan.as_ref().map(LanPort::network) == network {
+            return;
+        }
+        (self.lan, self.tap, self.lan_trouble) = (None, None, None);
+        let (subnet, mtu) = self.party;
+        match network.map(|network| LanPort::open(network, subnet, self.config.aliases(), mtu)) {
+            Some(Ok(lan)) => self.lan = Some(lan),
+            Some(Err(error)) => self.lan_trouble = Some(format!("{error:#}")),
+            None => {
+                self.lan_trouble =
+                    Some(format!("{name} is not there, is down or has no address: check `gateway.lan`"));
+            }
+        }
+        self.follow_members(now);
+    }
+
+    /// Who is in the party, this device and those behind it left out.
+    pub fn set_members(&mut self, members: Vec<Ipv4Addr>, now: Instant) {
+        self.members = members;
+        self.follow_members(now);
+    }
+
+    fn follow_members(&mut self, now: Instant) {
+        let Some(lan) = &mut self.lan else { return };
+        let clients = self.registry.devices().iter().map(|device| device.address);
+        let all: Vec<Ipv4Addr> = self.members.iter().copied().chain(clients).collect();
+        lan.core.set_members(&all, now);
+    }
+
+    /// Members that are on the home network themselves, by overlay address and address there.
+    pub fn set_members_at_home(&mut self, members: impl IntoIterator<Item = (Ipv4Addr, Ipv4Addr)>) {
+        if let Some(lan) = &mut self.lan {
+            lan.core.set_members_at_home(members);
+        }
+    }
+
+    /// What the kernel shall do for the home network.
+    pub fn tap(&self) -> Option<&LanTap> {
+        self.tap.as_ref()
+    }
+
+    /// Whether it does.
+    pub fn set_tap_trouble(&mut self, trouble: Option<String>) {
+        self.tap_trouble = trouble;
+    }
+
+    /// Takes what the home network has sent to everybody.
+    pub fn receive_lan(&mut self, now: Instant) {
+        if let Some(lan) = &mut self.lan {
+            lan.receive(now);
+        }
+    }
+
+    /// A packet that the kernel has led here from the home network, for a member's alias.
+    pub fn handle_from_home(&mut self, packet: &[u8], now: Instant) {
+        if let Some(lan) = &mut self.lan {
+            lan.core.handle_unicast(packet, now);
+        }
+    }
+
+    /// A device at home has an address in the party, or was refused one.
+    pub fn handle_lease(&mut self, mac: Mac, address: Option<Ipv4Addr>, now: Instant) {
+        if let Some(lan) = &mut self.lan {
+            lan.core.handle_lease(mac, address, now);
+        }
+    }
+
+    /// What the session must do for the home network.
+    pub fn poll_lan(&mut self) -> Option<LanOutput> {
+        let lan = self.lan.as_mut()?;
+        let event = lan.poll_event();
+        if event == Some(LanOutput::Changed) {
+            self.tap = Some(lan.tap());
+        }
+        event
     }
 
     /// The public key by which plain WireGuard clients know this device, once it takes any.
@@ -116,19 +241,37 @@ impl Gateway {
         self.config.listen.port()
     }
 
-    /// What is wrong.
+    /// Why plain WireGuard clients cannot be taken.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
+    }
+
+    /// Why devices on the home network cannot take part.
+    pub fn lan_trouble(&self) -> Option<&str> {
+        self.lan_trouble.as_deref().or(self.tap_trouble.as_deref())
     }
 
     /// Returns when a device has sent something.
     pub fn readable(&self) -> impl Future<Output = ()> + Send + use<'_> {
         let socket = self.wireguard.as_ref().map(Wireguard::watched);
+        let lan = self.lan.as_ref().map(LanPort::port);
         async move {
-            match socket {
-                // an error shows again when the datagram is taken
-                Some(socket) => drop(socket.readable().await),
-                None => std::future::pending().await,
+            let client = async {
+                match socket {
+                    // an error shows again when the datagram is taken
+                    Some(socket) => drop(socket.readable().await),
+                    None => std::future::pending().await,
+                }
+            };
+            let home = async {
+                match lan {
+                    Some(lan) => lan.readable().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = client => {}
+                () = home => {}
             }
         }
     }
@@ -144,11 +287,23 @@ impl Gateway {
         if let Some(wireguard) = &mut self.wireguard {
             wireguard.handle_timeout(now);
         }
+        if let Some(lan) = &mut self.lan {
+            lan.core.handle_timeout(now);
+        }
     }
 
     /// A packet for a device.
     pub fn send(&mut self, packet: &[u8], now: Instant) {
-        let known = destination(packet).is_some_and(|to| self.has(to));
+        let to = destination(packet);
+        if let Some(lan) = &mut self.lan
+            && to.is_some_and(|to| lan.core.has(to))
+        {
+            lan.core.handle_party(packet);
+            lan.flush();
+            self.counts.to_devices += 1;
+            return;
+        }
+        let known = to.is_some_and(|to| self.has(to));
         match &mut self.wireguard {
             Some(wireguard) if known => {
                 wireguard.send(packet, now);
@@ -168,7 +323,7 @@ impl Gateway {
 
     /// A member's packet for this machine: if it is a wrapped group packet, devices get it too.
     pub fn see_group(&mut self, packet: &[u8], sender: Ipv4Addr, now: Instant) {
-        if self.registry.devices().is_empty() || !is_wrapped(packet) {
+        if (self.registry.devices().is_empty() && self.lan.is_none()) || !is_wrapped(packet) {
             return;
         }
         if let Inbound::Deliver(inner) = self.lane.handle_inbound(packet, sender, now) {
@@ -203,18 +358,26 @@ impl Gateway {
 
     /// What it does; none while nobody uses it.
     pub fn status(&self, now: Instant) -> Option<GatewayStatus> {
-        if self.registry.devices().is_empty() {
+        if self.registry.devices().is_empty() && self.config.lan.is_none() {
             return None;
         }
+        let at_home = self.lan.iter().flat_map(|lan| lan.core.dropped());
         let mut dropped: BTreeMap<String, u64> =
-            self.dropped.iter().map(|(reason, count)| ((*reason).into(), *count)).collect();
+            self.dropped.iter().chain(at_home).map(|(reason, count)| ((*reason).into(), *count)).collect();
         if let Some(wireguard) = &self.wireguard {
             dropped.extend(wireguard.dropped().iter().map(|(reason, count)| ((*reason).into(), *count)));
         }
         Some(GatewayStatus {
             listen: self.wireguard.as_ref().map(|_| self.config.listen),
             public_key: self.public_key(),
-            devices: self.registry.devices().iter().map(|device| self.describe(device, now)).collect(),
+            devices: self
+                .registry
+                .devices()
+                .iter()
+                .map(|device| self.describe(device, now))
+                .chain(self.lan.iter().flat_map(|lan| lan.describe_devices(now)))
+                .collect(),
+            lan: self.lan.as_ref().map(LanPort::status),
             dropped,
             ..self.counts.clone()
         })
@@ -228,6 +391,7 @@ impl Gateway {
             kind: DeviceKind::Wireguard,
             address: device.address,
             public_key: Some(device.key),
+            mac: None,
             endpoint: seen.endpoint,
             heard_s: seen.heard.map(|heard| heard.as_secs()),
             rx_bytes: seen.rx_bytes,
@@ -237,6 +401,13 @@ impl Gateway {
 
     /// A group packet to every device that is there, but for one.
     fn send_group_to_all(&mut self, packet: &[u8], except: Option<Ipv4Addr>, now: Instant) {
+        if let Some(lan) = &mut self.lan
+            && !except.is_some_and(|device| lan.core.has(device))
+        {
+            lan.core.handle_party_group(packet, now);
+            lan.flush();
+            self.counts.groups_to_devices += 1;
+        }
         let Some(wireguard) = &self.wireguard else { return };
         let there: Vec<Ipv4Addr> = wireguard.there(now).filter(|address| Some(*address) != except).collect();
         for address in there {

@@ -13,6 +13,7 @@ pub use kernel::KernelLane;
 pub use kernel::{Object, Program};
 
 use crate::config::LaneChoice;
+use crate::gateway::LanTap;
 use crate::platform::Network;
 use lanrage_common::api::{LaneMode, LaneStatus};
 use lanrage_common::lane::Lane;
@@ -81,6 +82,15 @@ impl Carrier {
     pub fn follow(&mut self, lane: &Lane) {
         if let Self::Kernel(kernel) = self {
             kernel.follow(lane);
+        }
+    }
+
+    /// Leads what devices on a gateway's home network send to members' aliases to the party's interface; or says why not.
+    pub fn follow_lan(&mut self, wanted: Option<&LanTap>) -> Result<(), String> {
+        match (self, wanted) {
+            (Self::Kernel(kernel), wanted) => kernel.follow_lan(wanted),
+            (Self::Userspace(_), None) => Ok(()),
+            (Self::Userspace(why), Some(_)) => Err(format!("{}: {}", why.reason, why.fix)),
         }
     }
 

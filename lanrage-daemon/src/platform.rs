@@ -14,8 +14,8 @@ mod linux_tests;
 pub mod udp;
 
 pub use imp::{
-    Interface, NetworkWatch, allow_files, clock_zero, gateway, host_name, mtus, networks, prepare_socket,
-    prepare_stream, raw_socket, routes,
+    EthernetPort, Interface, NetworkWatch, allow_files, clock_zero, gateway, host_name, mtus, networks,
+    prepare_socket, prepare_stream, raw_socket, routes,
 };
 
 use ipnet::Ipv4Net;

@@ -1,6 +1,8 @@
 //! Devices without LANrage behind a gateway. Needs root.
 #![allow(clippy::unwrap_used)]
 
+#[path = "gateway/lan.rs"]
+mod lan;
 #[path = "gateway/wireguard.rs"]
 mod wireguard;
 

@@ -106,6 +106,7 @@ fn down_cleans_up_a_half_finished_start() {
         links: Vec::new(),
         relay_mode: "auto".into(),
         lane: "auto".into(),
+        gateway_lan: None,
         relay_token: String::new(),
         peers: Vec::new(),
         processes: Default::default(),

@@ -2,6 +2,7 @@
 
 use crate::devices::DeviceKind;
 use crate::identity::WgKey;
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -57,6 +58,9 @@ pub struct GatewayStatus {
     pub public_key: Option<WgKey>,
     /// Devices behind this one.
     pub devices: Vec<GatewayDevice>,
+    /// The home network whose devices take part; absent when none is configured or it is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lan: Option<LanStatus>,
     /// Packets of devices into the party.
     pub from_devices: u64,
     /// Packets of the party to devices.
@@ -67,6 +71,43 @@ pub struct GatewayStatus {
     pub groups_to_devices: u64,
     /// Packets dropped, by reason.
     pub dropped: BTreeMap<String, u64>,
+}
+
+/// A home network whose devices take part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LanStatus {
+    /// The interface.
+    pub interface: String,
+    /// This machine's address there.
+    pub address: Ipv4Net,
+    /// Under which addresses members are found there.
+    pub aliases: Vec<AliasStatus>,
+    /// Members for whom no address is left.
+    pub without_alias: usize,
+    /// Addresses that somebody else had, newest last.
+    pub conflicts: Vec<AliasConflict>,
+}
+
+/// A member's address on the home network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliasStatus {
+    /// The member's, or its device's, address in the party.
+    pub member: Ipv4Addr,
+    /// Its address on the home network.
+    pub alias: Ipv4Addr,
+    /// Whether it can be used: before, the network is asked for five seconds whether anybody has it.
+    pub held: bool,
+}
+
+/// An address that somebody else had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliasConflict {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Who has it.
+    pub with: String,
+    /// What to do if it comes again.
+    pub fix: String,
 }
 
 /// A device behind this one.
@@ -81,6 +122,9 @@ pub struct GatewayDevice {
     /// Its WireGuard key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<WgKey>,
+    /// Its Ethernet address, when it is on the home network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
     /// Where it was heard from last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<SocketAddr>,

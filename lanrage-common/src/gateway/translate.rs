@@ -9,6 +9,9 @@ const PROTOCOL_TCP: u8 = 6;
 const ICMP_ERRORS: [u8; 3] = [3, 11, 12];
 const ICMP_LEN: usize = 8;
 const OFFSET_MASK: u16 = 0x1fff;
+const MORE_FRAGMENTS: u16 = 0x2000;
+const TCP_LEN: usize = 20;
+const SYN: u8 = 2;
 
 /// Destination of an IPv4 packet.
 pub fn destination(packet: &[u8]) -> Option<Ipv4Addr> {
@@ -75,6 +78,69 @@ fn translate_quoted(packet: &mut [u8], source: Ipv4Addr, destination: Ipv4Addr) 
     message[2..4].fill(0);
     let sum = crate::wire::checksum(message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Finishes a UDP checksum that was left to the network card: then the field holds the sum of the pseudo header alone.
+pub(super) fn finish_checksum(packet: &mut [u8]) {
+    let Some(length) = header(packet).map(header_len) else { return };
+    let is_fragment = word(packet, 6) & (OFFSET_MASK | MORE_FRAGMENTS) != 0;
+    if packet[9] != PROTOCOL_UDP || is_fragment || packet.len() < length + 8 {
+        return;
+    }
+    let total = usize::from(word(packet, 2));
+    let mut pseudo = packet[12..20].to_vec();
+    pseudo.extend_from_slice(&[0, PROTOCOL_UDP]);
+    pseudo.extend_from_slice(&((total - length) as u16).to_be_bytes());
+    if word(packet, length + 6) != !crate::wire::checksum(&pseudo) {
+        return;
+    }
+    packet[length + 6..length + 8].fill(0);
+    let sum = crate::wire::udp_checksum(&pseudo[..4], &pseudo[4..8], &packet[length..total]);
+    packet[length + 6..length + 8].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Lets a TCP connection that begins use no longer segments than fit packets of `mtu` bytes (RFC 879's option).
+pub(super) fn limit_segments(packet: &mut [u8], mtu: u16) {
+    let Some(start) = header(packet).map(header_len) else { return };
+    let is_fragment = word(packet, 6) & (OFFSET_MASK | MORE_FRAGMENTS) != 0;
+    if packet[9] != PROTOCOL_TCP
+        || is_fragment
+        || packet.len() < start + TCP_LEN
+        || packet[start + 13] & SYN == 0
+    {
+        return;
+    }
+    let end = (start + usize::from(packet[start + 12] >> 4) * 4).min(packet.len());
+    let most = mtu.saturating_sub((IPV4_LEN + TCP_LEN) as u16);
+    let mut at = start + TCP_LEN;
+    while at < end {
+        match (packet[at], packet.get(at + 1).copied()) {
+            (0, _) => return,
+            (1, _) => at += 1,
+            (2, Some(4)) if at + 4 <= end => return limit(packet, at + 2, start + 16, most),
+            (_, Some(length)) if length >= 2 => at += usize::from(length),
+            _ => return,
+        }
+    }
+}
+
+/// Lowers the number at `at`, and carries that over into the checksum.
+fn limit(packet: &mut [u8], at: usize, checksum: usize, most: u16) {
+    if word(packet, at) <= most {
+        return;
+    }
+    let most = most.to_be_bytes();
+    // the sum runs over words at even offsets: a number at an odd one is half of two words
+    let begin = at - (at - checksum) % 2;
+    let length = if begin == at { 2 } else { 4 };
+    let Some(old) = packet.get(begin..begin + length).map(<[u8]>::to_vec) else { return };
+    packet[at..at + 2].copy_from_slice(&most);
+    let mut delta = ChecksumDelta::new();
+    for (offset, old) in (0..length).step_by(2).zip(old.chunks(2)) {
+        delta = delta.replace16(Be16::from_octets([old[0], old[1]]), be16(packet, begin + offset));
+    }
+    let sum = delta.apply(be16(packet, checksum));
+    packet[checksum..checksum + 2].copy_from_slice(&sum.octets());
 }
 
 /// The packet, if version, header length and total length fit.
@@ -182,7 +248,46 @@ pub(crate) mod tests {
             assert!(translate(&before, C, D, &mut copy));
             check(&copy);
             assert_eq!((source(&copy), destination(&copy)), (Some(C), Some(D)));
-            assert_eq!(copy[28..], before[28..], "the rest is as it was");
+            let rest = if protocol == PROTOCOL_TCP { 38 } else { 28 };
+            assert_eq!(copy[rest..], before[rest..], "the rest is as it was");
+        }
+    }
+
+    #[test]
+    fn an_unfinished_checksum_is_finished_and_no_other_one_touched() {
+        let right = packet(PROTOCOL_UDP, A, B, &udp([6112, 6112], b"hello"));
+        let mut unfinished = right.clone();
+        let mut pseudo = right[12..20].to_vec();
+        pseudo.extend_from_slice(&[0, PROTOCOL_UDP, 0, 13]);
+        unfinished[26..28].copy_from_slice(&(!wire::checksum(&pseudo)).to_be_bytes());
+        finish_checksum(&mut unfinished);
+        assert_eq!(unfinished, right);
+        for sum in [[0, 0], [0x12, 0x34]] {
+            let mut other = right.clone();
+            other[26..28].copy_from_slice(&sum);
+            let before = other.clone();
+            finish_checksum(&mut other);
+            assert_eq!(other, before, "none, or damaged on the way");
+        }
+    }
+
+    #[test]
+    fn connections_begin_with_segments_that_fit() {
+        for padding in [&[][..], &[1], &[1, 1, 1]] {
+            let options = [padding, &[2, 4, 0x05, 0xb4, 3, 3, 7, 0][..]].concat();
+            let room = options.len().next_multiple_of(4);
+            let mut segment = vec![0x17, 0xe0, 0x17, 0xe1, 0, 0, 0, 1, 0, 0, 0, 0, 0, SYN, 4, 0, 0, 0, 0, 0];
+            segment[12] = (((20 + room) / 4) << 4) as u8;
+            segment.extend_from_slice(&options);
+            segment.resize(20 + room, 0);
+            let mut syn = packet(PROTOCOL_TCP, A, B, &segment);
+            limit_segments(&mut syn, 1420);
+            check(&syn);
+            let at = 40 + padding.len() + 2;
+            assert_eq!(word(&syn, at), 1380);
+            let before = syn.clone();
+            limit_segments(&mut syn, 1500);
+            assert_eq!(syn, before, "never raised");
         }
     }
 
@@ -202,7 +307,9 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let mut copy = Vec::new();
+            let mut copy = bytes.clone();
+            finish_checksum(&mut copy);
+            limit_segments(&mut copy, 1420);
             if translate(&bytes, A, B, &mut copy) {
                 prop_assert_eq!((source(&copy), destination(&copy)), (Some(A), Some(B)));
                 prop_assert!(copy.len() <= bytes.len());

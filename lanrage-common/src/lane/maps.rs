@@ -11,6 +11,8 @@ pub const LOCAL: &str = "LANE_LOCAL";
 pub const MEMBERS: &str = "LANE_MEMBERS";
 /// Name of the hash map of overlay addresses → slot in [`MEMBERS`].
 pub const SLOTS: &str = "LANE_SLOTS";
+/// Name of the hash map whose keys are the aliases of members on a gateway's home network.
+pub const ALIASES: &str = "LANE_ALIASES";
 /// Name of the per-CPU array of member slots → [`MemberCopies`].
 pub const COPIES: &str = "LANE_COPIES";
 /// Name of the per-CPU array [`LaneReason::index`] → packets.
@@ -26,6 +28,8 @@ pub const LINK_LEN: &str = "LINK_LEN";
 
 /// Members that get copies; at least a party's most.
 pub const MAX_MEMBERS: u32 = 256;
+/// Aliases of members on a gateway's home network.
+pub const MAX_ALIASES: u32 = 256;
 /// Sources and ports whose rate is watched.
 pub const MAX_RATES: u32 = 8192;
 /// Packets that are remembered.

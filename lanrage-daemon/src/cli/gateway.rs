@@ -7,7 +7,7 @@ use super::screen::{Screen, Style};
 use super::show;
 use super::table::{Cell, Table};
 use lanrage_common::api::{
-    AddDeviceAnswer, AddDeviceRequest, GatewayDevice, GatewayStatus, RemoveDeviceRequest, Status,
+    AddDeviceAnswer, AddDeviceRequest, GatewayDevice, GatewayStatus, LanStatus, RemoveDeviceRequest, Status,
 };
 use lanrage_common::devices::DeviceKind;
 
@@ -65,6 +65,9 @@ fn overview(screen: &mut Screen<'_>, status: &GatewayStatus) {
     if let (Some(listen), Some(key)) = (status.listen, status.public_key) {
         show::fact(screen, "Listen", &format!("UDP {listen}, key {key}"));
     }
+    if let Some(lan) = &status.lan {
+        home(screen, lan);
+    }
     devices(screen, status);
     if status.devices.is_empty() {
         return;
@@ -82,10 +85,35 @@ fn overview(screen: &mut Screen<'_>, status: &GatewayStatus) {
     }
 }
 
+fn home(screen: &mut Screen<'_>, lan: &LanStatus) {
+    show::fact(screen, "Home", &format!("{} on {}", lan.address, lan.interface));
+    let mut table = Table::new(["IN THE PARTY", "AT HOME", ""]);
+    for alias in &lan.aliases {
+        let state =
+            if alias.held { Cell::from("") } else { Cell::new("asking whether it is free", Style::Warn) };
+        table.row([alias.member.to_string().into(), alias.alias.to_string().into(), state]);
+    }
+    table.print(screen);
+    if lan.without_alias > 0 {
+        let text =
+            format!("for {} members no address is left: enlarge `gateway.alias_range`", lan.without_alias);
+        screen.line(format!("{} {text}", screen.paint(Style::Bad, "!")));
+    }
+    for conflict in &lan.conflicts {
+        let mark = screen.paint(Style::Warn, "*");
+        screen.line(format!(
+            "{mark} {} is taken by {}; another one was chosen",
+            conflict.address, conflict.with
+        ));
+        screen.line(format!("  if that happens again, {}", conflict.fix));
+    }
+    screen.line("");
+}
+
 fn devices(screen: &mut Screen<'_>, status: &GatewayStatus) {
     if status.devices.is_empty() {
         return screen.line(
-            "No device takes part through this machine. Take one in with `lanrage gateway add-device NAME`.",
+            "No device takes part through this machine yet. Take one in with `lanrage gateway add-device NAME`, or set `gateway.lan` for those at home.",
         );
     }
     let mut table = Table::new(["DEVICE", "ADDRESS", "BY", "HEARD", "FROM", "RECEIVED", "SENT"]);

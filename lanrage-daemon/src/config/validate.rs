@@ -67,9 +67,20 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     rule("peer.control", optional(&config.peer.control, origin));
     rule("peer.invite_origin", optional(&config.peer.invite_origin, origin));
     rule("peer.interface", interface(&config.peer.interface));
+    rule("gateway.lan", optional(&config.gateway.lan, interface));
+    rule("gateway.alias_range", alias_range(config));
     rule("peer.mtu", range(config.peer.mtu, &MTU, "bytes"));
     rule("peer.stun_servers", config.peer.stun_servers.iter().try_for_each(|server| stun_server(server)));
     faults
+}
+
+fn alias_range(config: &Config) -> Result<(), String> {
+    match (&config.gateway.alias_range, config.gateway.aliases()) {
+        (Some(text), None) => {
+            Err(format!("{text:?} is no range of addresses; write it as 192.168.1.200-192.168.1.230"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn stun_server(server: &str) -> Result<(), String> {

@@ -3,6 +3,7 @@
 
 use super::Fallback;
 use crate::bpf::{LoadError, chain, refused, take};
+use crate::gateway::LanTap;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, TcError};
@@ -28,23 +29,26 @@ pub enum Program {
     Ingress,
     /// Physical networks, out.
     Nic,
+    /// A gateway's home network, in.
+    Lan,
 }
 
 impl Program {
-    const ALL: [Self; 3] = [Self::Egress, Self::Ingress, Self::Nic];
+    const ALL: [Self; 4] = [Self::Egress, Self::Ingress, Self::Nic, Self::Lan];
 
     fn name(self) -> &'static str {
         match self {
             Self::Egress => "lane_egress",
             Self::Ingress => "lane_ingress",
             Self::Nic => "nic_egress",
+            Self::Lan => "lan_ingress",
         }
     }
 
     fn direction(self) -> TcAttachType {
         match self {
             Self::Egress | Self::Nic => TcAttachType::Egress,
-            Self::Ingress => TcAttachType::Ingress,
+            Self::Ingress | Self::Lan => TcAttachType::Ingress,
         }
     }
 }
@@ -55,6 +59,7 @@ pub struct Object {
     local: Array<MapData, LaneLocal>,
     members: Array<MapData, Be32>,
     slots: HashMap<MapData, Be32, u32>,
+    aliases: HashMap<MapData, Be32, u32>,
     copies: PerCpuArray<MapData, MemberCopies>,
     reasons: PerCpuArray<MapData, u64>,
     steps: PerCpuArray<MapData, u64>,
@@ -82,6 +87,7 @@ impl Object {
             local: take(&mut ebpf, maps::LOCAL)?,
             members: take(&mut ebpf, maps::MEMBERS)?,
             slots: take(&mut ebpf, maps::SLOTS)?,
+            aliases: take(&mut ebpf, maps::ALIASES)?,
             copies: take(&mut ebpf, maps::COPIES)?,
             reasons: take(&mut ebpf, maps::REASONS)?,
             steps: take(&mut ebpf, maps::STEPS)?,
@@ -119,6 +125,16 @@ impl Object {
             self.slots.insert(member, slot, 0).map_err(failed)?;
         }
         self.local.set(0, local, 0).map_err(failed)
+    }
+
+    /// Tells which addresses of a home network are aliases.
+    pub fn tell_aliases(&mut self, aliases: &[Ipv4Addr]) -> Result<(), String> {
+        let wanted: Vec<Be32> = aliases.iter().map(|alias| Be32::from_octets(alias.octets())).collect();
+        let stale: Vec<Be32> = self.aliases.keys().filter_map(Result::ok).collect();
+        for alias in stale.iter().filter(|alias| !wanted.contains(alias)) {
+            self.aliases.remove(alias).map_err(|error| chain(&error))?;
+        }
+        wanted.iter().try_for_each(|alias| self.aliases.insert(alias, 1, 0).map_err(|error| chain(&error)))
     }
 
     /// Packets that came so far, over all CPUs.
@@ -166,6 +182,8 @@ pub struct KernelLane {
     told: Option<(LaneLocal, Vec<Ipv4Addr>)>,
     /// By interface number: attached, or why not.
     nics: BTreeMap<u32, Result<SchedClassifierLinkId, String>>,
+    /// The gateway's home network: attached, or why not.
+    lan: Option<(LanTap, Result<SchedClassifierLinkId, String>)>,
 }
 
 impl KernelLane {
@@ -178,7 +196,7 @@ impl KernelLane {
         let hook = hook.ok_or_else(|| attach_fallback(interface, "neither tcx nor clsact is to be had"))?;
         attach(&mut object, Program::Egress, interface, hook)
             .map_err(|error| attach_fallback(interface, &error))?;
-        Ok(Self { object, hook, index, told: None, nics: BTreeMap::new() })
+        Ok(Self { object, hook, index, told: None, nics: BTreeMap::new(), lan: None })
     }
 
     /// Name of the hook in use.
@@ -203,6 +221,43 @@ impl KernelLane {
         }
         self.follow_nics(&local);
         self.told = Some((local, lane.members().to_vec()));
+    }
+
+    /// Leads what comes for aliases on a home network to the party's interface.
+    pub fn follow_lan(&mut self, wanted: Option<&LanTap>) -> Result<(), String> {
+        if self.lan.as_ref().map(|(tap, _)| tap) != wanted {
+            let kept = match self.lan.take() {
+                Some((old, link)) if wanted.is_some_and(|tap| tap.index == old.index) => link.ok(),
+                old => {
+                    self.detach_lan(old);
+                    None
+                }
+            };
+            self.lan = wanted.map(|tap| (tap.clone(), self.attach_lan(tap, kept)));
+        }
+        match &self.lan {
+            Some((_, Err(error))) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn attach_lan(
+        &mut self,
+        tap: &LanTap,
+        kept: Option<SchedClassifierLinkId>,
+    ) -> Result<SchedClassifierLinkId, String> {
+        self.object.tell_aliases(&tap.aliases)?;
+        match kept {
+            Some(link) => Ok(link),
+            None => attach(&mut self.object, Program::Lan, &name_of(tap.index)?, self.hook),
+        }
+    }
+
+    fn detach_lan(&mut self, old: Option<(LanTap, Result<SchedClassifierLinkId, String>)>) {
+        if let (Ok(program), Some((_, Ok(link)))) = (self.object.program(Program::Lan), old) {
+            // an interface that is gone took the program with it
+            let _ = program.detach(link);
+        }
     }
 
     fn follow_nics(&mut self, local: &LaneLocal) {

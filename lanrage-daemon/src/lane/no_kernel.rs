@@ -1,6 +1,7 @@
 //! There is no kernel lane on this operating system.
 
 use super::Fallback;
+use crate::gateway::LanTap;
 use lanrage_common::api::LaneStatus;
 use lanrage_common::lane::Lane;
 use std::convert::Infallible;
@@ -22,6 +23,11 @@ impl KernelLane {
 
     /// Never called.
     pub fn follow(&mut self, _: &Lane) {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn follow_lan(&mut self, _: Option<&LanTap>) -> Result<(), String> {
         match self.0 {}
     }
 

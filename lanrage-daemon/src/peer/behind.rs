@@ -4,26 +4,30 @@ use super::Reply;
 use super::commands::{Event, bad, error, no_party, refuse, tunnel_down};
 use super::event_loop::Peer;
 use super::invite;
-use super::session::Session;
+use super::session::{Notice, Session};
 use super::status::problem;
 use super::wire::{Io, Sender};
 use crate::clock::now;
+use crate::control::client::ControlError;
 use crate::gateway::Registered;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use lanrage_common::api::{AddDeviceAnswer, AddDeviceRequest, Problem, RemoveDeviceRequest};
+use lanrage_common::api::{AddDeviceAnswer, AddDeviceRequest, PathKind, Problem, RemoveDeviceRequest};
 use lanrage_common::devices::MAX_DEVICES;
-use lanrage_common::gateway::{WgQuick, destination, source};
+use lanrage_common::gateway::{LanOutput, Mac, WgQuick, destination, source};
 use lanrage_common::identity::{DeviceId, WgKey};
 use lanrage_common::lane::Outbound;
 use lanrage_common::protocol::{ErrorBody, ErrorCode, MAX_NAME, is_valid_name};
 use lanrage_common::time::Now;
 use rand_core::OsRng;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 /// Datagrams of devices per pass.
 const BUDGET: usize = 64;
+/// Between looks at who is on the home network.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// A device that waits for its address.
 pub(super) struct NewDevice {
@@ -47,6 +51,55 @@ impl Session {
             }
         }
         self.device_packet = packet;
+        self.gateway.receive_lan(now.instant);
+        self.settle_home(io, now);
+    }
+
+    /// Does what the home network asks for.
+    pub(super) fn settle_home(&mut self, io: Io<'_>, now: Now) {
+        while let Some(output) = self.gateway.poll_lan() {
+            match output {
+                LanOutput::Frame(_) => {} // sent already
+                LanOutput::Lease(mac) => self.notices.push_back(Notice::LeaseForHome(mac)),
+                LanOutput::Release(mac) => self.release_address(self.home_device_id(mac)),
+                LanOutput::Changed => self.publish_devices(now),
+                LanOutput::Packet(packet) => self.send_from_home(&packet, io, now),
+                LanOutput::Group(packet, device) => {
+                    if self.gateway.handle_group(&packet, device, now.instant) == Outbound::Copies {
+                        self.spread(&packet, false, io, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn send_from_home(&mut self, packet: &[u8], io: Io<'_>, now: Now) {
+        let Some(to) = destination(packet) else { return };
+        if self.gateway.has(to) {
+            return self.gateway.send(packet, now.instant);
+        }
+        self.note_traffic(packet, io, now);
+        let mut sender = Sender::new(io.socket);
+        self.tunnel.send(packet, now.instant, &mut sender);
+        self.note_failure(sender.failed, now);
+        self.gateway.count_forwarded();
+    }
+
+    /// Members that are reached directly at an address of the home network are on it themselves.
+    pub(super) fn follow_members_at_home(&mut self, now: Now) {
+        if !self.gateway.has_lan() || now.instant < self.next_look {
+            return;
+        }
+        self.next_look = now.instant + LOOK;
+        let at_home = self.party.members().filter_map(|member| {
+            let path = self.paths.status(&member.wg).filter(|path| path.kind == PathKind::Direct)?;
+            match path.endpoint?.ip() {
+                IpAddr::V4(home) => Some((member.address, home)),
+                IpAddr::V6(_) => None,
+            }
+        });
+        let at_home: Vec<_> = at_home.collect();
+        self.gateway.set_members_at_home(at_home);
     }
 
     /// A packet of a device, whose source address the gateway has checked.
@@ -62,7 +115,7 @@ impl Session {
             return self.gateway.send(packet, now.instant);
         }
         match self.gateway.handle_group(packet, from, now.instant) {
-            Outbound::Copies => self.spread(packet, io, now),
+            Outbound::Copies => self.spread(packet, true, io, now),
             Outbound::Drop(_) => {}
             Outbound::Pass if self.tunnel.member_at(to).is_some() => {
                 self.note_traffic(packet, io, now);
@@ -76,14 +129,15 @@ impl Session {
         }
     }
 
-    /// A device's group packet to all members, and to this machine.
-    fn spread(&mut self, packet: &[u8], io: Io<'_>, now: Now) {
+    /// A device's group packet to all members, and to this machine if it has not heard it at home.
+    fn spread(&mut self, packet: &[u8], to_host: bool, io: Io<'_>, now: Now) {
         self.note_traffic(packet, io, now);
         let mut sender = Sender::new(io.socket);
         while let Some((_, copy)) = self.gateway.lane.poll_copy() {
             self.tunnel.send(copy, now.instant, &mut sender);
         }
         match self.is_lane_in_kernel() {
+            _ if !to_host => {}
             // which unwraps it, and takes nothing for everybody that is not wrapped
             true => give_host(self.gateway.lane.own_copy(), io),
             false => give_host(self.gateway.lane.carried(), io),
@@ -94,14 +148,23 @@ impl Session {
     /// Tells the party who is behind this device.
     pub(super) fn publish_devices(&mut self, now: Now) {
         self.party.set_devices(self.gateway.devices(), now);
-        self.follow_members();
+        self.follow_members(now);
     }
 
-    pub(super) fn gateway_problem(&self) -> Option<Problem> {
-        let trouble = self.gateway.trouble()?;
-        let fix =
-            "then restart lanrage-daemon; phones and other plain WireGuard clients cannot connect until then";
-        Some(problem("gateway_closed", trouble, fix))
+    pub(super) fn gateway_problems(&self) -> impl Iterator<Item = Problem> {
+        let closed = self.gateway.trouble().map(|trouble| {
+            let fix = "then restart lanrage-daemon; phones and other plain WireGuard clients cannot connect until then";
+            problem("gateway_closed", trouble, fix)
+        });
+        let no_lan = self.gateway.lan_trouble().map(|trouble| {
+            let message = format!("devices on the home network cannot take part: {trouble}");
+            problem(
+                "gateway_lan",
+                message,
+                "mend that, or remove `gateway.lan` from lanrage.toml; `lanrage gateway` shows the rest",
+            )
+        });
+        closed.into_iter().chain(no_lan)
     }
 }
 
@@ -194,6 +257,29 @@ impl Peer {
         self.answer(reply, Ok(answer));
     }
 
+    /// Asks the control server for an address for a device on the home network.
+    pub(super) fn lease_for_home(&self, mac: Mac) {
+        let Some(session) = &self.session else { return };
+        let (control, party, id) =
+            (session.control.clone(), session.party.party().id, session.home_device_id(mac));
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let result = control.lease_device(&party, id).await;
+            let _ = events.send(Event::LeasedForHome(mac, result));
+        });
+    }
+
+    pub(super) fn complete_lease(&mut self, mac: Mac, result: Result<Ipv4Addr, ControlError>) {
+        let io = Io { socket: &self.sends, interface: self.interface.as_ref() };
+        let Some(session) = &mut self.session else { return };
+        if let Err(error) = &result {
+            tracing::warn!(%error, "a device on the home network gets no address in the party");
+        }
+        let now = now();
+        session.gateway.handle_lease(mac, result.ok(), now.instant);
+        session.settle_home(io, now);
+    }
+
     pub(super) fn remove_device(&mut self, request: &RemoveDeviceRequest, reply: Reply<()>) {
         let Some(session) = &mut self.session else { return refuse(reply, tunnel_down()) };
         let now = now();
@@ -218,9 +304,17 @@ impl Session {
         self.secret.device_id(&self.party.party().id, &self.party.own().device, "wireguard", &key.0)
     }
 
+    fn home_device_id(&self, mac: Mac) -> DeviceId {
+        self.secret.device_id(&self.party.party().id, &self.party.own().device, "lan", &mac)
+    }
+
     /// Gives the address back, beside everything else: nothing depends on it.
     fn release_device(&self, device: &Registered) {
-        let (control, party, id) = (self.control.clone(), self.party.party().id, self.device_id(&device.key));
+        self.release_address(self.device_id(&device.key));
+    }
+
+    fn release_address(&self, id: DeviceId) {
+        let (control, party) = (self.control.clone(), self.party.party().id);
         tokio::spawn(async move {
             if let Err(error) = control.release_device(&party, id).await {
                 tracing::warn!(%error, "cannot give a device's address back");

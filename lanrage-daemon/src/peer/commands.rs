@@ -15,6 +15,7 @@ use lanrage_common::api::{
     AddDeviceAnswer, CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PingAnswer,
     PingRequest, RevokeRequest,
 };
+use lanrage_common::gateway::Mac;
 use lanrage_common::identity::{PartyId, PartySecret, RosterEntry};
 use lanrage_common::invite::Invite;
 use lanrage_common::party::PartyClient;
@@ -40,6 +41,8 @@ pub(super) enum Event {
     StunServers(Vec<SocketAddr>),
     /// A device behind this one has an address, or not.
     DeviceLeased(Box<NewDevice>, Result<Ipv4Addr, ControlError>, Reply<AddDeviceAnswer>),
+    /// A device on the home network has an address, or not.
+    LeasedForHome(Mac, Result<Ipv4Addr, ControlError>),
     /// The control server knows that this device has left, or cannot be told.
     Left(Result<(), ControlError>, Reply<()>),
 }
@@ -87,7 +90,8 @@ impl Peer {
 
     /// Goes on where a call to the control server has returned.
     pub(super) async fn handle_event(&mut self, event: Event) {
-        self.busy &= matches!(event, Event::StunServers(_) | Event::DeviceLeased(..));
+        self.busy &=
+            matches!(event, Event::StunServers(_) | Event::DeviceLeased(..) | Event::LeasedForHome(..));
         match event {
             Event::StunServers(servers) => {
                 self.stun_servers = servers;
@@ -103,6 +107,7 @@ impl Peer {
                 self.begin_join(control, *invite, membership, reply).await;
             }
             Event::Joined(_, _, Err(error), reply) => refuse(reply, error.to_body()),
+            Event::LeasedForHome(mac, result) => self.complete_lease(mac, result),
             Event::DeviceLeased(device, Ok(address), reply) => self.complete_device(*device, address, reply),
             Event::DeviceLeased(_, Err(error), reply) => refuse(reply, error.to_body()),
             Event::Left(result, reply) => {

@@ -286,6 +286,7 @@ impl Peer {
                 Notice::HostVerified => self.complete_join().await,
                 Notice::WrongSecret(text) => self.refuse_party(text).await,
                 Notice::Save => self.save_roster(),
+                Notice::LeaseForHome(mac) => self.lease_for_home(mac),
             }
         }
     }
@@ -357,7 +358,7 @@ impl Peer {
         let now = now();
         tracing::info!(party = party.party().name, address = %party.own().address, "party is up");
         let (gateway, store) = (self.gateway_config.clone(), self.store.clone());
-        let around = Surroundings { port: self.port, gateway, store };
+        let around = Surroundings { port: self.port, gateway, store, mtu: self.config.mtu };
         self.session = Some(Session::new(control, party, secret, tickets, &self.device, around, now));
         self.interface_retry = None;
         self.refresh_networks(now).await;

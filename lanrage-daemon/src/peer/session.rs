@@ -21,6 +21,7 @@ use crate::platform::Network;
 use crate::roles::addresses;
 use lanrage_common::api::{PathKind, Problem};
 use lanrage_common::binding::is_stun;
+use lanrage_common::gateway::Mac;
 use lanrage_common::identity::{Device, DeviceKey, PartySecret, RosterEntry, WgKey};
 use lanrage_common::lane::maps::MAX_HOMES;
 use lanrage_common::lane::{Lane, Outbound};
@@ -43,6 +44,8 @@ pub enum Notice {
     WrongSecret(String),
     /// Write the state file.
     Save,
+    /// A device on the home network needs an address in the party.
+    LeaseForHome(Mac),
 }
 
 /// What a session needs to know of the peer around it.
@@ -54,6 +57,8 @@ pub struct Surroundings {
     pub gateway: GatewayConfig,
     /// Where they are kept.
     pub store: Store,
+    /// The longest packet on the party's interface.
+    pub mtu: u16,
 }
 
 /// How the link to the control server is.
@@ -97,7 +102,8 @@ pub struct Session {
     pub(super) gateway: Gateway,
     pub(super) device_packet: Vec<u8>,
     next_tick: Instant,
-    notices: VecDeque<Notice>,
+    pub(super) next_look: Instant,
+    pub(super) notices: VecDeque<Notice>,
 }
 
 impl std::fmt::Debug for Session {
@@ -118,8 +124,8 @@ impl Session {
         now: Now,
     ) -> Self {
         let (facts, me) = (party.party(), party.own().address);
-        let Surroundings { port, gateway, store } = around;
-        let gateway = Gateway::new(gateway, store, facts.id, me, Lane::new(me, facts.subnet));
+        let Surroundings { port, gateway, store, mtu } = around;
+        let gateway = Gateway::new((gateway, store, mtu), facts.id, (me, facts.subnet));
         let config =
             PathConfig { me: device.wg_key(), party: facts.id, secret: secret.clone(), subnet: facts.subnet };
         let mut session = Self {
@@ -145,6 +151,7 @@ impl Session {
             gateway,
             device_packet: Vec::new(),
             next_tick: now.instant,
+            next_look: now.instant,
             notices: VecDeque::new(),
             party,
         };
@@ -240,8 +247,14 @@ impl Session {
 
     /// A packet that this machine sends into the party.
     pub fn handle_packet(&mut self, packet: &[u8], io: Io<'_>, now: Now) {
-        if tunnel::destination(packet).is_some_and(|to| self.gateway.has(to)) {
-            return self.gateway.send_from_host(packet, now.instant);
+        if let Some(to) = tunnel::destination(packet) {
+            if self.gateway.has(to) {
+                return self.gateway.send_from_host(packet, now.instant);
+            }
+            if self.gateway.is_alias(to) {
+                self.gateway.handle_from_home(packet, now.instant);
+                return self.settle_home(io, now);
+            }
         }
         self.note_traffic(packet, io, now);
         let mut sender = Sender::new(io.socket);
@@ -308,6 +321,8 @@ impl Session {
         self.gateway.lane.set_local_broadcasts(foreign.clone().filter_map(|network| network.broadcast));
         self.lane.set_local_broadcasts(foreign.filter_map(|network| network.broadcast));
         self.lane.set_homes(homes(networks));
+        self.gateway.follow_networks(networks, now.instant);
+        self.settle_home(io, now);
         if changed {
             self.choice.measure_anew(now);
             self.relays.rebind(now);
@@ -335,6 +350,8 @@ impl Session {
             self.note_failure(sender.failed, now);
         }
         self.gateway.handle_timeout(now.instant);
+        self.follow_members_at_home(now);
+        self.settle_home(io, now);
         self.pings.handle_timeout(now.instant);
         self.settle(io, now);
     }
@@ -394,12 +411,15 @@ impl Session {
             PartyOutput::MemberUp(entry) => self.add_member(&entry, now),
             PartyOutput::MemberChanged { old, new } => {
                 if (old.wg, old.address) != (new.wg, new.address) {
-                    self.remove_member(&old);
+                    self.remove_member(&old, now);
                     self.add_member(&new, now);
                 }
             }
-            PartyOutput::DevicesChanged { device } => self.follow_devices(&device),
-            PartyOutput::MemberGone(entry) => self.remove_member(&entry),
+            PartyOutput::DevicesChanged { device } => {
+                self.follow_devices(&device);
+                self.follow_members(now);
+            }
+            PartyOutput::MemberGone(entry) => self.remove_member(&entry, now),
             PartyOutput::Presence { device, online } => {
                 let member = self.party.members().find(|member| member.device == device && online);
                 if let Some(member) = member {
@@ -527,15 +547,19 @@ impl Session {
             .set_member(TunnelMember { key: entry.wg, preshared_key, address: entry.address }, now.instant);
         self.follow_devices(&entry.device);
         self.paths.add_member(entry.wg, now);
-        self.follow_members();
+        self.follow_members(now);
     }
 
     /// Who gets copies of group packets: of this machine's also the devices behind it.
-    pub(super) fn follow_members(&mut self) {
+    pub(super) fn follow_members(&mut self, now: Now) {
         let members = || self.party.members().map(|member| member.address);
-        let devices = self.gateway.devices().into_iter().map(|device| device.address);
-        self.lane.set_members(members().chain(devices));
+        // what this machine sends to everybody is on the home network anyway
+        let clients = self.gateway.registry().devices().iter().map(|device| device.address);
+        self.lane.set_members(members().chain(clients));
         self.gateway.lane.set_members(members());
+        let behind = self.party.members().flat_map(|member| self.party.devices_of(&member.device));
+        let everybody = members().chain(behind.map(|device| device.address)).collect();
+        self.gateway.set_members(everybody, now.instant);
     }
 
     /// Tells the tunnel which devices are behind a member.
@@ -545,11 +569,11 @@ impl Session {
         self.tunnel.set_devices(&member.wg, &devices.collect::<Vec<_>>());
     }
 
-    fn remove_member(&mut self, entry: &RosterEntry) {
+    fn remove_member(&mut self, entry: &RosterEntry, now: Now) {
         self.tunnel.remove_member(&entry.wg);
         self.paths.remove_member(&entry.wg);
         self.kinds.remove(&entry.wg);
-        self.follow_members();
+        self.follow_members(now);
     }
 
     fn lose_relay(&mut self, name: &str, now: Now) {

@@ -132,7 +132,7 @@ impl Peer {
         if let Some(session) = &self.session {
             problems.extend(session.relays.trouble(now).map(relay_problem));
             problems.extend(session.control_problem(now));
-            problems.extend(session.gateway_problem());
+            problems.extend(session.gateway_problems());
             problems.extend(session.problems.values().cloned());
         }
         problems.extend(self.store_problem.clone());

@@ -295,6 +295,91 @@ pub fn raw_socket(index: u32) -> io::Result<socket2::Socket> {
     Ok(socket)
 }
 
+/// One Ethernet interface, as far as a gateway needs it: takes ARP and what is for everybody or a group, sends any frame.
+#[derive(Debug)]
+pub struct EthernetPort {
+    socket: tokio::io::unix::AsyncFd<socket2::Socket>,
+}
+
+impl EthernetPort {
+    /// On the interface with that number.
+    pub fn open(index: u32) -> io::Result<Self> {
+        use socket2::{Domain, SockFilter, Socket, Type};
+        // protocol 0: nothing comes before the filter is there
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+        socket.attach_filter(&[
+            SockFilter::new(0x30, 0, 0, 0),      // the first byte: its lowest bit is "group"
+            SockFilter::new(0x45, 2, 0, 1),      // set: take it
+            SockFilter::new(0x28, 0, 0, 12),     // the frame's type
+            SockFilter::new(0x15, 0, 1, 0x0806), // ARP
+            SockFilter::new(0x06, 0, 0, 0x40000), // take it
+            SockFilter::new(0x06, 0, 0, 0),      // leave it
+        ])?;
+        socket.set_nonblocking(true)?;
+        take_all_groups(&socket, index)?;
+        socket.bind(&link_layer(index)?)?;
+        // SAFETY: the socket has its descriptor until it is dropped, and nobody takes it out.
+        let socket = unsafe { tokio::io::unix::AsyncFd::register(socket) }?;
+        Ok(Self { socket })
+    }
+
+    /// Returns when there is a frame.
+    pub async fn readable(&self) {
+        // readiness stays noted until nothing was there
+        let _ = self.socket.readable().await;
+    }
+
+    /// The next frame; [`io::ErrorKind::WouldBlock`] when there is none now.
+    pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        use std::io::Read as _;
+        self.socket.try_io(tokio::io::Interest::READABLE, |mut socket| socket.read(buffer))
+    }
+
+    /// Sends a frame.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.socket.get_ref().send(frame).map(drop)
+    }
+}
+
+/// The address of an interface (packet(7)), for all kinds of frames.
+fn link_layer(index: u32) -> io::Result<socket2::SockAddr> {
+    // SAFETY: the type is plain numbers, for which zeros are fine.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = index as i32;
+    // SAFETY: the storage is larger than every address, and its length is told.
+    let ((), address) = unsafe {
+        socket2::SockAddr::try_init(|storage, length| {
+            storage.cast::<libc::sockaddr_ll>().write(address);
+            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })
+    }?;
+    Ok(address)
+}
+
+/// The card hands up frames of groups that this machine has not joined, until the socket is closed.
+fn take_all_groups(socket: &socket2::Socket, index: u32) -> io::Result<()> {
+    let wish = libc::packet_mreq {
+        mr_ifindex: index as i32,
+        mr_type: libc::PACKET_MR_ALLMULTI as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    // SAFETY: the descriptor is open as long as `socket` is borrowed, and the kernel reads `size_of(wish)` bytes of `wish`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const wish).cast(),
+            size_of_val(&wish) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 pub(crate) fn set_option(
     socket: &socket2::Socket,
     level: libc::c_int,

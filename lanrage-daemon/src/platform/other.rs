@@ -105,6 +105,32 @@ pub fn raw_socket(_index: u32) -> io::Result<socket2::Socket> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Not to be had here.
+#[derive(Debug)]
+pub struct EthernetPort(std::convert::Infallible);
+
+impl EthernetPort {
+    /// Says that there is none.
+    pub fn open(_index: u32) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Never called.
+    pub async fn readable(&self) {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn try_recv(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn send(&self, _frame: &[u8]) -> io::Result<()> {
+        match self.0 {}
+    }
+}
+
 /// Makes a TCP connection fit for datagrams, as far as every system can.
 pub fn prepare_stream(stream: socket2::SockRef<'_>) -> io::Result<()> {
     stream.set_tcp_nodelay(true)

@@ -6,10 +6,13 @@
 //! | `lane_egress` | tc, the party's interface | wraps; lets games that are bound to another address talk from the overlay's |
 //! | `lane_ingress` | tc, the party's interface | unwraps; leads answers to games that are bound to another address |
 //! | `nic_egress` | tc, physical networks | takes a copy of what games send there |
+//! | `lan_ingress` | tc, a gateway's home network | leads what is for members' aliases to the party's interface |
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
 mod edit;
+#[cfg(target_arch = "bpf")]
+mod lan;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

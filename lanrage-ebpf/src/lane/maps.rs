@@ -5,7 +5,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use core::ptr;
 use lanrage_common::lane::maps::{
-    LaneLocal, MAX_MEMBERS, MAX_RATES, MAX_SEEN, MemberCopies, PacketKey, RateKey, Step, WINDOW,
+    LaneLocal, MAX_ALIASES, MAX_MEMBERS, MAX_RATES, MAX_SEEN, MemberCopies, PacketKey, RateKey, Step, WINDOW,
 };
 use lanrage_common::lane::{LaneReason, RATE};
 use lanrage_common::wire::Be32;
@@ -18,6 +18,9 @@ static LANE_MEMBERS: Array<Be32> = Array::with_max_entries(MAX_MEMBERS, 0);
 
 #[map]
 static LANE_SLOTS: HashMap<Be32, u32> = HashMap::with_max_entries(MAX_MEMBERS, 0);
+
+#[map]
+static LANE_ALIASES: HashMap<Be32, u32> = HashMap::with_max_entries(MAX_ALIASES, 0);
 
 #[map]
 static LANE_COPIES: PerCpuArray<MemberCopies> = PerCpuArray::with_max_entries(MAX_MEMBERS, 0);
@@ -55,6 +58,13 @@ pub fn local() -> Option<&'static LaneLocal> {
 #[inline(always)]
 pub fn member(slot: u32) -> Option<Be32> {
     LANE_MEMBERS.get(slot).copied()
+}
+
+/// Whether a member has that address on the gateway's home network.
+#[inline(always)]
+pub fn is_alias(address: Be32) -> bool {
+    // SAFETY: only whether there is an entry counts.
+    unsafe { LANE_ALIASES.get(address) }.is_some()
 }
 
 /// The slot of the member with that overlay address.

@@ -40,6 +40,8 @@ pub struct Options {
     pub links: Vec<ImpairedLink>,
     /// Who carries peers' group packets: `auto`, `kernel` or `userspace`.
     pub lane: String,
+    /// Interface of peer 1 with a home network whose devices take part.
+    pub gateway_lan: Option<String>,
 }
 
 impl Options {
@@ -52,6 +54,7 @@ impl Options {
             spare_relay: false,
             links: Vec::new(),
             lane: "auto".into(),
+            gateway_lan: None,
         }
     }
 }
@@ -273,6 +276,7 @@ fn plan(options: &Options, topology: &Topology) -> State {
         spare_relay: options.spare_relay,
         links: options.links.iter().map(ToString::to_string).collect(),
         lane: options.lane.clone(),
+        gateway_lan: options.gateway_lan.clone(),
         relay_token: format!("{:032x}", rand::random::<u128>()),
         peers: peers.collect(),
         processes: Default::default(),

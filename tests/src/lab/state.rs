@@ -24,6 +24,9 @@ pub struct State {
     pub relay_mode: String,
     /// Who carries peers' group packets.
     pub lane: String,
+    /// Interface of peer 1 with a home network whose devices take part.
+    #[serde(default)]
+    pub gateway_lan: Option<String>,
     /// Whether there is a second relay.
     #[serde(default)]
     pub spare_relay: bool,

@@ -1,0 +1,521 @@
+//! A home network without any software in the party: members have aliases on it, its devices addresses in the party.
+//!
+//! Translation is one to one and without ports (RFC 3022's basic NAT, both ends at once): a device at home sees members
+//! at their aliases, members see the device at its overlay address. Nothing of it depends on connections.
+
+use super::aliases::{Aliases, Conflict, Taken};
+use super::arp::{Arp, ETHERNET_LEN, EVERYBODY, Mac, ethernet, reply};
+use super::translate::{destination, finish_checksum, limit_segments, source, translate};
+use crate::devices::MAX_DEVICES;
+use crate::lane;
+use ipnet::Ipv4Net;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash as _, Hasher as _};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+/// Packets of a device that wait for its address in the party.
+const MAX_PENDING: usize = 8;
+/// Between questions for Ethernet addresses.
+const ASK_WHO: Duration = Duration::from_secs(1);
+/// An address that was refused is asked for again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// What a device sends waits so long after it got its address: members must have heard of it.
+const SPREAD: Duration = Duration::from_millis(500);
+/// A device that was silent for so long gives its address back.
+const FORGET: Duration = Duration::from_secs(24 * 3600);
+/// The same group packet on both sides within this time has come round, through another gateway or another member at
+/// home, and ends here.
+const ROUND: Duration = Duration::from_secs(1);
+const MAX_ROUND: usize = 2048;
+/// What household software asks everybody all day long: Dropbox, Spotify, Plex, Syncthing, Tuya, Steam's own discovery of
+/// streaming hosts. No game; each would cost an address.
+const HOUSEHOLD: [u16; 9] = [17_500, 57_621, 32_410, 32_412, 32_414, 21_027, 6_666, 6_667, 27_036];
+
+/// One home network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LanConfig {
+    /// This machine's address there, with the network's prefix.
+    pub own: Ipv4Net,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Addresses for aliases; the network's upper half when absent.
+    pub range: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// The party's subnet.
+    pub subnet: Ipv4Net,
+    /// The longest packet that the party's interface takes.
+    pub mtu: u16,
+}
+
+/// What the caller must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this frame on the home network.
+    Frame(Vec<u8>),
+    /// Lease an address for that device, and tell by [`Lan::handle_lease`].
+    Lease(Mac),
+    /// Give that device's address back.
+    Release(Mac),
+    /// A device's packet for everybody, its overlay address.
+    Group(Vec<u8>, Ipv4Addr),
+    /// A device's packet for one in the party, translated.
+    Packet(Vec<u8>),
+    /// [`Lan::devices`] or [`Lan::aliases`] have changed.
+    Changed,
+}
+
+/// A device at home that takes part.
+#[derive(Debug, Clone)]
+struct Device {
+    ip: Ipv4Addr,
+    overlay: Option<Ipv4Addr>,
+    asked: Option<Instant>,
+    /// Until then its address is on its way to the members, who would drop what comes from it.
+    quiet: Option<Instant>,
+    seen: Instant,
+    /// Group packets as they were, and others.
+    pending: VecDeque<Vec<u8>>,
+    rx: u64,
+    tx: u64,
+}
+
+/// A device at home, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LanDevice {
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Its address at home.
+    pub ip: Ipv4Addr,
+    /// Its address in the party.
+    pub overlay: Ipv4Addr,
+    /// Since when it is silent.
+    pub seen: Instant,
+    /// Bytes from it into the party.
+    pub rx: u64,
+    /// Bytes of the party to it.
+    pub tx: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Lan {
+    config: LanConfig,
+    aliases: Aliases,
+    devices: BTreeMap<Mac, Device>,
+    /// Of devices that have one: overlay address to Ethernet address.
+    by_overlay: BTreeMap<Ipv4Addr, Mac>,
+    /// Addresses at home of members that run LANrage themselves.
+    members_at_home: BTreeSet<Ipv4Addr>,
+    /// And their Ethernet addresses, as seen.
+    members_macs: BTreeSet<Mac>,
+    /// Their overlay addresses.
+    members_near: BTreeSet<Ipv4Addr>,
+    /// When somebody's Ethernet address was asked for last.
+    asked: Option<Instant>,
+    round: VecDeque<(Instant, u64, Side)>,
+    outputs: VecDeque<Output>,
+    dropped: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Home,
+    Party,
+}
+
+impl Lan {
+    /// A network without aliases and devices.
+    pub fn new(config: LanConfig) -> Self {
+        Self {
+            aliases: Aliases::new(config.mac, config.own, config.range),
+            config,
+            devices: BTreeMap::new(),
+            by_overlay: BTreeMap::new(),
+            members_at_home: BTreeSet::new(),
+            members_macs: BTreeSet::new(),
+            members_near: BTreeSet::new(),
+            asked: None,
+            round: VecDeque::new(),
+            outputs: VecDeque::new(),
+            dropped: BTreeMap::new(),
+        }
+    }
+
+    /// How the network is.
+    pub fn config(&self) -> &LanConfig {
+        &self.config
+    }
+
+    /// Overlay addresses that shall have aliases.
+    pub fn set_members(&mut self, members: &[Ipv4Addr], now: Instant) {
+        let before: Vec<_> = self.aliases.all().collect();
+        self.aliases.set_members(members, now);
+        if !self.aliases.all().eq(before) {
+            self.outputs.push_back(Output::Changed);
+        }
+    }
+
+    /// Members that are on this network themselves, by overlay address and address at home: the network has what they send.
+    pub fn set_members_at_home(&mut self, members: impl IntoIterator<Item = (Ipv4Addr, Ipv4Addr)>) {
+        let at_home = members.into_iter().filter(|(_, home)| self.config.own.contains(home));
+        (self.members_near, self.members_at_home) = at_home.unzip();
+    }
+
+    /// Members' overlay addresses, their aliases, and whether those are held.
+    pub fn aliases(&self) -> impl Iterator<Item = (Ipv4Addr, Ipv4Addr, bool)> + '_ {
+        self.aliases.all()
+    }
+
+    /// Aliases that somebody else had, newest last.
+    pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
+        self.aliases.conflicts()
+    }
+
+    /// Members for whom there is no alias left.
+    pub fn without_alias(&self) -> usize {
+        self.aliases.without
+    }
+
+    /// Devices that have an address in the party.
+    pub fn devices(&self) -> impl Iterator<Item = LanDevice> + '_ {
+        self.devices.iter().filter_map(|(mac, device)| {
+            let Device { ip, seen, rx, tx, .. } = *device;
+            Some(LanDevice { mac: *mac, ip, overlay: device.overlay?, seen, rx, tx })
+        })
+    }
+
+    /// Whether that is the overlay address of a device at home.
+    pub fn has(&self, overlay: Ipv4Addr) -> bool {
+        self.by_overlay.contains_key(&overlay)
+    }
+
+    /// Whether that is a held alias.
+    pub fn is_alias(&self, address: Ipv4Addr) -> bool {
+        self.aliases.member(address).is_some()
+    }
+
+    /// What was dropped, by reason.
+    pub fn dropped(&self) -> &BTreeMap<&'static str, u64> {
+        &self.dropped
+    }
+
+    /// What to do next; drain until `None` after every other call.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Lan::handle_timeout`].
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.aliases.poll_timeout()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let held = |aliases: &Aliases| aliases.all().filter(|alias| alias.2).count();
+        let before = held(&self.aliases);
+        self.aliases.handle_timeout(now);
+        self.send_frames();
+        if held(&self.aliases) != before {
+            self.outputs.push_back(Output::Changed);
+        }
+        let known = self.devices.iter().filter(|(_, it)| it.quiet.is_some_and(|until| now >= until));
+        for mac in known.map(|(mac, _)| *mac).collect::<Vec<_>>() {
+            self.release(mac);
+        }
+        let silent: Vec<Mac> =
+            self.devices.iter().filter(|(_, it)| now >= it.seen + FORGET).map(|(mac, _)| *mac).collect();
+        for mac in silent {
+            self.forget(mac);
+        }
+    }
+
+    /// A frame of the home network that is for everybody, or ARP.
+    pub fn handle_frame(&mut self, frame: &[u8], now: Instant) {
+        let Some(sender) = frame.get(6..12).and_then(|bytes| Mac::try_from(bytes).ok()) else { return };
+        if frame.len() < ETHERNET_LEN || sender == self.config.mac {
+            return;
+        }
+        if let Some(arp) = Arp::parse(frame) {
+            self.handle_arp(&arp, now);
+        } else if frame[12..14] == ETHERTYPE_IPV4.to_be_bytes() && frame[0] & 1 == 1 {
+            self.handle_group(&frame[ETHERNET_LEN..], sender, now);
+        }
+    }
+
+    /// A packet of a device to an alias.
+    pub fn handle_unicast(&mut self, packet: &[u8], now: Instant) {
+        let Some((from, to)) = source(packet).zip(destination(packet)) else { return self.drop("malformed") };
+        let known = self.devices.iter().find(|(_, device)| device.ip == from).map(|(mac, _)| *mac);
+        let (Some(mac), Some(member)) = (known, self.aliases.member(to)) else {
+            self.ask_for(from, now);
+            return self.drop("unknown_device");
+        };
+        match self.overlay_of(mac, from, now) {
+            Some(overlay) => self.forward(packet, mac, overlay, member),
+            None => self.keep(mac, packet),
+        }
+    }
+
+    /// A packet of the party to a device at home.
+    pub fn handle_party(&mut self, packet: &[u8]) {
+        let Some((from, to)) = source(packet).zip(destination(packet)) else { return self.drop("malformed") };
+        let Some(mac) = self.by_overlay.get(&to).copied() else { return self.drop("no_such_device") };
+        let Some(alias) = self.aliases.of(from) else { return self.drop("no_alias") };
+        let Some(device) = self.devices.get_mut(&mac) else { return };
+        device.tx += packet.len() as u64;
+        let ip = device.ip;
+        self.send(packet, alias, ip, mac);
+    }
+
+    /// A group packet of the party, as everybody in it gets it.
+    pub fn handle_party_group(&mut self, packet: &[u8], now: Instant) {
+        let Some((from, to)) = source(packet).zip(destination(packet)) else { return self.drop("malformed") };
+        if self.members_near.contains(&from) {
+            return; // its sender is on this network, which has it already
+        }
+        let Some(alias) = self.aliases.of(from) else { return self.drop("no_alias") };
+        if self.has_come_round(packet, Side::Party, now) {
+            return self.drop("round");
+        }
+        let to = if to == self.config.subnet.broadcast() { self.config.own.broadcast() } else { to };
+        self.send(packet, alias, to, group_mac(to));
+    }
+
+    /// The answer to [`Output::Lease`]; none when it was refused.
+    pub fn handle_lease(&mut self, mac: Mac, overlay: Option<Ipv4Addr>, now: Instant) {
+        let Some(device) = self.devices.get_mut(&mac) else { return };
+        (device.overlay, device.quiet) = (overlay, Some(now + SPREAD));
+        let Some(overlay) = overlay else {
+            device.pending.clear();
+            return self.drop("no_address");
+        };
+        self.by_overlay.insert(overlay, mac);
+        self.outputs.push_back(Output::Changed);
+    }
+
+    /// What has waited goes.
+    fn release(&mut self, mac: Mac) {
+        let Some(device) = self.devices.get_mut(&mac) else { return };
+        device.quiet = None;
+        let (pending, overlay) = (std::mem::take(&mut device.pending), device.overlay);
+        let Some(overlay) = overlay else { return };
+        for packet in pending {
+            match destination(&packet).and_then(|to| self.aliases.member(to)) {
+                Some(member) => self.forward(&packet, mac, overlay, member),
+                None => self.tell_group(packet, mac, overlay),
+            }
+        }
+    }
+
+    fn handle_arp(&mut self, arp: &Arp, now: Instant) {
+        let asks_for_free = arp.is_probe();
+        let claimed = if asks_for_free { arp.target_ip } else { arp.sender_ip };
+        let is_held = self.aliases.member(claimed).is_some();
+        if !(asks_for_free && is_held) {
+            self.note_taken(claimed, Taken::By(arp.sender), now);
+        }
+        if self.members_at_home.contains(&arp.sender_ip) && self.members_macs.len() < MAX_DEVICES {
+            self.members_macs.insert(arp.sender);
+        }
+        if !arp.is_request && arp.target_ip == self.config.own.addr() {
+            self.learn(arp.sender, arp.sender_ip, now);
+        }
+        if !arp.is_request || self.aliases.member(arp.target_ip).is_none() {
+            return;
+        }
+        if !asks_for_free {
+            self.learn(arp.sender, arp.sender_ip, now);
+        }
+        self.outputs.push_back(Output::Frame(reply(self.config.mac, arp.target_ip, arp)));
+    }
+
+    /// After a restart devices know the aliases still, but are not known here.
+    fn ask_for(&mut self, ip: Ipv4Addr, now: Instant) {
+        if self.asked.is_none_or(|asked| now >= asked + ASK_WHO) && self.config.own.contains(&ip) {
+            self.asked = Some(now);
+            let request = super::arp::request(self.config.mac, self.config.own.addr(), ip);
+            self.outputs.push_back(Output::Frame(request));
+        }
+    }
+
+    fn handle_group(&mut self, packet: &[u8], sender: Mac, now: Instant) {
+        if let Some(given) = given_by_dhcp(packet) {
+            self.note_taken(given, Taken::ByDhcp, now);
+        }
+        let Some((from, to)) = source(packet).zip(destination(packet)) else { return };
+        let is_ours = self.aliases.member(from).is_some() || from == self.config.own.addr();
+        let is_members = self.members_at_home.contains(&from) || self.members_macs.contains(&sender);
+        if is_ours || is_members || !self.config.own.contains(&from) {
+            return;
+        }
+        let is_group = to.is_broadcast() || to.is_multicast() || to == self.config.own.broadcast();
+        if !is_group || !lane::may_cross(packet) || is_household(packet) {
+            return;
+        }
+        if self.has_come_round(packet, Side::Home, now) {
+            return self.drop("round");
+        }
+        let mut packet = packet.to_vec();
+        finish_checksum(&mut packet);
+        match self.overlay_of(sender, from, now) {
+            Some(overlay) => self.tell_group(packet, sender, overlay),
+            None => self.keep(sender, &packet),
+        }
+    }
+
+    fn tell_group(&mut self, packet: Vec<u8>, mac: Mac, overlay: Ipv4Addr) {
+        if let Some(device) = self.devices.get_mut(&mac) {
+            device.rx += packet.len() as u64;
+        }
+        self.outputs.push_back(Output::Group(packet, overlay));
+    }
+
+    fn forward(&mut self, packet: &[u8], mac: Mac, overlay: Ipv4Addr, member: Ipv4Addr) {
+        let mut copy = Vec::new();
+        if !translate(packet, overlay, member, &mut copy) {
+            return self.drop("malformed");
+        }
+        limit_segments(&mut copy, self.config.mtu);
+        if let Some(device) = self.devices.get_mut(&mac) {
+            device.rx += copy.len() as u64;
+        }
+        self.outputs.push_back(Output::Packet(copy));
+    }
+
+    fn send(&mut self, packet: &[u8], from: Ipv4Addr, to: Ipv4Addr, mac: Mac) {
+        let mut copy = Vec::new();
+        if !translate(packet, from, to, &mut copy) {
+            return self.drop("malformed");
+        }
+        limit_segments(&mut copy, self.config.mtu);
+        let mut frame = ethernet(mac, self.config.mac, ETHERTYPE_IPV4);
+        frame.extend_from_slice(&copy);
+        self.outputs.push_back(Output::Frame(frame));
+    }
+
+    /// The device's address in the party; asks for one when it has none.
+    fn overlay_of(&mut self, mac: Mac, ip: Ipv4Addr, now: Instant) -> Option<Ipv4Addr> {
+        if !self.learn(mac, ip, now) {
+            return None;
+        }
+        let device = self.devices.get_mut(&mac)?;
+        if device.overlay.is_none() && device.asked.is_none_or(|asked| now >= asked + ASK_AGAIN) {
+            device.asked = Some(now);
+            self.outputs.push_back(Output::Lease(mac));
+        }
+        device.overlay.filter(|_| device.quiet.is_none())
+    }
+
+    /// Knows the device, by its Ethernet address; false when there is no room.
+    fn learn(&mut self, mac: Mac, ip: Ipv4Addr, now: Instant) -> bool {
+        if !self.config.own.contains(&ip) || self.members_macs.contains(&mac) {
+            return false;
+        }
+        for (_, other) in self.devices.iter_mut().filter(|(known, it)| **known != mac && it.ip == ip) {
+            other.ip = Ipv4Addr::UNSPECIFIED; // it was its before
+        }
+        if let Some(device) = self.devices.get_mut(&mac) {
+            (device.ip, device.seen) = (ip, now);
+            return true;
+        }
+        if self.devices.len() >= MAX_DEVICES {
+            let idle = self.devices.iter().filter(|(_, device)| device.overlay.is_none());
+            let Some(oldest) = idle.min_by_key(|(_, device)| device.seen).map(|(mac, _)| *mac) else {
+                self.drop("too_many_devices");
+                return false;
+            };
+            self.devices.remove(&oldest);
+        }
+        let device = Device {
+            ip,
+            overlay: None,
+            asked: None,
+            quiet: None,
+            seen: now,
+            pending: VecDeque::new(),
+            rx: 0,
+            tx: 0,
+        };
+        self.devices.insert(mac, device);
+        true
+    }
+
+    fn keep(&mut self, mac: Mac, packet: &[u8]) {
+        match self.devices.get_mut(&mac) {
+            Some(device) if device.pending.len() < MAX_PENDING => device.pending.push_back(packet.to_vec()),
+            _ => self.drop("no_address"),
+        }
+    }
+
+    fn forget(&mut self, mac: Mac) {
+        if let Some(Device { overlay: Some(overlay), .. }) = self.devices.remove(&mac) {
+            self.by_overlay.remove(&overlay);
+            self.outputs.extend([Output::Release(mac), Output::Changed]);
+        }
+    }
+
+    fn note_taken(&mut self, address: Ipv4Addr, taken: Taken, now: Instant) {
+        let before = self.aliases.conflicts().count();
+        self.aliases.note_taken(address, taken, now);
+        if self.aliases.conflicts().count() != before {
+            self.outputs.push_back(Output::Changed);
+        }
+    }
+
+    fn send_frames(&mut self) {
+        while let Some(frame) = self.aliases.poll_frame() {
+            self.outputs.push_back(Output::Frame(frame));
+        }
+    }
+
+    /// Whether the same group packet was on the other side within a second; remembers it on this one.
+    fn has_come_round(&mut self, packet: &[u8], side: Side, now: Instant) -> bool {
+        while self.round.front().is_some_and(|(at, ..)| now >= *at + ROUND) || self.round.len() >= MAX_ROUND {
+            self.round.pop_front();
+        }
+        let mut hasher = DefaultHasher::new();
+        // ports and payload: addresses are others on each side, and so is the checksum
+        let header = usize::from(packet[0] & 0xf) * 4;
+        packet.get(header..header + 6).hash(&mut hasher);
+        packet.get(header + 8..).hash(&mut hasher);
+        let digest = hasher.finish();
+        let is_known = self.round.iter().any(|(_, known, other)| *known == digest && *other != side);
+        if !is_known {
+            self.round.push_back((now, digest, side));
+        }
+        is_known
+    }
+
+    fn drop(&mut self, reason: &'static str) {
+        *self.dropped.entry(reason).or_default() += 1;
+    }
+}
+
+fn is_household(packet: &[u8]) -> bool {
+    let header = usize::from(packet[0] & 0xf) * 4;
+    let port = packet.get(header + 2..header + 4).map(|port| u16::from_be_bytes([port[0], port[1]]));
+    port.is_some_and(|port| HOUSEHOLD.contains(&port))
+}
+
+/// Where a packet to a group goes on an Ethernet (RFC 1112, section 6.4).
+fn group_mac(to: Ipv4Addr) -> Mac {
+    match to.octets() {
+        [_, b, c, d] if to.is_multicast() => [0x01, 0x00, 0x5e, b & 0x7f, c, d],
+        _ => EVERYBODY,
+    }
+}
+
+/// The address that a DHCP server gives somebody (RFC 2131), if the packet is one's answer.
+fn given_by_dhcp(packet: &[u8]) -> Option<Ipv4Addr> {
+    let header = usize::from(packet.first()? & 0xf) * 4;
+    let udp = packet.get(header..)?;
+    let is_answer =
+        packet.get(9) == Some(&17) && udp.get(..4) == Some(&[0, 67, 0, 68]) && udp.get(8) == Some(&2);
+    let given: [u8; 4] = udp.get(24..28)?.try_into().ok()?;
+    is_answer.then(|| Ipv4Addr::from(given)).filter(|given| !given.is_unspecified())
+}
+
+#[cfg(test)]
+mod tests;
