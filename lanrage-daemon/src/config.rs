@@ -20,6 +20,7 @@ pub use validate::origin as check_origin;
 
 use clap::ValueEnum;
 use ipnet::Ipv4Net;
+use lanrage_common::lane::Service;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -336,6 +337,8 @@ pub struct PeerConfig {
     pub stun_servers: Vec<String>,
     /// Who carries broadcast and multicast.
     pub lane: LaneChoice,
+    /// Discovery services of whole systems that are carried as well: `mdns`, `ssdp`, `wsd`.
+    pub lane_services: Vec<Service>,
 }
 
 impl Default for PeerConfig {
@@ -350,6 +353,7 @@ impl Default for PeerConfig {
             port_mapping: true,
             stun_servers: Vec::new(),
             lane: LaneChoice::Auto,
+            lane_services: Vec::new(),
         }
     }
 }

@@ -9,14 +9,16 @@ use crate::api::LaneStatus;
 use crate::protocol::MAX_MEMBERS;
 use crate::wire::{self, Address, Be16, Be32, ChecksumDelta, Family, IPV4_LEN, PROTOCOL_UDP, UDP_LEN};
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
 const TTL: u8 = 64;
 
-/// Discovery protocols that are carried only when a game profile asks for them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Discovery protocols that are carried only when the configuration asks for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Service {
     /// Multicast DNS, port 5353 (RFC 6762).
     Mdns,

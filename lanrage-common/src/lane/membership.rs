@@ -1,12 +1,13 @@
 //! Who has joined what on this machine, from the system's table.
 
+use super::Service;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 /// The IPv4 groups that Linux's `/proc/net/igmp` shows as joined on other interfaces than `except`. Groups of the local
-/// network's own protocols (224.0.0.0/24, RFC 5771 section 4) are left out, and so is SSDP's 239.255.255.250: the party
-/// carries neither. Lines that are not understood are passed over.
-pub fn joined(table: &str, except: &[&str]) -> BTreeSet<Ipv4Addr> {
+/// network's own protocols (224.0.0.0/24, RFC 5771 section 4) are left out, and so is SSDP's 239.255.255.250, unless
+/// `services` that the party carries use them. Lines that are not understood are passed over.
+pub fn joined(table: &str, except: &[&str], services: &[Service]) -> BTreeSet<Ipv4Addr> {
     let (mut groups, mut is_wanted) = (BTreeSet::new(), false);
     for line in table.lines().skip(1) {
         // "2	eth0      :     2      V3" begins an interface, and its groups follow, indented
@@ -17,16 +18,26 @@ pub fn joined(table: &str, except: &[&str]) -> BTreeSet<Ipv4Addr> {
             groups.insert(group);
         }
     }
+    groups.retain(|group| !is_service(*group) || services.iter().any(|service| group_of(*service) == *group));
     groups
+}
+
+fn is_service(group: Ipv4Addr) -> bool {
+    group.octets()[..3] == [224, 0, 0] || group == group_of(Service::Ssdp)
+}
+
+const fn group_of(service: Service) -> Ipv4Addr {
+    match service {
+        Service::Mdns => Ipv4Addr::new(224, 0, 0, 251),
+        Service::Ssdp | Service::Wsd => Ipv4Addr::new(239, 255, 255, 250),
+    }
 }
 
 /// Eight digits: the address as the kernel's processor reads its bytes.
 fn group(text: &str) -> Option<Ipv4Addr> {
     let number = u32::from_str_radix(text, 16).ok().filter(|_| text.len() == 8)?;
     let address = Ipv4Addr::from(number.to_ne_bytes());
-    let is_local = address.octets()[..3] == [224, 0, 0];
-    let is_ssdp = address == Ipv4Addr::new(239, 255, 255, 250);
-    (address.is_multicast() && !is_local && !is_ssdp).then_some(address)
+    address.is_multicast().then_some(address)
 }
 
 #[cfg(test)]
@@ -43,14 +54,19 @@ mod tests {
     #[cfg(target_endian = "little")]
     #[test]
     fn groups_of_games_on_other_networks_are_found() {
-        assert_eq!(joined(TABLE, &["lo", "lanrage0"]), [Ipv4Addr::new(224, 0, 2, 60)].into());
-        assert_eq!(joined(TABLE, &["lo", "eth0"]), [Ipv4Addr::new(239, 10, 11, 12)].into());
+        let game = Ipv4Addr::new(224, 0, 2, 60);
+        assert_eq!(joined(TABLE, &["lo", "lanrage0"], &[]), [game].into());
+        assert_eq!(joined(TABLE, &["lo", "eth0"], &[]), [Ipv4Addr::new(239, 10, 11, 12)].into());
+        for service in [Service::Mdns, Service::Ssdp, Service::Wsd] {
+            let groups = joined(TABLE, &["lo", "lanrage0"], &[service]);
+            assert_eq!(groups, [game, group_of(service)].into(), "{service:?}");
+        }
     }
 
     proptest! {
         #[test]
         fn any_text_is_survived(text in "(\\PC|[\t\n:0-9A-F]){0,200}") {
-            prop_assert!(joined(&text, &["lo"]).iter().all(Ipv4Addr::is_multicast));
+            prop_assert!(joined(&text, &["lo"], &[Service::Mdns]).iter().all(Ipv4Addr::is_multicast));
         }
     }
 }

@@ -53,6 +53,7 @@ pub(super) fn example(keys: &Keys, key: &str) -> String {
     match keys.get(key) {
         None | Some(Value::Null) => optional_example(key).into(),
         Some(Value::Array(_)) if key == "peer.stun_servers" => "[\"stun.example:3478\"]".into(),
+        Some(Value::Array(_)) if key == "peer.lane_services" => "[\"mdns\"]".into(),
         Some(Value::Array(_)) => "[\"eth0\"]".into(),
         Some(default) => default.to_string(),
     }

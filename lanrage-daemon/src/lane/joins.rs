@@ -1,7 +1,7 @@
 //! Join repair: a game that joined a group before the party was there joined it on another network, and Linux then
 //! delivers the group's packets from the party's interface only if somebody has joined it there. The daemon does.
 
-use lanrage_common::lane::joined;
+use lanrage_common::lane::{Service, joined};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
@@ -19,13 +19,15 @@ pub struct Joins {
 }
 
 impl Joins {
-    /// Joins on the interface with that name and number what is joined elsewhere, and leaves what is not any more.
-    pub fn follow(&mut self, interface: &str, index: u32) {
+    /// Joins on the interface with that name and number what is joined elsewhere, and leaves what is not any more. Groups of
+    /// `services` count.
+    pub fn follow(&mut self, interface: &str, index: u32, services: &[Service]) {
         let Ok(table) = std::fs::read_to_string("/proc/net/igmp") else { return };
         if self.index != index {
             *self = Self { index, ..Self::default() };
         }
-        let wanted: Vec<Ipv4Addr> = joined(&table, &["lo", interface]).into_iter().take(MAX_GROUPS).collect();
+        let wanted = joined(&table, &["lo", interface], services);
+        let wanted: Vec<Ipv4Addr> = wanted.into_iter().take(MAX_GROUPS).collect();
         self.sockets.retain(|group, _| wanted.contains(group));
         for group in wanted {
             if self.sockets.contains_key(&group) {

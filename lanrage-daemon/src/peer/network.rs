@@ -125,7 +125,9 @@ impl Peer {
     pub(super) fn follow_joins(&mut self, now: Instant) {
         self.joins_due = now + JOIN_INTERVAL;
         match &self.interface {
-            Some(interface) => self.joins.follow(interface.name(), interface.index()),
+            Some(interface) => {
+                self.joins.follow(interface.name(), interface.index(), &self.config.lane_services);
+            }
             None => self.joins = Joins::default(),
         }
     }

@@ -82,8 +82,8 @@ impl Role {
                 let lan = state.gateway_lan.as_ref().filter(|_| n == 1);
                 let gateway = lan.map(|lan| format!("[gateway]\nlan = '{lan}'\n")).unwrap_or_default();
                 format!(
-                    "role = 'peer'\n[peer]\nname = '{name}'\ncontrol = '{control}'\nlane = '{}'\n{gateway}",
-                    state.lane
+                    "role = 'peer'\n[peer]\nname = '{name}'\ncontrol = '{control}'\nlane = '{}'\nlane_services = {:?}\n{gateway}",
+                    state.lane, state.lane_services
                 )
             }
         }

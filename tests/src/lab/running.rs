@@ -42,6 +42,8 @@ pub struct Options {
     pub lane: String,
     /// Interface of peer 1 with a home network whose devices take part.
     pub gateway_lan: Option<String>,
+    /// What they carry besides: `peer.lane_services`.
+    pub lane_services: Vec<String>,
 }
 
 impl Options {
@@ -55,6 +57,7 @@ impl Options {
             links: Vec::new(),
             lane: "auto".into(),
             gateway_lan: None,
+            lane_services: Vec::new(),
         }
     }
 }
@@ -186,6 +189,13 @@ impl Lab {
         self.state.save()
     }
 
+    /// Starts all peers' daemons again, to carry these services as well.
+    pub fn change_lane_services(&mut self, services: &[&str]) -> Result<()> {
+        self.state.lane_services = services.iter().map(ToString::to_string).collect();
+        self.state.save()?;
+        (1..=self.state.peers.len()).try_for_each(|n| self.restart(Role::Peer(u8::try_from(n)?)))
+    }
+
     /// Kills a role's daemon as a crash would.
     pub fn kill(&mut self, role: Role) -> Result<()> {
         let process = self.process(role).with_context(|| format!("{role} does not run"))?;
@@ -277,6 +287,7 @@ fn plan(options: &Options, topology: &Topology) -> State {
         links: options.links.iter().map(ToString::to_string).collect(),
         lane: options.lane.clone(),
         gateway_lan: options.gateway_lan.clone(),
+        lane_services: options.lane_services.clone(),
         relay_token: format!("{:032x}", rand::random::<u128>()),
         peers: peers.collect(),
         processes: Default::default(),

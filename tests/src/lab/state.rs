@@ -27,6 +27,9 @@ pub struct State {
     /// Interface of peer 1 with a home network whose devices take part.
     #[serde(default)]
     pub gateway_lan: Option<String>,
+    /// What they carry besides: `peer.lane_services`.
+    #[serde(default)]
+    pub lane_services: Vec<String>,
     /// Whether there is a second relay.
     #[serde(default)]
     pub spare_relay: bool,
