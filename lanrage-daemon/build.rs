@@ -1,12 +1,13 @@
 //! Embeds the kernel programs of relay and lane: `LANRAGE_EBPF_OBJECT` and `LANRAGE_LANE_OBJECT`, else
 //! `target/bpf/lanrage-ebpf` and `target/bpf/lanrage-lane`, else nothing, which is a supported build that does everything in
-//! userspace and says so. Rebuilds when these objects or the web UI change.
+//! userspace and says so. Rebuilds when these objects, the web UI or the games' profiles change.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=games");
     watch_web();
     println!("cargo::rerun-if-env-changed=CARGO_TARGET_DIR");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

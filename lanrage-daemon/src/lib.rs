@@ -11,6 +11,7 @@ pub mod control;
 pub mod datapath;
 mod doctor;
 mod files;
+pub mod games;
 mod gateway;
 mod http;
 pub mod lane;

@@ -69,6 +69,8 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<Gateway>,
     },
+    /// Show which games LANrage knows: how they are found in a party, on which ports they are played, what to do.
+    Games(Games),
     /// Print the link that opens the web UI. It is for you only.
     Ui,
     /// Show the settings that can be changed while the daemon runs, or change one.
@@ -222,6 +224,16 @@ pub struct Invite {
     /// Take this invite back instead of making one; who has joined by it stays.
     #[arg(long, value_name = "LINK", conflicts_with_all = ["expires", "uses"])]
     pub revoke: Option<String>,
+}
+
+/// Looking at games.
+#[derive(Debug, Args)]
+pub struct Games {
+    /// Only those whose id, name or titles have this in them.
+    pub name: Option<String>,
+    /// Where your own profiles are, which replace built-in ones.
+    #[arg(long, value_name = "DIR", default_value = crate::games::DIRECTORY)]
+    pub directory: PathBuf,
 }
 
 /// Looking at the configuration.

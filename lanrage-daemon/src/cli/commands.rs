@@ -52,6 +52,7 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Doctor => doctor::run(&session.client, session.screen, json).await,
         Command::Netcheck { servers } => netcheck::run(&session.client, session.screen, &servers, json).await,
         Command::Gateway { command } => gateway::run(&session.client, session.screen, command, json).await,
+        Command::Games(games) => super::games::show(session.screen, &games, json),
         Command::Ui => session.ui().await,
         Command::Settings { key, value } => {
             settings::run(&session.client, session.screen, key.zip(value), json).await

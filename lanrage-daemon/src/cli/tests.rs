@@ -300,3 +300,30 @@ async fn watching_ends_with_its_reader() {
     assert_eq!(run(Arguments::try_parse_from(words).unwrap(), &mut screen).await, 0);
     assert!(out.0 < 900 && err.is_empty());
 }
+
+#[tokio::test]
+async fn games_are_listed_found_by_title_and_replaced_by_ones_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let games = async |arguments: &[&str]| {
+        lanrage_on(Path::new("/nowhere"), &[&["games", "--directory", path], arguments].concat(), false).await
+    };
+    let all = games(&[]).await;
+    assert_eq!((all.code, all.err.as_str()), (0, ""));
+    assert!(all.out.starts_with("ID "), "{}", all.out);
+    assert!(all.out.lines().any(|line| line.starts_with("terraria ") && line.contains("lan-list")));
+    let one = games(&["openarena"]).await;
+    assert!(one.out.contains("found by   broadcast on UDP port 27960-27963"), "{}", one.out);
+    let unsupported = games(&["fortnite"]).await;
+    assert!(unsupported.out.contains("online-only: a LAN does not help"), "{}", unsupported.out);
+    let nothing = games(&["no such game"]).await;
+    assert_eq!(nothing.code, 1);
+    assert!(nothing.err.contains("no known game"), "{}", nothing.err);
+
+    std::fs::write(dir.path().join("terraria.toml"), "name = \"Mine\"").unwrap();
+    let broken = games(&[]).await;
+    assert!(broken.out.contains("terraria.toml: ") && broken.out.contains("missing field"), "{}", broken.out);
+    let json: serde_json::Value = serde_json::from_str(&games(&["terraria", "--json"]).await.out).unwrap();
+    assert_eq!(json["games"]["terraria"]["ports"][0], "tcp/7777");
+    assert_eq!(json["unusable"].as_array().unwrap().len(), 1);
+}

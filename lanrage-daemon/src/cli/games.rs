@@ -1,0 +1,95 @@
+//! `lanrage games`: what is known of games. Needs no daemon.
+
+use super::arguments;
+use super::failure::Failure;
+use super::screen::{Screen, Style};
+use super::table::{Cell, Table};
+use crate::games::{Games, Profile, Support};
+
+pub(super) fn show(screen: &mut Screen<'_>, wanted: &arguments::Games, json: bool) -> Result<u8, Failure> {
+    let mut games = Games::with_directory(&wanted.directory);
+    if let Some(text) = &wanted.name {
+        games.games.retain(|id, game| is_meant(id, game, text));
+        if games.games.is_empty() {
+            return Err(Failure::Local(
+                format!("no known game has {text:?} in its name"),
+                "`lanrage games` lists all; docs/games.md says how to write a profile".into(),
+            ));
+        }
+    }
+    if json {
+        screen.line(serde_json::to_string(&games).unwrap_or_default());
+        return Ok(0);
+    }
+    match games.games.iter().next() {
+        Some((id, game)) if games.games.len() == 1 => details(screen, id, game),
+        _ => list(screen, &games),
+    }
+    for unusable in &games.unusable {
+        let line = screen.paint(Style::Bad, &format!("left out: {unusable}"));
+        screen.line(line);
+    }
+    Ok(0)
+}
+
+fn is_meant(id: &str, game: &Profile, text: &str) -> bool {
+    let text = text.to_lowercase();
+    let has = |name: &str| name.to_lowercase().contains(&text);
+    has(id) || has(&game.name) || game.titles.iter().any(|title| has(title))
+}
+
+fn list(screen: &mut Screen<'_>, games: &Games) {
+    let mut table = Table::new(["ID", "GAME", "SUPPORT", "PLAYED ON"]);
+    for (id, game) in &games.games {
+        table.row([id.as_str().into(), game.name.as_str().into(), support(game), ports(game).into()]);
+    }
+    table.print(screen);
+}
+
+fn details(screen: &mut Screen<'_>, id: &str, game: &Profile) {
+    let mut lines = vec![("id", id.to_owned()), ("game", game.name.clone())];
+    if !game.titles.is_empty() {
+        lines.push(("titles", game.titles.join(", ")));
+    }
+    lines.push(("support", format!("{}: {}", game.support.word(), meaning(game.support))));
+    if let Some(discovery) = &game.discovery {
+        let to: Vec<String> = discovery.to.iter().map(ToString::to_string).collect();
+        let ports: Vec<String> = discovery.ports.iter().map(ToString::to_string).collect();
+        lines.push(("found by", format!("{} on UDP port {}", to.join(" and "), ports.join(", "))));
+    }
+    if !game.ports.is_empty() {
+        lines.push(("played on", ports(game)));
+    }
+    if let Some(service) = game.service {
+        let word = serde_json::to_string(&service).unwrap_or_default();
+        lines.push(("needs", format!("peer.lane_services = [{word}] on both sides")));
+    }
+    lines.extend(game.note.clone().map(|note| ("note", note)));
+    lines.push(("source", format!("{} ({})", game.source, game.evidence.word())));
+    for (key, value) in lines {
+        screen.line(format!("{key:<10} {value}"));
+    }
+}
+
+fn ports(game: &Profile) -> String {
+    game.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn support(game: &Profile) -> Cell {
+    let style = match game.support {
+        Support::LanList => Style::Good,
+        Support::DirectIp | Support::Unchecked => Style::Plain,
+        Support::NotCarried | Support::OnlineOnly => Style::Dim,
+    };
+    Cell::new(game.support.word(), style)
+}
+
+const fn meaning(support: Support) -> &'static str {
+    match support {
+        Support::LanList => "hosts appear in the game’s own LAN list",
+        Support::DirectIp => "type the host’s address in the party",
+        Support::Unchecked => "it has a LAN mode, but how hosts are found is not known",
+        Support::NotCarried => "its LAN mode is not IP, so a party cannot carry it",
+        Support::OnlineOnly => "a LAN does not help",
+    }
+}

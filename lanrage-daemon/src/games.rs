@@ -1,0 +1,181 @@
+//! What is known of games: how their LAN lists are filled, which ports they play on, and what a party can do for them.
+//!
+//! One TOML file a game; its name without `.toml` is the game's id. Those in `games/` of this crate are built in; files
+//! of the same name in [`DIRECTORY`] replace them, others there are added. The tests play every built-in profile that a
+//! LAN can carry through a party: see `docs/games.md`.
+
+mod profile;
+mod value;
+
+pub use profile::{Class, Discovery, Evidence, Profile, Reply, Sender, Support};
+pub use value::{GamePorts, Payload, Ports, Protocol, Target};
+
+use rust_embed::RustEmbed;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Where users put profiles of their own.
+pub const DIRECTORY: &str = "/etc/lanrage/games";
+/// No profile is longer; whatever is longer is not one.
+const MAX_FILE: u64 = 64 * 1024;
+/// Ports that one search may try: the longest known tries 201.
+const MAX_PORTS: usize = 256;
+/// Largest UDP payload (RFC 768) in an IPv4 packet.
+const MAX_PAYLOAD: usize = 65_507;
+
+#[derive(RustEmbed)]
+#[folder = "games/"]
+struct BuiltIn;
+
+/// A file that is no profile, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{file}: {why}")]
+pub struct Unusable {
+    /// The file.
+    pub file: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// All profiles, by id.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Games {
+    /// By id.
+    pub games: BTreeMap<String, Profile>,
+    /// Files that are left out.
+    pub unusable: Vec<Unusable>,
+}
+
+impl Games {
+    /// Those that are built in.
+    pub fn built_in() -> Self {
+        let mut games = Self::default();
+        for file in BuiltIn::iter() {
+            let text = BuiltIn::get(&file).map(|content| content.data.into_owned()).unwrap_or_default();
+            games.add(&file, &String::from_utf8_lossy(&text));
+        }
+        games
+    }
+
+    /// Those that are built in, and the user's in `directory`, which may be missing.
+    pub fn with_directory(directory: &Path) -> Self {
+        let mut games = Self::built_in();
+        let Ok(entries) = std::fs::read_dir(directory) else { return games };
+        let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+        files.sort();
+        for file in files {
+            match read(&file) {
+                Ok(text) => games.add(&file.to_string_lossy(), &text),
+                Err(why) => games.unusable.push(Unusable { file: file.display().to_string(), why }),
+            }
+        }
+        games
+    }
+
+    fn add(&mut self, file: &str, text: &str) {
+        let id = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        match parse(&id, text) {
+            Ok(profile) => {
+                self.games.insert(id, profile);
+            }
+            Err(why) => self.unusable.push(Unusable { file: file.into(), why }),
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    match std::fs::metadata(file) {
+        Ok(data) if data.len() > MAX_FILE => Err(format!("it is longer than {MAX_FILE} bytes")),
+        Ok(_) => std::fs::read_to_string(file).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Reads and checks one profile.
+pub fn parse(id: &str, text: &str) -> Result<Profile, String> {
+    let is_id = |id: &str| id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if id.is_empty() || id.len() > 40 || !is_id(id) {
+        return Err(format!("{id:?} is not an id: name the file with lower case letters, digits and -"));
+    }
+    let profile: Profile = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    check(&profile)?;
+    Ok(profile)
+}
+
+fn check(profile: &Profile) -> Result<(), String> {
+    for (key, text) in [("name", &profile.name), ("source", &profile.source)] {
+        if text.trim().is_empty() || text.len() > 300 || text.chars().any(char::is_control) {
+            return Err(format!("`{key}` must be 1 to 300 characters in one line"));
+        }
+    }
+    let wrong = match (profile.support, &profile.discovery) {
+        (Support::LanList, None) => Some("support = \"lan-list\" needs a [discovery]"),
+        (support, Some(_)) if support != Support::LanList => {
+            Some("only support = \"lan-list\" has a [discovery]")
+        }
+        (Support::DirectIp, None) if profile.ports.is_empty() => {
+            Some("support = \"direct-ip\" needs `ports`")
+        }
+        (Support::Unchecked | Support::NotCarried | Support::OnlineOnly, None) if profile.note.is_none() => {
+            Some("what is not known to work needs a `note` that says why")
+        }
+        _ => None,
+    };
+    match wrong {
+        Some(wrong) => Err(wrong.into()),
+        None => profile.discovery.as_ref().map_or(Ok(()), check_discovery),
+    }
+}
+
+fn check_discovery(discovery: &Discovery) -> Result<(), String> {
+    let groups = discovery.to.iter().filter(|target| target.group().is_some()).count();
+    let has = |class| discovery.classes.contains(&class);
+    let known = discovery.payload.as_ref().map_or(0, |payload| payload.0.len());
+    let length = discovery.length.map_or(known, usize::from);
+    let rules = [
+        (discovery.classes.is_empty(), "`classes` is empty"),
+        (discovery.to.is_empty(), "`to` is empty"),
+        (discovery.port_list().is_empty(), "`ports` is empty"),
+        (discovery.port_list().len() > MAX_PORTS, "`ports` are more than 256"),
+        (!(1..=8).contains(&discovery.repeat), "`repeat` is not 1 to 8"),
+        (discovery.ttl == Some(0), "`ttl` is 0"),
+        (discovery.source_port == Some(0), "`source_port` is 0"),
+        (length < known, "`length` is less than `payload` has"),
+        (length > MAX_PAYLOAD, "`length` is more than UDP carries"),
+        (
+            has(Class::C) != discovery.is_same_port(),
+            "class C is for `source_port` = `ports`, and only for that",
+        ),
+        (has(Class::D) != (groups > 0), "class D is for groups in `to`, and only for them"),
+        (has(Class::A) && discovery.sender != Sender::Client, "class A has sender = \"client\""),
+        (
+            !has(Class::A) && has(Class::B) && discovery.sender != Sender::Host,
+            "class B has sender = \"host\"",
+        ),
+        (
+            discovery.reply == Reply::Tcp && discovery.reply_port.is_none(),
+            "reply = \"tcp\" needs a `reply_port`",
+        ),
+    ];
+    match rules.into_iter().find(|(is_broken, _)| *is_broken) {
+        Some((_, what)) => Err(what.into()),
+        None => Ok(()),
+    }
+}
+
+impl Discovery {
+    /// All ports that packets go to, in order.
+    pub fn port_list(&self) -> Vec<u16> {
+        self.ports.iter().flat_map(|ports| ports.0.clone()).collect()
+    }
+
+    /// Whether a packet has the same port at both ends.
+    fn is_same_port(&self) -> bool {
+        self.source_port.is_some_and(|source| self.ports.iter().any(|ports| ports.0.contains(&source)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

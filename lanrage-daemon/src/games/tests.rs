@@ -1,0 +1,92 @@
+//! Profiles: those that are built in, those of users, and what is refused.
+
+use super::*;
+
+const GOOD: &str = r#"
+name = "My game"
+support = "lan-list"
+source = "a capture of my own"
+evidence = "write-up"
+ports = ["udp/7777", "tcp/7000-7010"]
+
+[discovery]
+classes = ["A", "H"]
+sender = "client"
+to = ["broadcast"]
+ports = ["7777-7779"]
+payload = '\xff\\?'
+reply = "unicast"
+"#;
+
+#[test]
+fn every_built_in_profile_is_good() {
+    let games = Games::built_in();
+    assert_eq!(games.unusable, []);
+    assert!(games.games.len() > 50, "{}", games.games.len());
+    let quake = games.games["quake-3"].discovery.as_ref().unwrap();
+    assert_eq!(quake.port_list(), [27960, 27961, 27962, 27963]);
+    assert_eq!(quake.payload.as_ref().unwrap().0, b"\xff\xff\xff\xffgetinfo xxx");
+}
+
+#[test]
+fn profiles_survive_being_written_and_read() {
+    for (id, profile) in Games::built_in().games {
+        let text = toml::to_string(&profile).unwrap();
+        assert_eq!(parse(&id, &text).as_ref(), Ok(&profile), "{text}");
+    }
+}
+
+#[test]
+fn a_users_profile_replaces_the_built_in_one_and_a_broken_one_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("quake-3.toml"), GOOD).unwrap();
+    std::fs::write(dir.path().join("mine.toml"), GOOD).unwrap();
+    std::fs::write(dir.path().join("broken.toml"), "name = 1").unwrap();
+    std::fs::write(dir.path().join("notes.txt"), "no profile").unwrap();
+    let games = Games::with_directory(dir.path());
+    assert_eq!(games.games["quake-3"].name, "My game");
+    assert_eq!(games.games["mine"].discovery.as_ref().unwrap().payload.as_ref().unwrap().0, b"\xff\\?");
+    assert_eq!(games.games.len(), Games::built_in().games.len() + 1);
+    let [unusable] = &games.unusable[..] else { panic!("{:?}", games.unusable) };
+    assert!(unusable.file.ends_with("broken.toml"), "{unusable}");
+    assert_eq!(Games::with_directory(Path::new("/nowhere")), Games::built_in());
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_the_key_to_blame() {
+    parse("mine", GOOD).unwrap();
+    for (from, to, complaint) in [
+        ("support = \"lan-list\"", "support = \"direct-ip\"", "[discovery]"),
+        ("evidence =", "proof =", "proof"),
+        ("\"broadcast\"", "\"10.0.0.1\"", "multicast group"),
+        ("\"broadcast\"", "\"239.1.2.3\"", "class D"),
+        ("\"7777-7779\"", "\"7779-7777\"", "two ports"),
+        ("\"7777-7779\"", "\"1-300\"", "256"),
+        ("\"7777-7779\"", "\"0\"", "neither a port"),
+        (r"\xff\\?", r"\xf", "backslash"),
+        (r"\xff\\?", r"\n", "backslash"),
+        ("\"udp/7777\"", "\"7777\"", "udp/ or tcp/"),
+        ("[\"A\", \"H\"]", "[\"A\", \"C\"]", "class C"),
+        ("sender = \"client\"", "sender = \"host\"", "class A"),
+        ("reply = \"unicast\"", "reply = \"tcp\"", "reply_port"),
+        ("name = \"My game\"", "name = \" \"", "`name`"),
+    ] {
+        let text = GOOD.replace(from, to);
+        assert_ne!(text, GOOD, "{from}");
+        let error = parse("mine", &text).expect_err(to);
+        assert!(error.contains(complaint), "{to}: {error}");
+    }
+    for id in ["", "Mine", "../mine", "a b", &"x".repeat(41)] {
+        assert!(parse(id, GOOD).is_err(), "{id:?}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in ".{0,200}") {
+        let _ = parse("mine", &text);
+        let _ = Payload::try_from(text.clone());
+        let _ = GamePorts::try_from(text.clone());
+        let _ = Target::try_from(text);
+    }
+}
