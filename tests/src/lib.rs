@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod frames;
+pub mod games;
 pub mod lab;
 pub mod model;
 pub mod relay_daemon;

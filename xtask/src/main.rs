@@ -70,6 +70,7 @@ enum Task {
     /// Run all tests, those across real NATs included; or some of them.
     Test {
         /// These only.
+        #[command(subcommand)]
         suite: Option<suite::Suite>,
     },
     /// Run all tests and checks, as CI does.

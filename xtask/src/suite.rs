@@ -11,19 +11,17 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// Tests that can be run without the others.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[derive(Debug, clap::Subcommand)]
 pub enum Suite {
     /// The web UI in Chromium; screenshots go to target/ui.
     Ui,
-}
-
-impl Suite {
-    /// Its test program in `tests/`.
-    fn program(self) -> &'static str {
-        match self {
-            Self::Ui => "ui",
-        }
-    }
+    /// Every known game through a party: `[--lane userspace|kernel] [--json FILE] [--docs DIR]`.
+    #[command(disable_help_flag = true)]
+    Games {
+        /// Its options.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 /// Packages without tests that need root.
@@ -60,9 +58,17 @@ pub fn run(root: &Path) -> Result<()> {
 
 /// Builds everything and runs one suite.
 pub fn only(root: &Path, suite: Suite) -> Result<()> {
-    build::everything(root)?;
-    let test = ["--package", "lanrage-tests", "--test", suite.program()];
-    step("tests", || cargo_test(root, &test, true, &mut Tally::default()))
+    match suite {
+        Suite::Ui => {
+            build::everything(root)?;
+            let test = ["--package", "lanrage-tests", "--test", "ui"];
+            step("tests", || cargo_test(root, &test, true, &mut Tally::default()))
+        }
+        Suite::Games { mut arguments } => {
+            arguments.insert(0, "games".into());
+            lab(root, &arguments)
+        }
+    }
 }
 
 /// Runs `cargo test`, shows what it prints and counts.
@@ -114,7 +120,8 @@ impl Tally {
 
 /// Becomes the lab. Only what starts programs builds them first.
 pub fn lab(root: &Path, arguments: &[OsString]) -> Result<()> {
-    let starts = arguments.iter().any(|word| ["up", "demo", "matrix"].iter().any(|verb| word == verb));
+    let starts =
+        arguments.iter().any(|word| ["up", "demo", "matrix", "games"].iter().any(|verb| word == verb));
     let lab = build::program("lanrage-lab")?;
     if starts || !lab.exists() {
         build::everything(root)?;

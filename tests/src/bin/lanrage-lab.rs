@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use lanrage_tests::bench::machine::Machine;
+use lanrage_tests::games::{self, LaneKind};
 use lanrage_tests::lab::demo;
 use lanrage_tests::lab::emulator;
 use lanrage_tests::lab::impairment::ImpairedLink;
@@ -15,6 +16,7 @@ use lanrage_tests::lab::process;
 use lanrage_tests::lab::router;
 use lanrage_tests::lab::running::{Lab, Options, down};
 use lanrage_tests::lab::site::Site;
+use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -110,6 +112,18 @@ enum Verb {
         #[arg(long, value_name = "DIR")]
         docs: Option<PathBuf>,
     },
+    /// Play every game's discovery, answers and connections through a party, over both lanes.
+    Games {
+        /// Only over this lane.
+        #[arg(long, value_enum)]
+        lane: Option<LaneKind>,
+        /// Write the rows to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Write the table into games.md of this directory.
+        #[arg(long, value_name = "DIR")]
+        docs: Option<PathBuf>,
+    },
     /// Be the router of the network namespace that this runs in.
     #[command(hide = true)]
     Router {
@@ -185,6 +199,10 @@ fn run(Arguments { name, verb }: Arguments) -> Result<()> {
             };
             run_matrix(&pairs, json.as_deref(), docs.as_deref())
         }
+        Verb::Games { lane, json, docs } => {
+            let lanes = lane.map_or_else(|| LaneKind::ALL.to_vec(), |lane| vec![lane]);
+            run_games(&lanes, json.as_deref(), docs.as_deref())
+        }
         Verb::Router { behaviour } => router::run(behaviour),
         Verb::Demo { nat, json } => demo(nat, json.as_deref()),
     }
@@ -209,10 +227,7 @@ fn run_matrix(pairs: &[Pair], json: Option<&Path>, docs: Option<&Path>) -> Resul
     let matrix = matrix::run(matrix::LAB, pairs, |row| println!("{row}"))?;
     println!("\n{}", matrix.summary());
     if let Some(docs) = docs {
-        let Machine { date, kernel, cores, cpu, load_before, .. } = machine;
-        let machine =
-            format!("{date}, Linux {kernel}, {cores} cores of {cpu}, load {load_before:.1} before the run.");
-        matrix.write_page(docs, &machine)?;
+        matrix.write_page(docs, &sentence(machine))?;
     }
     if let Some(file) = json {
         let text = serde_json::to_string(&matrix)? + "\n";
@@ -222,6 +237,33 @@ fn run_matrix(pairs: &[Pair], json: Option<&Path>, docs: Option<&Path>) -> Resul
         0 => Ok(()),
         missed => bail!("{missed} pairs should talk directly and do not: run them alone with --pairs A,B"),
     }
+}
+
+fn run_games(lanes: &[LaneKind], json: Option<&Path>, docs: Option<&Path>) -> Result<()> {
+    take_down_when_interrupted(games::LAB);
+    let machine = Machine::look();
+    let mut report = games::report::Report { rows: Vec::new() };
+    for lane in lanes {
+        println!("playing all games over the {} lane …", lane.word());
+        report.rows.extend(games::run(*lane)?);
+    }
+    print!("\n{}", report.table(std::io::stdout().is_terminal()));
+    if let Some(docs) = docs {
+        report.write_page(docs, &sentence(machine))?;
+    }
+    if let Some(file) = json {
+        let text = serde_json::to_string(&report)? + "\n";
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    match report.red().count() {
+        0 => Ok(()),
+        red => bail!("{red} rows are red: what went wrong stands behind each"),
+    }
+}
+
+fn sentence(machine: Machine) -> String {
+    let Machine { date, kernel, cores, cpu, load_before, .. } = machine;
+    format!("{date}, Linux {kernel}, {cores} cores of {cpu}, load {load_before:.1} before the run.")
 }
 
 fn up(
