@@ -29,6 +29,31 @@ const NEEDS: &[Need] = &[
     },
     Need { what: "systemd-analyze", packages: &["systemd"], present: || has("systemd-analyze") },
     Need { what: "curl", packages: &["curl"], present: || has("curl") },
+    Need { what: "Chocolate Doom", packages: &["chocolate-doom"], present: || has_game("chocolate-server") },
+    Need {
+        what: "ioquake3 server",
+        packages: &["ioquake3-server"],
+        present: || exists("/usr/lib/ioquake3/ioq3ded"),
+    },
+    Need { what: "a map for ioquake3", packages: &["openarena-085-data"], present: || exists(MAP) },
+    Need { what: "quakestat", packages: &["qstat"], present: || has("quakestat") },
+    Need { what: "Freeciv server", packages: &["freeciv-server"], present: || has_game("freeciv-server") },
+    Need {
+        what: "Freeciv client",
+        packages: &["freeciv-client-gtk3"],
+        present: || has_game("freeciv-gtk3.22"),
+    },
+    Need {
+        what: "X server for it",
+        packages: &["xvfb", "xdotool"],
+        present: || has("Xvfb") && has("xdotool"),
+    },
+    Need {
+        what: "avahi",
+        packages: &["avahi-daemon", "avahi-utils"],
+        present: || has_daemon("avahi-daemon") && has("avahi-browse"),
+    },
+    Need { what: "dbus", packages: &["dbus"], present: || has("dbus-daemon") },
     Need { what: "Node.js 18 or later", packages: &["nodejs"], present: has_node },
     Need { what: "npm", packages: &["npm"], present: || has("npm") },
     Need { what: "Chromium", packages: &["chromium"], present: || has("chromium") },
@@ -39,6 +64,10 @@ const BPF_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none";
 const LLVM: &str = "/usr/lib/llvm-22/bin";
 /// Oldest Node.js that builds the web UI.
 const NODE_MAJOR: u32 = 18;
+
+/// Packages that start a server of this name.
+const SERVERS: [&str; 2] = ["coturn", "avahi-daemon"];
+const MAP: &str = "/usr/share/games/openarena/baseoa/pak6-patch085.pk3";
 
 /// What setup found or made.
 #[derive(Debug, Clone, Copy)]
@@ -130,9 +159,9 @@ pub fn apt(packages: &[&str]) -> Result<()> {
     };
     apt(&["update"])?;
     apt(&[&["install", "-y", "--no-install-recommends"], packages].concat())?;
-    if packages.contains(&"coturn") && find("systemctl").is_some() {
-        // Debian starts what it installs; tests leave no server running. Without systemd there is none.
-        let _ = check(Command::new("systemctl").args(["disable", "--now", "coturn"]));
+    // Debian starts what it installs; tests leave no server running. Without systemd there is none.
+    for server in SERVERS.iter().filter(|server| packages.contains(server) && find("systemctl").is_some()) {
+        let _ = check(Command::new("systemctl").args(["disable", "--now", server]));
     }
     Ok(())
 }
@@ -147,6 +176,18 @@ pub fn cargo_program(root: &Path, program: &str) -> Result<()> {
 
 fn has(program: &str) -> bool {
     find(program).is_some()
+}
+
+fn has_game(program: &str) -> bool {
+    exists(&format!("/usr/games/{program}"))
+}
+
+fn has_daemon(program: &str) -> bool {
+    has(program) || exists(&format!("/usr/sbin/{program}"))
+}
+
+fn exists(path: &str) -> bool {
+    Path::new(path).exists()
 }
 
 fn has_node() -> bool {
