@@ -126,6 +126,7 @@ const ROWS: &[Row] = &[
     row("changing settings needs it", 401, "POST /api/v1/settings", &[HOST, JSON]),
     row("the log needs it", 401, "GET /api/v1/log", &[HOST]),
     row("the support bundle needs it", 401, "GET /api/v1/bundle", &[HOST]),
+    row("taking devices in needs it", 401, "POST /api/v1/gateway/add", &[HOST, JSON]),
     row("what does not exist needs it", 401, "GET /api/v1/nothing", &[HOST]),
     row("the version in front needs it", 401, "GET /api", &[HOST]),
     // Methods, upgrades, preflights

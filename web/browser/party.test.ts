@@ -81,6 +81,20 @@ test("an invite that is taken back lets nobody in", async () => {
   await page.getByRole("button", { name: "Hide" }).click();
 });
 
+test("a phone is taken in by a QR code, and turned out", async () => {
+  const { page } = screen;
+  const panel = page.getByRole("region", { name: "Phones and other devices" });
+  await panel.getByRole("button", { name: "Add a device" }).click();
+  await panel.getByRole("textbox", { name: "Its name" }).fill("pixel");
+  await panel.getByRole("button", { name: "Make its QR code" }).click();
+  await panel.getByRole("img", { name: "The configuration of pixel as a QR code" }).waitFor();
+  await screen.look("device");
+  await panel.getByRole("button", { name: "Done" }).click();
+  await panel.getByRole("listitem").getByText("pixel").waitFor();
+  await panel.getByRole("button", { name: "Remove pixel" }).click();
+  await panel.getByText("takes part through this computer").waitFor();
+});
+
 test("discovery shows what games call, and which rung is missing", async () => {
   const { page } = screen;
   await screen.go("Discovery", "LAN discovery");

@@ -1,6 +1,6 @@
 import { SseParser } from "./sse";
 import { strings } from "./strings";
-import type { ErrorBody, Finding, InviteAnswer, NetworkStatus, PingAnswer, RelayDetail, Setting, SettingValue, Status } from "./types";
+import type { AddDeviceAnswer, ErrorBody, Finding, InviteAnswer, NetworkStatus, PingAnswer, RelayDetail, Setting, SettingValue, Status } from "./types";
 
 /** The daemon refused, with a sentence for people; `status` is HTTP's. */
 export class Refused extends Error {
@@ -31,6 +31,12 @@ export class Daemon {
   }
   revoke(invite: string): Promise<Status> {
     return this.#post("party/revoke", { invite });
+  }
+  addDevice(name: string, endpoint: string): Promise<AddDeviceAnswer> {
+    return this.#post("gateway/add", { name, ...(endpoint && { endpoint }) });
+  }
+  removeDevice(name: string): Promise<Status> {
+    return this.#post("gateway/remove", { name });
   }
   netcheck(): Promise<NetworkStatus> {
     return this.#post("netcheck");

@@ -13,6 +13,7 @@ export interface Status {
   relay?: RelayStatus;
   server?: ServerStatus;
   network?: NetworkStatus;
+  gateway?: { devices: GatewayDevice[] };
   problems: Problem[];
 }
 
@@ -65,6 +66,26 @@ export interface MemberStatus {
   handshake_age_s?: number;
   rx_bytes: number;
   tx_bytes: number;
+  /** Devices without LANrage that take part through it. */
+  devices?: { name: string; address: string }[];
+}
+
+/** A device that takes part through this one. */
+export interface GatewayDevice {
+  name: string;
+  address: string;
+  /** Seconds since it was heard from. */
+  heard_s?: number;
+}
+
+/** How to configure a device; shown once. */
+export interface AddDeviceAnswer {
+  name: string;
+  address: string;
+  endpoint: string;
+  config: string;
+  qr_svg?: string;
+  notes: string[];
 }
 
 /** A relay as this device sees it. */
