@@ -44,6 +44,7 @@ const members = () => [
     rtt_ms: wobble(18.2, 1),
     jitter_ms: 0.8,
     loss: 0,
+    devices: [{ name: "switch", kind: "wireguard", address: "10.66.0.17" }],
     handshake_age_s: grow(1) % 120,
     rx_bytes: 48_312_004 + grow(9400),
     tx_bytes: 12_004_511 + grow(4100),
@@ -166,6 +167,8 @@ const detail = () => {
 const log = () =>
   Array.from({ length: 60 }, (_, n) => `2026-11-27T22:${String(n).padStart(2, "0")}:21.123456Z  INFO lanrage_daemon::peer::event_loop: peer is ready device=gI6EdU… name="Mira" port=41641`);
 
+const devices = [{ name: "steamdeck", address: "10.66.0.9", kind: "wireguard", heard_s: 12, rx_bytes: 1, tx_bytes: 1 }];
+
 const GETS = {
   "/api/v1/status": () => status(),
   "/api/v1/relay": detail,
@@ -181,7 +184,7 @@ const status = () => ({
   device: { name: "Mira", key: "bWlyYQ", fingerprint: "8JbE0bq2n0l6mVYx3s5b1A" },
   ...(joined && { party: party(), control: { url: "http://198.51.100.20:8667", connected: !trouble } }),
   relay: relay(),
-  ...(joined && up && { network: network() }),
+  ...(joined && up && { network: network(), gateway: { devices } }),
   server: { public_url: "http://198.51.100.20:8667", online: 3, relays: 1 },
   problems: trouble
     ? [
@@ -221,6 +224,11 @@ const POSTS = {
   "/api/v1/up": () => ((up = true), status()),
   "/api/v1/down": () => ((up = false), status()),
   "/api/v1/party/revoke": () => status(),
+  "/api/v1/gateway/add": ({ name }) => {
+    devices.push({ name, address: `10.66.0.${10 + devices.length}`, kind: "wireguard", rx_bytes: 0, tx_bytes: 0 });
+    return { name, address: "10.66.0.10", endpoint: "192.168.1.5:51820", config: "[Interface]\nPrivateKey = …", qr_svg: pattern(), notes: ["The device must be in the same home: name an endpoint for others."] };
+  },
+  "/api/v1/gateway/remove": ({ name }) => (devices.splice(devices.findIndex((device) => device.name === name), 1), status()),
   "/api/v1/netcheck": network,
   "/api/v1/doctor": () => ({ findings: findings() }),
   "/api/v1/settings": ({ changes }) => {
