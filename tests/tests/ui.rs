@@ -21,8 +21,8 @@ fn repository() -> PathBuf {
 fn play(lab: &TestLab, role: Role, story: &str) {
     let shots = repository().join("target/ui");
     std::fs::create_dir_all(&shots).unwrap();
-    let sockets =
-        [Role::Peer(1), Role::Peer(2), Role::Relay].map(|role| (role.to_string(), lab.socket(role)));
+    let roles = [Role::Peer(1), Role::Peer(2), Role::Peer(3), Role::Relay];
+    let sockets = roles.map(|role| (role.to_string(), lab.socket(role)));
     let about = serde_json::json!({
         "lanrage": program("lanrage").unwrap(),
         "sockets": std::collections::BTreeMap::from(sockets),
