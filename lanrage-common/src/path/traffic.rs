@@ -123,9 +123,12 @@ impl Pair {
         let is_doubtful = self.traffic.is_sending(SENDING, now) && (is_late || is_deaf || is_stale);
         let begins = is_doubtful && self.traffic.doubt.is_none();
         self.traffic.doubt = is_doubtful.then(|| self.traffic.doubt.unwrap_or(now));
-        if begins && let Some(route) = self.active.clone().and_then(|way| self.route_mut(&way)) {
-            // the member shall know at once
-            route.next_ping = Some(now);
+        if begins {
+            // the member shall know at once; and a way out is taken only once it has answered
+            let way_out = self.choice.carrier.clone().map(Active::Relay);
+            for way in self.active.clone().into_iter().chain(way_out) {
+                self.route_mut(&way).into_iter().for_each(|route| route.next_ping = Some(now));
+            }
         }
     }
 

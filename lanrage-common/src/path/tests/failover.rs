@@ -70,7 +70,7 @@ fn a_path_that_dies_in_one_direction_is_replaced_too() {
         assert!(world.all_are(PathKind::Relay), "seed {seed}");
         world.gap()
     };
-    assert_quantiles(6, "silence when it dies in one direction only", gap, ms(400), ms(1500));
+    assert_quantiles(6, "silence when it dies in one direction only", gap, ms(400), ms(1000));
 }
 
 #[test]
