@@ -42,7 +42,7 @@ pub use gateway::{
     AddDeviceAnswer, AddDeviceRequest, AliasConflict, AliasStatus, GatewayDevice, GatewayStatus, LanStatus,
     RemoveDeviceRequest,
 };
-pub use lane::{LaneCopies, LaneMode, LaneStatus};
+pub use lane::{LaneConversation, LaneCopies, LaneListener, LaneMode, LaneReceiver, LaneRung, LaneStatus};
 pub use network::{NetworkStatus, StunServerStatus};
 pub use party::{CarrierStatus, MemberStatus, PartyStatus, PathKind, RelayChoiceStatus};
 pub use relay::{ReasonCount, RelayDetail, RelayMember, RelayMode, RelayStatus, RelayTlsStatus, RelayWorker};

@@ -14,6 +14,8 @@
 //! | `rules` | what is carried, in terms that the kernel programs share (`no_std`) |
 //! | [`maps`] | what the kernel programs are told, and what they count (`no_std`) |
 //! | `device` | the lane of one device in userspace: [`Lane`] |
+//! | `trace` | what programs say to everybody, and how far it came: [`Trace`]; `tally` counts it, `diagnosis` has the words |
+//! | `report` | what members' lanes tell each other |
 
 pub mod maps;
 mod reason;
@@ -22,13 +24,25 @@ mod rules;
 #[cfg(feature = "std")]
 mod device;
 #[cfg(feature = "std")]
+mod diagnosis;
+#[cfg(feature = "std")]
+mod games;
+#[cfg(feature = "std")]
 mod limit;
 #[cfg(feature = "std")]
 mod membership;
 #[cfg(feature = "std")]
 mod packet;
+#[cfg(feature = "std")]
+mod report;
+#[cfg(feature = "std")]
+mod sockets;
+#[cfg(feature = "std")]
+mod tally;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "std")]
+mod trace;
 
 pub use reason::LaneReason;
 pub use rules::{
@@ -45,4 +59,12 @@ pub fn may_cross(packet: &[u8]) -> bool {
 #[cfg(feature = "std")]
 pub use device::{Inbound, Lane, Outbound, Service};
 #[cfg(feature = "std")]
+pub use games::games_at;
+#[cfg(feature = "std")]
 pub use membership::joined;
+#[cfg(feature = "std")]
+pub use report::report_in;
+#[cfg(feature = "std")]
+pub use sockets::Sockets;
+#[cfg(feature = "std")]
+pub use trace::{TRACE_INTERVAL, Trace, TraceMember};

@@ -1,8 +1,9 @@
 //! What became of group packets.
 
+use super::Problem;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Who carries group packets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,4 +63,100 @@ pub struct LaneStatus {
     /// Copies by member, while the kernel makes them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<Ipv4Addr, LaneCopies>,
+    /// The discovery trace: what games ask everybody, and how far it came. This device's first, then the latest; at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trace: Vec<LaneConversation>,
+}
+
+/// How far a conversation has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LaneRung {
+    /// A program of the sender sent it to everybody.
+    #[default]
+    Seen,
+    /// It was copied to members.
+    Copied,
+    /// A member's machine has got it.
+    Delivered,
+    /// A member has sent something back to the port that it came from. Games that only announce themselves need none.
+    Answered,
+}
+
+/// Who would hear a group packet on the machine that got it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LaneListener {
+    /// It is not known.
+    #[default]
+    Unknown,
+    /// A program.
+    Listening,
+    /// No program listens on the port.
+    Nobody,
+    /// A program listens on the port, but only at one address, where group packets do not come.
+    Elsewhere,
+    /// A program listens on the port, but none has joined the group.
+    NotJoined,
+}
+
+/// What one program says to everybody: packets of one device to one destination and port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneConversation {
+    /// Overlay address of the device that sends.
+    pub from: Ipv4Addr,
+    /// Its name.
+    pub name: String,
+    /// Is it this device?
+    pub own: bool,
+    /// A group or broadcast address.
+    pub destination: IpAddr,
+    /// UDP destination port.
+    pub port: u16,
+    /// Games known to use that port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub games: Vec<String>,
+    /// Packets sent, or, of another device, arrived here.
+    pub seen: u64,
+    /// Copies made of them.
+    pub copied: u64,
+    /// Packets that were not carried.
+    pub dropped: u64,
+    /// Why the last of those was not: a reason of `dropped` in the lane's status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the last packet came, Unix seconds.
+    pub last: u64,
+    /// How far it came, at the member where it came furthest.
+    pub rung: LaneRung,
+    /// Who hears it on this device, if another one sent it.
+    #[serde(default)]
+    pub listener: LaneListener,
+    /// Why it came no further, and what helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Problem>,
+    /// What became of it at each member, if this device sent it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub receivers: Vec<LaneReceiver>,
+}
+
+/// What became of a conversation at one member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneReceiver {
+    /// Its overlay address.
+    pub member: Ipv4Addr,
+    /// Its name.
+    pub name: String,
+    /// Packets that its machine has got, as it says itself; absent while it has said nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered: Option<u64>,
+    /// Who hears them there.
+    pub listener: LaneListener,
+    /// Packets that it sent back.
+    pub answered: u64,
+    /// How far the conversation came with this member.
+    pub rung: LaneRung,
+    /// Why no further, and what helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Problem>,
 }

@@ -1,10 +1,11 @@
 //! The lane of one device in userspace: the same rules as the kernel programs', on every operating system.
 
-use super::LaneReason;
 use super::limit::{Duplicates, Rates};
-use super::maps::{Home, LaneLocal, MAX_BROADCASTS, MAX_HOMES};
+use super::maps::{AnswerKey, Home, LaneLocal, MAX_BROADCASTS, MAX_HOMES, TraceCount, TraceKey};
 use super::packet::{Packet, claimed_family};
 use super::rules::{self, ALLOW_MDNS, ALLOW_SSDP, ALLOW_WSD, OVERHEAD, PORT, Way, Wrapped};
+use super::tally::Tally;
+use super::{FragmentPart, LaneReason};
 use crate::api::LaneStatus;
 use crate::protocol::MAX_MEMBERS;
 use crate::wire::{self, Address, Be16, Be32, ChecksumDelta, Family, IPV4_LEN, PROTOCOL_UDP, UDP_LEN};
@@ -61,6 +62,7 @@ pub struct Lane {
     duplicates: Duplicates,
     status: LaneStatus,
     dropped: BTreeMap<LaneReason, u64>,
+    tally: Tally,
     copy: Vec<u8>,
     /// UDP checksum of `copy` for the destination 0.0.0.0.
     udp_checksum: u16,
@@ -86,6 +88,7 @@ impl Lane {
             duplicates: Duplicates::default(),
             status: LaneStatus::default(),
             dropped: BTreeMap::new(),
+            tally: Tally::default(),
             copy: Vec::new(),
             udp_checksum: 0,
             receivers: 0..0,
@@ -208,6 +211,21 @@ impl Lane {
         now: Instant,
     ) -> Result<(), LaneReason> {
         self.status.seen += 1;
+        let key = packet.trace_key(self.local.address, destination);
+        if let Some((key, source_port)) = key {
+            self.tally.asked(key, source_port, now);
+        }
+        let carried = self.carry(packet, destination, now);
+        if let Some((key, _)) = key {
+            match carried {
+                Ok(()) => self.tally.copied(key, self.receivers.len() as u64),
+                Err(reason) => self.tally.dropped(key, reason),
+            }
+        }
+        carried
+    }
+
+    fn carry(&mut self, packet: &Packet<'_>, destination: Address, now: Instant) -> Result<(), LaneReason> {
         self.admit(packet, self.address, now)?;
         check_room(packet)?;
         if self.members.is_empty() {
@@ -259,6 +277,7 @@ impl Lane {
             return Inbound::Drop(self.drop(LaneReason::Unwrapped));
         }
         if !self.is_wrapped(&outer) {
+            self.note_answer(&outer, sender, now);
             return Inbound::Pass;
         }
         match self.unwrap(&outer, sender, now) {
@@ -349,12 +368,49 @@ impl Lane {
         if self.local.unwrapped(inner.facts(), sender_word)? == Wrapped::Own {
             return Ok(inner.bytes());
         }
-        self.admit(&inner, sender, now)?;
-        if inner.key().is_some_and(|key| self.duplicates.is_repeated(key, now)) {
-            return Err(LaneReason::Duplicate);
+        let key = inner.trace_key(sender_word, inner.facts().destination);
+        if let Err(reason) = self.accept(&inner, sender, now) {
+            if let Some((key, _)) = key {
+                self.tally.dropped(key, reason);
+            }
+            return Err(reason);
+        }
+        if let Some((key, source_port)) = key {
+            self.tally.seen(key, source_port);
         }
         self.status.delivered += 1;
         Ok(inner.bytes())
+    }
+
+    fn accept(&mut self, inner: &Packet<'_>, sender: Ipv4Addr, now: Instant) -> Result<(), LaneReason> {
+        self.admit(inner, sender, now)?;
+        let is_repeated = inner.key().is_some_and(|key| self.duplicates.is_repeated(key, now));
+        if is_repeated { Err(LaneReason::Duplicate) } else { Ok(()) }
+    }
+
+    fn note_answer(&mut self, outer: &Packet<'_>, sender: Ipv4Addr, now: Instant) {
+        let is_own = outer.is_to_v4(self.address) && sender != self.address;
+        if let Some((port, from_port)) = outer.ports()
+            && is_own
+            && outer.facts().part == FragmentPart::Whole
+        {
+            self.tally.received(Be32::from_octets(sender.octets()), port, from_port, now);
+        }
+    }
+
+    /// What was counted of each conversation, for [`super::Trace`].
+    pub fn traced(&self) -> Vec<(TraceKey, TraceCount)> {
+        self.tally.counts().collect()
+    }
+
+    /// Packets of members to ports that asked, for [`super::Trace`].
+    pub fn answers(&self) -> Vec<(AnswerKey, u64)> {
+        self.tally.answers().collect()
+    }
+
+    /// Forgets a conversation's counts.
+    pub fn forget(&mut self, key: &TraceKey) {
+        self.tally.forget(key);
     }
 }
 

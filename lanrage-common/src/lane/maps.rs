@@ -3,7 +3,7 @@
 //! Addresses are in wire order, the rest are numbers of the host. No type has padding.
 
 use super::LaneReason;
-use crate::wire::Be32;
+use crate::wire::{Address, Be32};
 
 /// Name of the array whose only entry is [`LaneLocal`].
 pub const LOCAL: &str = "LANE_LOCAL";
@@ -23,6 +23,12 @@ pub const STEPS: &str = "LANE_STEPS";
 pub const RATES: &str = "LANE_RATES";
 /// Name of the LRU hash of [`PacketKey`] → when it was seen.
 pub const SEEN: &str = "LANE_SEEN";
+/// Name of the hash of [`TraceKey`] → [`TraceCount`]. A full one traces nothing new; the daemon removes what is idle.
+pub const TRACE: &str = "LANE_TRACE";
+/// Name of the LRU hash of own ports that packets to everybody came from → when.
+pub const ASKED: &str = "LANE_ASKED";
+/// Name of the LRU hash of [`AnswerKey`] → packets.
+pub const ANSWERS: &str = "LANE_ANSWERS";
 /// Name of the read-only global with the length of the header before IP: 0 on the party's interface, 14 in test runs.
 pub const LINK_LEN: &str = "LINK_LEN";
 
@@ -34,6 +40,12 @@ pub const MAX_ALIASES: u32 = 256;
 pub const MAX_RATES: u32 = 8192;
 /// Packets that are remembered.
 pub const MAX_SEEN: u32 = 4096;
+/// Conversations that are traced at once. Civilization VI alone asks 100 ports.
+pub const MAX_TRACED: u32 = 256;
+/// Answers that are remembered, and ports that they may come to.
+pub const MAX_ANSWERS: u32 = 1024;
+/// An answer comes so long after the question, nanoseconds.
+pub const ANSWER_TIME: u64 = 5_000_000_000;
 /// Physical networks that are known.
 pub const MAX_HOMES: usize = 4;
 /// Directed broadcast addresses that are known.
@@ -117,6 +129,46 @@ pub struct PacketKey {
     pub begin: [Be32; 2],
 }
 
+/// Packets of one device to one destination and port: a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct TraceKey {
+    /// Group or broadcast address, as it crosses the party.
+    pub destination: Address,
+    /// Overlay address of the sender.
+    pub source: Be32,
+    /// UDP's destination port.
+    pub port: u32,
+}
+
+/// What became of a conversation's packets on this device. Numbers only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct TraceCount {
+    /// Of this device: sent by a program. Of others: unwrapped here.
+    pub packets: u64,
+    /// Copies for members.
+    pub copies: u64,
+    /// Not carried.
+    pub dropped: u64,
+    /// UDP source port of the last one.
+    pub source_port: u32,
+    /// [`LaneReason::index`] of the last one that was not carried, plus one; 0 = none.
+    pub reason: u32,
+}
+
+/// Packets of a member to a port of this device that asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct AnswerKey {
+    /// Overlay address of the member.
+    pub member: Be32,
+    /// Own port.
+    pub port: u16,
+    /// The member's port.
+    pub from_port: u16,
+}
+
 macro_rules! steps {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
         /// How far packets came.
@@ -171,6 +223,7 @@ impl Step {
 const _: () = {
     assert!(size_of::<Home>() == 20 && size_of::<LaneLocal>() == 20 + 32 + 80);
     assert!(size_of::<PacketKey>() == 24 && size_of::<RateKey>() == 8 && size_of::<MemberCopies>() == 16);
+    assert!(size_of::<TraceKey>() == 24 && size_of::<TraceCount>() == 32 && size_of::<AnswerKey>() == 8);
     assert!(LaneReason::COUNT < 64 && Step::COUNT < 16);
 };
 
@@ -183,4 +236,10 @@ mod pod {
     unsafe impl aya::Pod for super::MemberCopies {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Be32 {}
+    // SAFETY: as above; `Address` is 16 bytes.
+    unsafe impl aya::Pod for super::TraceKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::TraceCount {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::AnswerKey {}
 }

@@ -34,7 +34,7 @@ const fn group_of(service: Service) -> Ipv4Addr {
 }
 
 /// Eight digits: the address as the kernel's processor reads its bytes.
-fn group(text: &str) -> Option<Ipv4Addr> {
+pub(super) fn group(text: &str) -> Option<Ipv4Addr> {
     let number = u32::from_str_radix(text, 16).ok().filter(|_| text.len() == 8)?;
     let address = Ipv4Addr::from(number.to_ne_bytes());
     address.is_multicast().then_some(address)

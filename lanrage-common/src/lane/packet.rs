@@ -1,6 +1,6 @@
 //! IP packets as the lane looks at them.
 
-use super::maps::PacketKey;
+use super::maps::{PacketKey, TraceKey};
 use super::{Facts, FragmentPart};
 use crate::wire::{Address, Be32, Family, IPV4_LEN, IPV6_LEN, PROTOCOL_UDP, UDP_LEN};
 use std::net::Ipv4Addr;
@@ -157,6 +157,17 @@ impl<'a> Packet<'a> {
     /// IPv4 with options, or a fragment.
     pub fn is_odd(&self) -> bool {
         self.header_len > IPV4_LEN || self.facts.part != FragmentPart::Whole
+    }
+
+    /// Destination and source port; none where they do not lie in this packet.
+    pub fn ports(&self) -> Option<(u16, u16)> {
+        self.has_udp().then(|| (self.facts.port, word(self.payload(), 0)))
+    }
+
+    /// The conversation that it belongs to, when `source` sends it to everybody, and its source port.
+    pub fn trace_key(&self, source: Be32, destination: Address) -> Option<(TraceKey, u16)> {
+        let (port, source_port) = self.ports()?;
+        Some((TraceKey { destination, source, port: port.into() }, source_port))
     }
 
     /// What tells it from others of its sender; none for IPv6, and for a sender that does not number its packets.
