@@ -18,6 +18,8 @@ mod settings;
 mod show;
 mod support;
 mod table;
+mod terminal;
+mod trace;
 
 pub use arguments::Arguments;
 pub use failure::Failure;

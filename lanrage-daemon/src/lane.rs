@@ -5,19 +5,21 @@ mod home;
 mod joins;
 #[cfg_attr(not(target_os = "linux"), path = "lane/no_kernel.rs")]
 mod kernel;
+mod sockets;
 
 pub use home::HomeCopies;
 pub use joins::{INTERVAL as JOIN_INTERVAL, Joins};
 pub use kernel::KernelLane;
 #[cfg(target_os = "linux")]
 pub use kernel::{Object, Program};
+pub use sockets::sockets;
 
 use crate::config::LaneChoice;
 use crate::gateway::LanTap;
 use crate::platform::Network;
 use lanrage_common::api::{LaneMode, LaneStatus};
 use lanrage_common::lane::Lane;
-use lanrage_common::lane::maps::{Home, MAX_HOMES};
+use lanrage_common::lane::maps::{AnswerKey, Home, MAX_HOMES, TraceCount, TraceKey};
 use lanrage_common::wire::Be32;
 
 /// Why the kernel does not carry group packets.
@@ -91,6 +93,30 @@ impl Carrier {
             (Self::Kernel(kernel), wanted) => kernel.follow_lan(wanted),
             (Self::Userspace(_), None) => Ok(()),
             (Self::Userspace(why), Some(_)) => Err(format!("{}: {}", why.reason, why.fix)),
+        }
+    }
+
+    /// What was counted of each conversation.
+    pub fn traced(&self, lane: &Lane) -> Vec<(TraceKey, TraceCount)> {
+        match self {
+            Self::Kernel(kernel) => kernel.traced(),
+            Self::Userspace(_) => lane.traced(),
+        }
+    }
+
+    /// Packets of members to ports that asked.
+    pub fn answers(&self, lane: &Lane) -> Vec<(AnswerKey, u64)> {
+        match self {
+            Self::Kernel(kernel) => kernel.answers(),
+            Self::Userspace(_) => lane.answers(),
+        }
+    }
+
+    /// Forgets a conversation's counts.
+    pub fn forget(&mut self, lane: &mut Lane, key: &TraceKey) {
+        match self {
+            Self::Kernel(kernel) => kernel.forget(key),
+            Self::Userspace(_) => lane.forget(key),
         }
     }
 

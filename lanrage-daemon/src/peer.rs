@@ -16,6 +16,7 @@ mod spares;
 mod status;
 pub(crate) mod store;
 pub(crate) mod tls;
+mod trace;
 pub mod tunnel;
 mod wire;
 

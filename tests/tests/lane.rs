@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod support;
+#[path = "lane/trace.rs"]
+mod trace;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use lanrage_common::api::{LaneMode, LaneStatus};
@@ -113,6 +115,7 @@ fn a_game_bound_to_any_address(name: &str, lane: &str) {
         (status.home_copied, status.dropped.get("netbios")) == (3, Some(&1))
     };
     assert!(wait_until(PATIENCE, is_counted), "{:?}", status(&lab, 1));
+    trace::every_rung(&lab);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use aya::TestRunOptions;
 use aya::programs::TestRun as _;
-use lanrage_common::lane::maps::{Home, LaneLocal, Step};
+use lanrage_common::lane::maps::{AnswerKey, Home, LaneLocal, Step, TraceCount, TraceKey};
 use lanrage_common::lane::{Inbound, Lane, LaneReason, OVERHEAD, Outbound, PORT};
 use lanrage_common::wire::{self, Be32};
 use lanrage_daemon::lane::{Object, Program};
@@ -12,7 +12,7 @@ use lanrage_tests::veth::require_root;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
@@ -74,6 +74,16 @@ impl Pair {
             "{changed:?}"
         );
         changed.first().map(|(reason, _)| **reason)
+    }
+
+    /// The discovery trace has the same counts.
+    fn agree_traced(&self) {
+        let [kernel, lane] = [self.object.traced(), self.lane.traced()].map(HashMap::from_iter);
+        let all: HashMap<TraceKey, TraceCount> = lane;
+        assert_eq!(kernel, all);
+        let [kernel, lane] = [self.object.answers(), self.lane.answers()].map(HashMap::from_iter);
+        let all: HashMap<AnswerKey, u64> = lane;
+        assert_eq!(kernel, all);
     }
 
     fn agree_outbound(&mut self, packet: &[u8]) -> Option<LaneReason> {
@@ -264,7 +274,9 @@ fn every_fixture_agrees() {
         let mut pair = Pair::new(members);
         outbound().iter().for_each(|packet| seen.extend(pair.agree_outbound(packet)));
         inbound().iter().for_each(|packet| seen.extend(pair.agree_inbound(packet)));
+        pair.agree_traced();
     }
+    answers_agree();
     // the second time within a second
     let mut pair = Pair::new(&[ANA]);
     let numbered = wrap(ANA, &v4(ANA, GROUP, 6112, 0, 77, b"here"));
@@ -284,6 +296,24 @@ fn every_fixture_agrees() {
     assert!(missing.is_empty(), "no packet for {missing:?}");
 }
 
+/// Only packets to a port that asked are answers.
+fn answers_agree() {
+    let mut pair = Pair::new(&[ANA, BEN]);
+    let answer = v4(ANA, ME, 4001, 0, 7, b"me");
+    assert_eq!(pair.agree_inbound(&answer), None);
+    assert!(pair.object.answers().is_empty(), "nobody has asked");
+    assert_eq!(pair.agree_outbound(&v4(ME, GROUP, 6112, 0, 9, b"who is there?")), None);
+    for packet in [&answer, &answer, &v4(BEN, ME, 4001, 0, 7, b"me"), &v4(ANA, ME, 4002, 0, 7, b"no")] {
+        assert_eq!(pair.agree_inbound(packet), None);
+    }
+    pair.agree_traced();
+    assert_eq!(pair.object.answers().iter().map(|(_, count)| count).sum::<u64>(), 3);
+    let counts = pair.object.traced();
+    assert_eq!(counts.len(), 1);
+    let TraceCount { packets, copies, dropped, source_port, reason } = counts[0].1;
+    assert_eq!((packets, copies, dropped, source_port, reason), (1, 2, 0, 4001, 0));
+}
+
 /// `LANRAGE_DIFFERENTIAL_CASES` sets the number, `LANRAGE_DIFFERENTIAL_SEED` repeats a run.
 #[test]
 fn mutated_packets_agree() {
@@ -298,6 +328,7 @@ fn mutated_packets_agree() {
     let mut pair = Pair::new(&[ANA, BEN]);
     for case in 0..cases {
         if case % 100 == 0 {
+            pair.agree_traced();
             pair = Pair::new(&[ANA, BEN]); // full budgets
         }
         let way = random.gen_range(0..2);

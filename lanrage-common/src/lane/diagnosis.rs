@@ -40,7 +40,7 @@ pub(super) fn not_copied(case: &Case<'_>) -> Option<Problem> {
         ),
         LaneReason::Mdns | LaneReason::Ssdp | LaneReason::Wsd => (
             format!("dropped: {} is of the network at home, not of the party", reason.name()),
-            "nothing, unless a game looks for others this way; this version does not carry it",
+            "nothing, unless a game looks for others this way: then list it in `peer.lane_services` on both machines",
         ),
         LaneReason::Oversize => (
             "dropped: longer than an IPv4 packet can be once wrapped".into(),

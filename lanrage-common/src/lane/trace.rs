@@ -9,7 +9,7 @@ use super::{LaneReason, Sockets};
 use crate::api::{LaneConversation, LaneListener, LaneReceiver, LaneRung};
 use crate::bucket::{Bucket, Rate};
 use crate::time::Now;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -70,6 +70,7 @@ pub struct TraceMember {
 #[derive(Debug)]
 pub struct Trace {
     me: Ipv4Addr,
+    members: BTreeSet<Ipv4Addr>,
     counts: HashMap<TraceKey, (TraceCount, Instant)>,
     answers: HashMap<AnswerKey, u64>,
     conversations: BTreeMap<Key, Conversation>,
@@ -83,6 +84,7 @@ impl Trace {
     pub fn new(me: Ipv4Addr) -> Self {
         Self {
             me,
+            members: BTreeSet::new(),
             counts: HashMap::new(),
             answers: HashMap::new(),
             conversations: BTreeMap::new(),
@@ -206,9 +208,10 @@ impl Trace {
         self.conversations.iter().any(|(key, it)| key.from != self.me && it.last.is_some_and(is_recent))
     }
 
-    /// Forgets members that have left.
-    pub fn set_members(&mut self, members: &[Ipv4Addr]) {
-        let is_there = |address: &Ipv4Addr| members.contains(address);
+    /// Replaces the members: who reports, and is reported to. Forgets what was of others.
+    pub fn set_members(&mut self, members: impl IntoIterator<Item = Ipv4Addr>) {
+        self.members = members.into_iter().collect();
+        let is_there = |address: &Ipv4Addr| self.members.contains(address);
         self.reports.retain(|address, _| is_there(address));
         self.conversations.retain(|key, _| key.from == self.me || is_there(&key.from));
         for conversation in self.conversations.values_mut() {
@@ -222,7 +225,9 @@ impl Trace {
         let mut arrivals: BTreeMap<Ipv4Addr, Vec<Arrival>> = BTreeMap::new();
         for (key, conversation) in &mut self.conversations {
             let Conversation { total, listener, told, .. } = conversation;
-            if key.from == self.me || (told.0, told.1) == (total.packets, *listener) && told.2 >= REPEATS {
+            if !self.members.contains(&key.from)
+                || (told.0, told.1) == (total.packets, *listener) && told.2 >= REPEATS
+            {
                 continue;
             }
             let report = arrivals.entry(key.from).or_default();
@@ -286,7 +291,11 @@ impl Trace {
         let sender = members.iter().find(|member| member.address == key.from);
         LaneConversation {
             from: key.from,
-            name: if own { name.into() } else { sender.map_or_else(String::new, |it| it.name.clone()) },
+            name: if own {
+                name.into()
+            } else {
+                sender.map_or_else(|| key.from.to_string(), |it| it.name.clone())
+            },
             own,
             destination: key.destination,
             port: key.port,

@@ -55,6 +55,15 @@ pub enum Command {
         #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
         count: u32,
     },
+    /// Show what games ask everybody and how far it came: seen, copied, delivered, answered, and what helps. Quits on q.
+    Trace {
+        /// A game, by a part of its name, or a UDP port. All when absent.
+        #[arg(value_name = "GAME|PORT")]
+        what: Option<String>,
+        /// Show it as it is now and end.
+        #[arg(long)]
+        once: bool,
+    },
     /// Check what could stand in the way of playing, each with its cure. Exit code 1 when something is bad.
     Doctor,
     /// Find out how this network treats LANrage: UDP, addresses, the router's NAT, forwarded ports, relays.

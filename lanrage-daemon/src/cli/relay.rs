@@ -5,7 +5,6 @@ mod board;
 mod check;
 mod rates;
 mod status;
-mod terminal;
 mod top;
 
 pub(super) use status::run as status;

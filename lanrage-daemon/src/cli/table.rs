@@ -41,15 +41,22 @@ impl Table {
     }
 
     pub(super) fn print(&self, screen: &mut Screen<'_>) {
+        for line in self.lines(screen) {
+            screen.line(line);
+        }
+    }
+
+    pub(super) fn lines(&self, screen: &Screen<'_>) -> Vec<String> {
         let widths = self.widths();
-        for row in &self.rows {
+        let line = |row: &Vec<Cell>| {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
                 line += &screen.paint(cell.style, &cell.text);
                 line += &" ".repeat(width + 2 - cell.width());
             }
-            screen.line(line.trim_end());
-        }
+            line.trim_end().to_owned()
+        };
+        self.rows.iter().map(line).collect()
     }
 
     fn widths(&self) -> Vec<usize> {

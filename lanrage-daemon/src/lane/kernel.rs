@@ -10,7 +10,7 @@ use aya::programs::tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, TcErr
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use lanrage_common::api::{LaneCopies, LaneStatus};
-use lanrage_common::lane::maps::{self, LaneLocal, MemberCopies, Step};
+use lanrage_common::lane::maps::{self, AnswerKey, LaneLocal, MemberCopies, Step, TraceCount, TraceKey};
 use lanrage_common::lane::{Lane, LaneReason};
 use lanrage_common::wire::{Address, Be32, Family};
 use std::collections::BTreeMap;
@@ -63,6 +63,8 @@ pub struct Object {
     copies: PerCpuArray<MapData, MemberCopies>,
     reasons: PerCpuArray<MapData, u64>,
     steps: PerCpuArray<MapData, u64>,
+    trace: HashMap<MapData, TraceKey, TraceCount>,
+    answers: HashMap<MapData, AnswerKey, u64>,
 }
 
 impl fmt::Debug for Object {
@@ -91,6 +93,8 @@ impl Object {
             copies: take(&mut ebpf, maps::COPIES)?,
             reasons: take(&mut ebpf, maps::REASONS)?,
             steps: take(&mut ebpf, maps::STEPS)?,
+            trace: take(&mut ebpf, maps::TRACE)?,
+            answers: take(&mut ebpf, maps::ANSWERS)?,
             ebpf,
         })
     }
@@ -145,6 +149,22 @@ impl Object {
     /// Packets dropped, over all CPUs.
     pub fn reason(&self, reason: LaneReason) -> u64 {
         self.reasons.get(&reason.index(), 0).map_or(0, |values| values.iter().sum())
+    }
+
+    /// What was counted of each conversation.
+    pub fn traced(&self) -> Vec<(TraceKey, TraceCount)> {
+        self.trace.iter().filter_map(Result::ok).collect()
+    }
+
+    /// Packets of members to ports that asked.
+    pub fn answers(&self) -> Vec<(AnswerKey, u64)> {
+        self.answers.iter().filter_map(Result::ok).collect()
+    }
+
+    /// Forgets a conversation's counts.
+    pub fn forget(&mut self, key: &TraceKey) {
+        // one that is not there any more is forgotten too
+        let _ = self.trace.remove(key);
     }
 
     /// What became of the copies for the member in a slot.
@@ -288,6 +308,21 @@ impl KernelLane {
             }
             self.nics.insert(index, link);
         }
+    }
+
+    /// What was counted of each conversation.
+    pub fn traced(&self) -> Vec<(TraceKey, TraceCount)> {
+        self.object.traced()
+    }
+
+    /// Packets of members to ports that asked.
+    pub fn answers(&self) -> Vec<(AnswerKey, u64)> {
+        self.object.answers()
+    }
+
+    /// Forgets a conversation's counts.
+    pub fn forget(&mut self, key: &TraceKey) {
+        self.object.forget(key);
     }
 
     /// Adds what the programs have counted.

@@ -4,6 +4,7 @@ use super::Fallback;
 use crate::gateway::LanTap;
 use lanrage_common::api::LaneStatus;
 use lanrage_common::lane::Lane;
+use lanrage_common::lane::maps::{AnswerKey, TraceCount, TraceKey};
 use std::convert::Infallible;
 
 /// Cannot exist.
@@ -28,6 +29,21 @@ impl KernelLane {
 
     /// Never called.
     pub fn follow_lan(&mut self, _: Option<&LanTap>) -> Result<(), String> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn traced(&self) -> Vec<(TraceKey, TraceCount)> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn answers(&self) -> Vec<(AnswerKey, u64)> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn forget(&mut self, _: &TraceKey) {
         match self.0 {}
     }
 

@@ -68,6 +68,8 @@ pub(super) struct Peer {
     pub(super) joins: Joins,
     /// When to look for groups that games have joined.
     pub(super) joins_due: Instant,
+    /// When to look at what the lane has counted.
+    pub(super) trace_due: Instant,
     pub(super) interface_retry: Option<Instant>,
     pub(super) interface_problem: Option<Problem>,
     pub(super) store_problem: Option<Problem>,
@@ -142,6 +144,7 @@ impl Peer {
             lane: None,
             joins: Joins::default(),
             joins_due: now,
+            trace_due: now,
             interface_retry: None,
             interface_problem: None,
             store_problem,
@@ -303,6 +306,9 @@ impl Peer {
         }
         if now.instant >= self.joins_due {
             self.follow_joins(now.instant);
+        }
+        if now.instant >= self.trace_due {
+            self.follow_trace(now);
         }
         if now.instant >= self.status_due {
             self.publish();

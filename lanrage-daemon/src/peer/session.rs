@@ -24,7 +24,7 @@ use lanrage_common::binding::is_stun;
 use lanrage_common::gateway::Mac;
 use lanrage_common::identity::{Device, DeviceKey, PartySecret, RosterEntry, WgKey};
 use lanrage_common::lane::maps::MAX_HOMES;
-use lanrage_common::lane::{Lane, Outbound};
+use lanrage_common::lane::{Lane, Outbound, Trace};
 use lanrage_common::party::{Output as PartyOutput, PartyClient};
 use lanrage_common::path::{Config as PathConfig, Output as PathOutput, PathAgent, probe};
 use lanrage_common::protocol::ClientMessage;
@@ -81,6 +81,8 @@ pub struct Session {
     pub(super) lane: Lane,
     /// The kernel wraps and unwraps group packets; `lane` knows what to tell it.
     lane_in_kernel: bool,
+    /// What programs say to everybody, and how far it came.
+    pub(super) trace: Trace,
     pub(super) home_copies: HomeCopies,
     /// Where to be bound.
     pub(super) choice: RelayChoice,
@@ -136,6 +138,7 @@ impl Session {
             paths: PathAgent::new(config, OsRng),
             lane: Lane::new(me, facts.subnet),
             lane_in_kernel: false,
+            trace: Trace::new(me),
             home_copies: HomeCopies::default(),
             choice: RelayChoice::new(facts.id, OsRng),
             relays: Relays::default(),
@@ -236,6 +239,7 @@ impl Session {
             paths: &mut self.paths,
             pings: &mut self.pings,
             gateway: &mut self.gateway,
+            trace: &mut self.trace,
             me: self.me,
             from,
             now,
@@ -394,6 +398,8 @@ impl Session {
                 let path = self.path_kind(echo.to);
                 self.tunnel.send(&echo_request(self.me, &echo), now.instant, &mut sender);
                 self.pings.sent(&echo, path, now.instant);
+            } else if let Some(report) = self.trace.poll_output() {
+                self.tunnel.send(&report, now.instant, &mut sender);
             } else if let Some(failed) = sender.failed.take() {
                 self.paths.handle_send_error(failed, now);
             } else {
@@ -560,6 +566,7 @@ impl Session {
         let behind = self.party.members().flat_map(|member| self.party.devices_of(&member.device));
         let everybody = members().chain(behind.map(|device| device.address)).collect();
         self.gateway.set_members(everybody, now.instant);
+        self.trace.set_members(members());
     }
 
     /// Tells the tunnel which devices are behind a member.

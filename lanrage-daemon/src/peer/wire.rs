@@ -7,7 +7,7 @@ use super::tunnel::{TunnelSink, destination};
 use crate::gateway::Gateway;
 use crate::platform::Interface;
 use lanrage_common::identity::WgKey;
-use lanrage_common::lane::{Inbound, Lane};
+use lanrage_common::lane::{Inbound, Lane, Trace, report_in};
 use lanrage_common::path::PathAgent;
 use lanrage_common::time::Now;
 use std::io;
@@ -72,6 +72,8 @@ pub struct Delivery<'a> {
     pub lane: Option<&'a mut Lane>,
     pub paths: &'a mut PathAgent,
     pub pings: &'a mut Pings,
+    /// Takes what members say of arrivals.
+    pub trace: &'a mut Trace,
     /// Devices behind this one: nobody else is reached through it.
     pub gateway: &'a mut Gateway,
     /// Own address: the only one that members may send to, but for those of devices behind it.
@@ -101,6 +103,10 @@ impl TunnelSink for Delivery<'_> {
             return;
         }
         let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
+        if let Some(report) = report_in(packet) {
+            self.trace.handle_report(source, report, self.now.instant);
+            return;
+        }
         self.gateway.see_group(packet, source, self.now.instant);
         let looked_at = self.lane.as_mut().map(|lane| lane.handle_inbound(packet, source, self.now.instant));
         let packet = match looked_at {

@@ -20,6 +20,8 @@ mod nic;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
+mod trace;
+#[cfg(target_arch = "bpf")]
 mod unwrap;
 #[cfg(target_arch = "bpf")]
 mod wrap;

@@ -1,11 +1,13 @@
 //! The maps. The daemon alone writes what the programs are told; they write counters, rates and what they remember.
 
+use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use core::ptr;
 use lanrage_common::lane::maps::{
-    LaneLocal, MAX_ALIASES, MAX_MEMBERS, MAX_RATES, MAX_SEEN, MemberCopies, PacketKey, RateKey, Step, WINDOW,
+    AnswerKey, LaneLocal, MAX_ALIASES, MAX_ANSWERS, MAX_MEMBERS, MAX_RATES, MAX_SEEN, MAX_TRACED,
+    MemberCopies, PacketKey, RateKey, Step, TraceCount, TraceKey, WINDOW,
 };
 use lanrage_common::lane::{LaneReason, RATE};
 use lanrage_common::wire::Be32;
@@ -36,6 +38,15 @@ static LANE_RATES: LruHashMap<RateKey, u64> = LruHashMap::with_max_entries(MAX_R
 
 #[map]
 static LANE_SEEN: LruHashMap<PacketKey, u64> = LruHashMap::with_max_entries(MAX_SEEN, 0);
+
+#[map]
+static LANE_TRACE: HashMap<TraceKey, TraceCount> = HashMap::with_max_entries(MAX_TRACED, 0);
+
+#[map]
+static LANE_ASKED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(MAX_ANSWERS, 0);
+
+#[map]
+static LANE_ANSWERS: LruHashMap<AnswerKey, u64> = LruHashMap::with_max_entries(MAX_ANSWERS, 0);
 
 /// Length of the header before IP, set before loading: none on the party's interface, Ethernet's in test runs.
 #[unsafe(no_mangle)]
@@ -138,4 +149,48 @@ pub fn is_repeated(key: &PacketKey) -> bool {
     }
     let _ = LANE_SEEN.insert(key, now, 0);
     false
+}
+
+/// The counts of a conversation that is traced.
+#[inline(always)]
+pub fn traced(key: &TraceKey) -> Option<*mut TraceCount> {
+    LANE_TRACE.get_ptr_mut(key)
+}
+
+/// The counts of a conversation that is traced from now on; none when there is no room.
+#[inline(always)]
+pub fn trace(key: &TraceKey) -> Option<*mut TraceCount> {
+    let none = TraceCount { packets: 0, copies: 0, dropped: 0, source_port: 0, reason: 0 };
+    // another CPU may have been faster, and then its entry is the one
+    let _ = LANE_TRACE.insert(key, none, u64::from(BPF_NOEXIST));
+    LANE_TRACE.get_ptr_mut(key)
+}
+
+/// Remembers when a port asked. A full table throws out the oldest.
+#[inline(always)]
+pub fn ask(port: u32, now: u64) {
+    match LANE_ASKED.get_ptr_mut(port) {
+        // SAFETY: an integer in memory that lives as long as the map.
+        Some(at) => unsafe { *at = now },
+        None => drop(LANE_ASKED.insert(port, now, 0)),
+    }
+}
+
+/// When a port asked.
+#[inline(always)]
+pub fn asked(port: u32) -> Option<u64> {
+    // SAFETY: an integer, copied at once.
+    unsafe { LANE_ASKED.get(port) }.copied()
+}
+
+/// How many answers came.
+#[inline(always)]
+pub fn answers(key: &AnswerKey) -> Option<*mut u64> {
+    LANE_ANSWERS.get_ptr_mut(key)
+}
+
+/// Counts the first answer.
+#[inline(always)]
+pub fn first_answer(key: &AnswerKey) {
+    let _ = LANE_ANSWERS.insert(key, 1, 0);
 }

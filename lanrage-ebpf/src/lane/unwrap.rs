@@ -3,6 +3,7 @@
 use crate::edit::{PASS, set_destination};
 use crate::maps;
 use crate::packet::Packet;
+use crate::trace::{Traced, answer, source_port};
 use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, TC_ACT_SHOT, bpf_adj_room_mode,
     bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
@@ -44,6 +45,9 @@ fn handle(skb: &TcContext, local: &LaneLocal) -> Result<(), LaneReason> {
         return unwrap(skb, local, &outer);
     }
     if outer.facts.part == FragmentPart::Whole {
+        if outer.has_udp() {
+            answer(skb, local, &outer);
+        }
         fix_destination(skb, local, &outer);
     }
     Ok(())
@@ -65,16 +69,9 @@ fn unwrap(skb: &TcContext, local: &LaneLocal, outer: &Packet) -> Result<(), Lane
     // the tunnel has proven the outer source
     let sender = outer.facts.source.v4_word();
     if local.unwrapped(&inner.facts, sender)? == Wrapped::Group {
-        if inner.lacks_udp {
-            return Err(LaneReason::Malformed);
-        }
-        admit(&inner.facts, local.allowed)?;
-        if !maps::is_within_rate(sender, inner.facts.port) {
-            return Err(LaneReason::RateLimited);
-        }
-        if inner.key(skb).is_some_and(|key| maps::is_repeated(&key)) {
-            return Err(LaneReason::Duplicate);
-        }
+        let traced = Traced::of(&inner, sender, &inner.facts.destination);
+        accept(skb, local, &inner, sender).inspect_err(|reason| traced.dropped(*reason))?;
+        traced.count(source_port(skb, &inner));
         maps::count(Step::Delivered);
     }
     // No flag that keeps "checksum verified": the kernel then verifies the inner one.
@@ -84,6 +81,22 @@ fn unwrap(skb: &TcContext, local: &LaneLocal, outer: &Packet) -> Result<(), Lane
     };
     skb.adjust_room(-(OVERHEAD as i32), bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, flags)
         .map_err(|_| LaneReason::Resize)
+}
+
+/// May this group packet of a member come in?
+#[inline(always)]
+fn accept(skb: &TcContext, local: &LaneLocal, inner: &Packet, sender: Be32) -> Result<(), LaneReason> {
+    if inner.lacks_udp {
+        return Err(LaneReason::Malformed);
+    }
+    admit(&inner.facts, local.allowed)?;
+    if !maps::is_within_rate(sender, inner.facts.port) {
+        return Err(LaneReason::RateLimited);
+    }
+    if inner.key(skb).is_some_and(|key| maps::is_repeated(&key)) {
+        return Err(LaneReason::Duplicate);
+    }
+    Ok(())
 }
 
 /// If nobody listens on the overlay address but somebody on a physical network's, it is for that one.

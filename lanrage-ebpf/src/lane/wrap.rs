@@ -4,6 +4,7 @@ use crate::edit::{PASS, consume, set_destination, set_source};
 use crate::maps;
 use crate::nic;
 use crate::packet::Packet;
+use crate::trace::{self, Traced};
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, bpf_adj_room_mode,
 };
@@ -55,8 +56,17 @@ fn handle(skb: &TcContext, local: &LaneLocal, is_taken: bool) -> Result<i32, Lan
             if !is_taken && local.is_for_home(&packet.facts) {
                 copy_home(skb, local);
             }
-            check(skb, local, &packet)?;
-            wrap(skb, local, &packet, &destination, None)
+            let traced = Traced::of(&packet, local.address, &destination);
+            if packet.has_udp() {
+                let source_port = trace::source_port(skb, &packet);
+                traced.count(source_port);
+                trace::asked(source_port);
+            }
+            let copies = check(skb, local, &packet)
+                .and_then(|()| wrap(skb, local, &packet, &destination, None))
+                .inspect_err(|reason| traced.dropped(*reason))?;
+            traced.copied(copies);
+            Ok(consume())
         }
         Way::Member(member) => {
             if packet.facts.source != local.source(Family::V6) {
@@ -64,7 +74,8 @@ fn handle(skb: &TcContext, local: &LaneLocal, is_taken: bool) -> Result<i32, Lan
             }
             check_room(&packet)?;
             let slot = maps::slot_of(member).ok_or(LaneReason::NoMembers)?;
-            wrap(skb, local, &packet, &packet.facts.destination, Some(slot))
+            wrap(skb, local, &packet, &packet.facts.destination, Some(slot))?;
+            Ok(consume())
         }
     }
 }
@@ -120,7 +131,7 @@ fn copy_home(skb: &TcContext, local: &LaneLocal) {
     skb.skb.set_mark(before);
 }
 
-/// Grows the packet once, and sends it with another outer header to each member, or to the one in `only`.
+/// Grows the packet once, and sends it with another outer header to each member, or to the one in `only`. Says to how many.
 #[inline(always)]
 fn wrap(
     skb: &TcContext,
@@ -128,7 +139,7 @@ fn wrap(
     packet: &Packet,
     destination: &Address,
     only: Option<u32>,
-) -> Result<i32, LaneReason> {
+) -> Result<u32, LaneReason> {
     let family = packet.facts.family;
     set_source(skb, packet, &local.source(family)).ok_or(LaneReason::Resize)?;
     if family == Family::V4 {
@@ -152,7 +163,7 @@ fn wrap(
     unsafe {
         bpf_loop(last.saturating_sub(first), send_copy as *mut c_void, (&raw mut copies).cast(), 0);
     }
-    Ok(consume())
+    Ok(last.saturating_sub(first))
 }
 
 /// What the loop over members needs.

@@ -10,6 +10,12 @@ fn start() -> Now {
     Now { instant: Instant::now(), unix: 1_000 }
 }
 
+fn trace_of(me: Ipv4Addr) -> Trace {
+    let mut trace = Trace::new(me);
+    trace.set_members([ANA, BEN].into_iter().filter(|member| *member != me));
+    trace
+}
+
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
@@ -46,7 +52,7 @@ fn tell(from: &mut Trace, to: &mut Trace, now: Instant) -> usize {
 
 #[test]
 fn both_sides_of_a_question_and_its_answer() {
-    let (mut ana, mut ben, now) = (Trace::new(ANA), Trace::new(BEN), start());
+    let (mut ana, mut ben, now) = (trace_of(ANA), trace_of(BEN), start());
     ana.handle_counts(&[(key(ANA, 6112), count(3, 3))], now);
     ben.handle_counts(&[(key(ANA, 6112), count(2, 0))], now);
     let told = &shown(&ana)[0];
@@ -83,7 +89,7 @@ fn both_sides_of_a_question_and_its_answer() {
 
 #[test]
 fn an_answer_belongs_to_the_port_that_was_asked_if_that_sent_it() {
-    let (mut ana, now) = (Trace::new(ANA), start());
+    let (mut ana, now) = (trace_of(ANA), start());
     ana.handle_counts(&[(key(ANA, 6112), count(1, 1)), (key(ANA, 6113), count(1, 1))], now);
     let answered = |trace: &Trace| {
         let mut all: Vec<_> = shown(trace).iter().map(|it| (it.port, it.receivers[0].answered)).collect();
@@ -100,7 +106,7 @@ fn an_answer_belongs_to_the_port_that_was_asked_if_that_sent_it() {
 
 #[test]
 fn counts_that_begin_anew_are_added_and_those_that_stand_still_may_be_forgotten() {
-    let (mut ana, now) = (Trace::new(ANA), start());
+    let (mut ana, now) = (trace_of(ANA), start());
     let seen = |trace: &Trace| shown(trace)[0].seen;
     ana.handle_counts(&[(key(ANA, 6112), count(5, 5))], now);
     ana.handle_counts(&[(key(ANA, 6112), count(7, 7))], now);
@@ -115,7 +121,7 @@ fn counts_that_begin_anew_are_added_and_those_that_stand_still_may_be_forgotten(
 
 #[test]
 fn what_is_silent_longest_gives_way_and_what_is_old_is_not_shown() {
-    let (mut ana, mut now) = (Trace::new(ANA), start());
+    let (mut ana, mut now) = (trace_of(ANA), start());
     let mut counts = Vec::new();
     for port in 0..100 {
         counts.push((key(ANA, port), count(1, 1)));
@@ -133,7 +139,7 @@ fn what_is_silent_longest_gives_way_and_what_is_old_is_not_shown() {
 
 #[test]
 fn drops_are_explained() {
-    let (mut ana, now) = (Trace::new(ANA), start());
+    let (mut ana, now) = (trace_of(ANA), start());
     for (reason, word) in [
         (LaneReason::NoMembers, "nobody else is in the party"),
         (LaneReason::Netbios, "never carried"),
@@ -153,7 +159,7 @@ fn drops_are_explained() {
 
 #[test]
 fn members_that_leave_are_forgotten_and_floods_of_reports_are_cut() {
-    let (mut ana, mut ben, now) = (Trace::new(ANA), Trace::new(BEN), start());
+    let (mut ana, mut ben, now) = (trace_of(ANA), trace_of(BEN), start());
     ana.handle_counts(&[(key(ANA, 6112), count(1, 1)), (key(BEN, 6112), count(1, 0))], now);
     ben.handle_counts(&[(key(ANA, 6112), count(1, 0))], now);
     ben.handle_timeout(now.instant);
@@ -161,7 +167,7 @@ fn members_that_leave_are_forgotten_and_floods_of_reports_are_cut() {
     let report = crate::lane::report_in(&packet).unwrap();
     let taken = (0..100).filter(|_| ana.handle_report(BEN, report, now.instant)).count();
     assert_eq!(taken, 20);
-    ana.set_members(&[]);
+    ana.set_members([]);
     let left = shown(&ana);
     assert_eq!((left.len(), left[0].receivers[0].delivered), (1, None));
 }
@@ -170,7 +176,7 @@ proptest! {
     /// A member may say what it likes: it makes no conversation.
     #[test]
     fn reports_make_no_state(payload in proptest::collection::vec(any::<u8>(), 0..800)) {
-        let (mut ana, now) = (Trace::new(ANA), start());
+        let (mut ana, now) = (trace_of(ANA), start());
         ana.handle_report(BEN, &[&[0x11, 30], payload.as_slice()].concat(), now.instant);
         ana.handle_report(BEN, &payload, now.instant);
         prop_assert!(ana.conversations.is_empty() && ana.reports.len() == 1);

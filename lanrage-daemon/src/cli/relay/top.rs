@@ -2,10 +2,10 @@
 
 use super::board;
 use super::rates::Rates;
-use super::terminal::Terminal;
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
 use crate::cli::screen::Screen;
+use crate::cli::terminal::Terminal;
 use lanrage_common::api::RelayDetail;
 use serde_json::json;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The terminal while `top` has it: another screen, no cursor, keys without Enter. Put back when dropped.
+//! The terminal while a command that shows changes has it: another screen, no cursor, keys without Enter. Put back when dropped.
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io::{self, Read as _, Write as _};
