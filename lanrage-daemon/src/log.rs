@@ -20,8 +20,9 @@ static LAST: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 
 /// Begins to log, once in a process.
 pub fn start(config: &LogConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.filter))
-        .with_context(|| format!("log filter {:?}: write a level such as info or debug", config.filter))?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.filter)).with_context(|| {
+        format!("--log {} (`log.filter`): write a level such as info or debug", config.filter)
+    })?;
     let memory = fmt::layer().with_ansi(false).with_writer(|| Memory);
     let printed = fmt::layer().with_writer(io::stderr);
     let printed = match config.format {
