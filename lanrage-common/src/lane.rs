@@ -26,8 +26,6 @@ mod device;
 #[cfg(feature = "std")]
 mod diagnosis;
 #[cfg(feature = "std")]
-mod games;
-#[cfg(feature = "std")]
 mod limit;
 #[cfg(feature = "std")]
 mod membership;
@@ -58,8 +56,6 @@ pub fn may_cross(packet: &[u8]) -> bool {
 
 #[cfg(feature = "std")]
 pub use device::{Inbound, Lane, Outbound, Service};
-#[cfg(feature = "std")]
-pub use games::games_at;
 #[cfg(feature = "std")]
 pub use membership::joined;
 #[cfg(feature = "std")]

@@ -74,6 +74,14 @@ impl Games {
         games
     }
 
+    /// Names of games that search or announce themselves at a UDP port.
+    pub fn at_port(&self, port: u16) -> impl Iterator<Item = &str> {
+        let is_there =
+            move |discovery: &Discovery| discovery.ports.iter().any(|ports| ports.0.contains(&port));
+        let there = self.games.values().filter(move |game| game.discovery.as_ref().is_some_and(is_there));
+        there.map(|game| game.name.as_str())
+    }
+
     fn add(&mut self, file: &str, text: &str) {
         let id = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
         match parse(&id, text) {

@@ -113,7 +113,7 @@ pub struct LaneConversation {
     pub destination: IpAddr,
     /// UDP destination port.
     pub port: u16,
-    /// Games known to use that port.
+    /// Games that are known to search or announce themselves at that port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub games: Vec<String>,
     /// Packets sent, or, of another device, arrived here.

@@ -37,6 +37,14 @@ fn profiles_survive_being_written_and_read() {
 }
 
 #[test]
+fn games_are_known_by_the_port_where_they_search() {
+    let games = Games::built_in();
+    let at = |port| games.at_port(port).collect::<Vec<_>>();
+    assert!(at(6112).contains(&"Warcraft III") && at(6112).len() > 1, "{:?}", at(6112));
+    assert_eq!(at(1), Vec::<&str>::new());
+}
+
+#[test]
 fn a_users_profile_replaces_the_built_in_one_and_a_broken_one_is_named() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("quake-3.toml"), GOOD).unwrap();

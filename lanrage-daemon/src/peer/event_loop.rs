@@ -18,6 +18,7 @@ use super::{PeerCommand, PeerStatus};
 use crate::clock::now;
 use crate::config::{GatewayConfig, PeerConfig};
 use crate::control::client::{ControlClient, LinkEvent};
+use crate::games::{self, Games};
 use crate::lane::{Carrier, Joins};
 use crate::platform::{self, Interface, Network, NetworkWatch};
 use crate::shutdown::Shutdown;
@@ -68,6 +69,8 @@ pub(super) struct Peer {
     pub(super) joins: Joins,
     /// When to look for groups that games have joined.
     pub(super) joins_due: Instant,
+    /// What is known of games, for the names in the discovery trace.
+    pub(super) games: Games,
     /// When to look at what the lane has counted.
     pub(super) trace_due: Instant,
     pub(super) interface_retry: Option<Instant>,
@@ -144,6 +147,7 @@ impl Peer {
             lane: None,
             joins: Joins::default(),
             joins_due: now,
+            games: known_games(),
             trace_due: now,
             interface_retry: None,
             interface_problem: None,
@@ -433,6 +437,15 @@ async fn interface_ready(interface: Option<&Interface>) {
         Some(interface) => drop(interface.readable().await),
         None => std::future::pending().await,
     }
+}
+
+/// Those that are built in and the user's.
+fn known_games() -> Games {
+    let games = Games::with_directory(Path::new(games::DIRECTORY));
+    for left_out in &games.unusable {
+        tracing::warn!("{left_out}; `lanrage games` tells what a profile may hold");
+    }
+    games
 }
 
 /// What others see.

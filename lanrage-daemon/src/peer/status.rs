@@ -88,8 +88,11 @@ impl Peer {
     fn lane_status(&self) -> LaneStatus {
         let mut status =
             self.session.as_ref().map_or_else(LaneStatus::default, |session| session.lane.status());
-        status.trace =
-            self.session.as_ref().map(|session| session.conversations(&self.name)).unwrap_or_default();
+        status.trace = self
+            .session
+            .as_ref()
+            .map(|session| session.conversations(&self.name, &self.games))
+            .unwrap_or_default();
         status.home_copied = self.session.as_ref().map_or(0, |session| session.home_copies.sent);
         if let Some(lane) = &self.lane {
             lane.describe(&mut status);

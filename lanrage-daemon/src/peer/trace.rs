@@ -3,6 +3,7 @@
 use super::event_loop::Peer;
 use super::session::Session;
 use super::wire::Io;
+use crate::games::Games;
 use crate::lane::{Carrier, sockets};
 use lanrage_common::api::{LaneConversation, PathKind};
 use lanrage_common::lane::{TRACE_INTERVAL, TraceMember};
@@ -35,13 +36,18 @@ impl Session {
         self.trace.handle_timeout(now.instant);
     }
 
-    /// What there is to show; `name` is this device's.
-    pub(super) fn conversations(&self, name: &str) -> Vec<LaneConversation> {
+    /// What there is to show; `name` is this device's, `games` are those that have names.
+    pub(super) fn conversations(&self, name: &str, games: &Games) -> Vec<LaneConversation> {
         let describe = |entry: &lanrage_common::identity::RosterEntry| TraceMember {
             address: entry.address,
             name: entry.name.clone(),
             is_reachable: self.paths.status(&entry.wg).is_some_and(|path| path.kind != PathKind::None),
         };
-        self.trace.conversations(name, &self.party.members().map(describe).collect::<Vec<_>>())
+        let mut found =
+            self.trace.conversations(name, &self.party.members().map(describe).collect::<Vec<_>>());
+        for conversation in &mut found {
+            conversation.games = games.at_port(conversation.port).map(str::to_owned).collect();
+        }
+        found
     }
 }
