@@ -45,6 +45,13 @@ impl Row {
         self.verdict.how().is_some()
     }
 
+    /// Whether it needs no luck to talk directly, and does not. Many probes miss a random port in one or two of a thousand
+    /// searches.
+    pub fn is_missed(&self) -> bool {
+        let is_sure = !matches!(self.verdict.how(), None | Some(How::Birthday));
+        is_sure && self.path != "direct"
+    }
+
     fn cells(&self) -> [String; 7] {
         let time = self.direct_ms.map_or("-".into(), |time| format!("{time} ms"));
         let Passage { lost, duplicates, sent, .. } = self.passage;
@@ -94,11 +101,9 @@ impl Matrix {
         Self { pairs, possible, reached }
     }
 
-    /// Pairs that need no luck to talk directly, and do not. Many probes miss a random port in one or two of a thousand
-    /// searches.
+    /// Pairs that need no luck to talk directly, and do not.
     pub fn missed(&self) -> impl Iterator<Item = &Row> {
-        let is_sure = |row: &&Row| !matches!(row.verdict.how(), None | Some(How::Birthday));
-        self.pairs.iter().filter(is_sure).filter(|row| row.path != "direct")
+        self.pairs.iter().filter(|row| row.is_missed())
     }
 
     /// The sentence below the table.
