@@ -7,16 +7,18 @@
 //! [`link_local`] makes of its overlay address, and packets between such addresses are wrapped like group packets.
 //!
 //! A packet that was unwrapped goes to the interface, never back into a lane, so nothing loops however many members
-//! there are.
+//! there are. What other programs repeat between networks is told by its content (`loops`).
 //!
 //! | module | what |
 //! |---|---|
 //! | `rules` | what is carried, in terms that the kernel programs share (`no_std`) |
+//! | `loops` | what goes round in circles between members' networks (`no_std`) |
 //! | [`maps`] | what the kernel programs are told, and what they count (`no_std`) |
 //! | `device` | the lane of one device in userspace: [`Lane`] |
 //! | `trace` | what programs say to everybody, and how far it came: [`Trace`]; `tally` counts it, `diagnosis` has the words |
 //! | `report` | what members' lanes tell each other |
 
+mod loops;
 pub mod maps;
 mod reason;
 mod rules;

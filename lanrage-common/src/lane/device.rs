@@ -1,6 +1,6 @@
 //! The lane of one device in userspace: the same rules as the kernel programs', on every operating system.
 
-use super::limit::{Duplicates, Rates};
+use super::limit::{Contents, Duplicates, Rates};
 use super::maps::{AnswerKey, Home, LaneLocal, MAX_BROADCASTS, MAX_HOMES, TraceCount, TraceKey};
 use super::packet::{Packet, claimed_family};
 use super::rules::{self, ALLOW_MDNS, ALLOW_SSDP, ALLOW_WSD, OVERHEAD, PORT, Way, Wrapped};
@@ -60,6 +60,7 @@ pub struct Lane {
     members: Vec<Ipv4Addr>,
     rates: Rates,
     duplicates: Duplicates,
+    contents: Contents,
     status: LaneStatus,
     dropped: BTreeMap<LaneReason, u64>,
     tally: Tally,
@@ -86,6 +87,7 @@ impl Lane {
             members: Vec::new(),
             rates: Rates::default(),
             duplicates: Duplicates::default(),
+            contents: Contents::default(),
             status: LaneStatus::default(),
             dropped: BTreeMap::new(),
             tally: Tally::default(),
@@ -231,6 +233,12 @@ impl Lane {
         if self.members.is_empty() {
             return Err(LaneReason::NoMembers);
         }
+        if let Some(content) = packet.content() {
+            if self.contents.is_loop(&content, now) {
+                return Err(LaneReason::Looped);
+            }
+            self.contents.note_sent(content, now);
+        }
         self.wrap(packet, self.address, destination);
         self.receivers = 0..self.members.len();
         Ok(())
@@ -258,10 +266,14 @@ impl Lane {
     }
 
     /// The copy of a packet from the interface for the physical network in that slot of [`LaneLocal::homes`], which the
-    /// routes to the party would take it from: with that network's own address as source. None when it gets none.
-    pub fn home_copy(&mut self, packet: &[u8], slot: usize) -> Option<(Home, &[u8])> {
+    /// routes to the party would take it from: with that network's own address as source. None when it gets none: what goes
+    /// round does not do so by way of home either. Ask before [`Lane::handle_outbound`].
+    pub fn home_copy(&mut self, packet: &[u8], slot: usize, now: Instant) -> Option<(Home, &[u8])> {
         let home = self.local.homes.get(slot).filter(|home| home.copies != 0)?;
         let packet = Packet::parse(packet).ok().filter(|packet| self.local.is_for_home(packet.facts()))?;
+        if packet.content().is_some_and(|content| self.contents.is_loop(&content, now)) {
+            return None;
+        }
         self.receivers = 0..0;
         self.copy.clear();
         self.copy.extend_from_slice(packet.bytes());
@@ -384,8 +396,13 @@ impl Lane {
 
     fn accept(&mut self, inner: &Packet<'_>, sender: Ipv4Addr, now: Instant) -> Result<(), LaneReason> {
         self.admit(inner, sender, now)?;
-        let is_repeated = inner.key().is_some_and(|key| self.duplicates.is_repeated(key, now));
-        if is_repeated { Err(LaneReason::Duplicate) } else { Ok(()) }
+        if inner.key().is_some_and(|key| self.duplicates.is_repeated(key, now)) {
+            return Err(LaneReason::Duplicate);
+        }
+        if let Some(content) = inner.content() {
+            self.contents.note_heard(content, now);
+        }
+        Ok(())
     }
 
     fn note_answer(&mut self, outer: &Packet<'_>, sender: Ipv4Addr, now: Instant) {

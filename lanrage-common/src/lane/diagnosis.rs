@@ -30,6 +30,13 @@ pub(super) fn not_copied(case: &Case<'_>) -> Option<Problem> {
             format!("more than 200 packets a second to port {}: dropped", case.port),
             "nothing, unless the game needs that many: then report it",
         ),
+        LaneReason::Looped => (
+            format!(
+                "the same packet to port {} goes round: a program repeats broadcasts between this network and another",
+                case.port
+            ),
+            "end the broadcast relay or bridge on one of the members' machines: the party needs none",
+        ),
         LaneReason::Segmented => (
             "the game hands over several datagrams in one (UDP_SEGMENT), which the kernel cannot copy".into(),
             "set `peer.lane = \"userspace\"` and restart the daemon",

@@ -1,6 +1,6 @@
-//! How much the lane carries: a rate per source and port, and no copy twice.
+//! How much the lane carries: a rate per source and port, no copy twice, and nothing that goes round.
 
-use super::maps::PacketKey;
+use super::maps::{ContentKey, ContentTimes, MAX_CONTENTS, PacketKey};
 use crate::bucket::{Bucket, Rate};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::Ipv4Addr;
@@ -83,6 +83,56 @@ impl Duplicates {
     }
 }
 
+/// What was said to everybody of late, by this device and by members.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    times: HashMap<ContentKey, ContentTimes>,
+    begin: Option<Instant>,
+}
+
+impl Contents {
+    /// Whether sending it now would go round.
+    pub fn is_loop(&self, key: &ContentKey, now: Instant) -> bool {
+        self.times.get(key).is_some_and(|times| times.is_loop(self.clock(now)))
+    }
+
+    /// Remembers that this device has sent it.
+    pub fn note_sent(&mut self, key: ContentKey, now: Instant) {
+        let clock = self.clock_from(now);
+        if let Some(times) = self.entry(key, clock) {
+            times.note_sent(clock);
+        }
+    }
+
+    /// Remembers that it came from a member.
+    pub fn note_heard(&mut self, key: ContentKey, now: Instant) {
+        let clock = self.clock_from(now);
+        if let Some(times) = self.entry(key, clock) {
+            times.note_heard(clock);
+        }
+    }
+
+    /// None when there is no room: then the rates alone hold what goes round.
+    fn entry(&mut self, key: ContentKey, clock: u64) -> Option<&mut ContentTimes> {
+        let most = MAX_CONTENTS as usize;
+        if self.times.len() >= most && !self.times.contains_key(&key) {
+            self.times.retain(|_, times| !times.is_over(clock));
+        }
+        let has_room = self.times.len() < most || self.times.contains_key(&key);
+        has_room.then(|| self.times.entry(key).or_default())
+    }
+
+    fn clock_from(&mut self, now: Instant) -> u64 {
+        self.begin.get_or_insert(now);
+        self.clock(now)
+    }
+
+    /// Nanoseconds since the first packet.
+    fn clock(&self, now: Instant) -> u64 {
+        self.begin.map_or(0, |begin| now.saturating_duration_since(begin).as_nanos() as u64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +149,19 @@ mod tests {
         assert_eq!(admitted(&mut rates, SOURCE, 6113, now), 200, "another port");
         assert_eq!(admitted(&mut rates, Ipv4Addr::new(10, 66, 0, 3), 6112, now), 200, "another source");
         assert_eq!(admitted(&mut rates, SOURCE, 6112, now + Duration::from_millis(500)), 100);
+    }
+
+    #[test]
+    fn contents_are_remembered_as_long_as_there_is_room() {
+        let (mut contents, now) = (Contents::default(), Instant::now());
+        let key = |hash| ContentKey { hash, port: 6112, length: 13 };
+        (0..2 * u64::from(MAX_CONTENTS)).for_each(|hash| contents.note_sent(key(hash), now));
+        assert_eq!(contents.times.len(), MAX_CONTENTS as usize);
+        contents.note_heard(key(0), now + Duration::from_millis(1));
+        assert!(contents.is_loop(&key(0), now + Duration::from_millis(2)));
+        let later = now + Duration::from_secs(1);
+        contents.note_sent(key(u64::MAX), later);
+        assert_eq!((contents.times.len(), contents.is_loop(&key(0), later)), (1, false));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub const STEPS: &str = "LANE_STEPS";
 pub const RATES: &str = "LANE_RATES";
 /// Name of the LRU hash of [`PacketKey`] → when it was seen.
 pub const SEEN: &str = "LANE_SEEN";
+/// Name of the LRU hash of [`ContentKey`] → [`ContentTimes`].
+pub const CONTENTS: &str = "LANE_CONTENTS";
 /// Name of the hash of [`TraceKey`] → [`TraceCount`]. A full one traces nothing new; the daemon removes what is idle.
 pub const TRACE: &str = "LANE_TRACE";
 /// Name of the LRU hash of own ports that packets to everybody came from → when.
@@ -40,6 +42,8 @@ pub const MAX_ALIASES: u32 = 256;
 pub const MAX_RATES: u32 = 8192;
 /// Packets that are remembered.
 pub const MAX_SEEN: u32 = 4096;
+/// Contents of packets to everybody that are remembered.
+pub const MAX_CONTENTS: u32 = 4096;
 /// Conversations that are traced at once. Civilization VI alone asks 100 ports.
 pub const MAX_TRACED: u32 = 256;
 /// Answers that are remembered, and ports that they may come to.
@@ -127,6 +131,32 @@ pub struct PacketKey {
     pub length: u32,
     /// Behind the header; zero where the packet ends before.
     pub begin: [Be32; 2],
+}
+
+/// What a packet to everybody says, whoever sends it from wherever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct ContentKey {
+    /// Of the payload.
+    pub hash: u64,
+    /// UDP's destination port.
+    pub port: u32,
+    /// Of the payload, bytes.
+    pub length: u32,
+}
+
+/// When a content was sent and heard. Times are nanoseconds of one clock, and mean something only with a number that is not 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct ContentTimes {
+    /// When this device sent it first, of late.
+    pub sent_since: u64,
+    /// When a member's came last.
+    pub heard_at: u64,
+    /// How often it was sent since then.
+    pub sent: u32,
+    /// How often it was heard.
+    pub heard: u32,
 }
 
 /// Packets of one device to one destination and port: a conversation.
@@ -223,6 +253,7 @@ impl Step {
 const _: () = {
     assert!(size_of::<Home>() == 20 && size_of::<LaneLocal>() == 20 + 32 + 80);
     assert!(size_of::<PacketKey>() == 24 && size_of::<RateKey>() == 8 && size_of::<MemberCopies>() == 16);
+    assert!(size_of::<ContentKey>() == 16 && size_of::<ContentTimes>() == 24);
     assert!(size_of::<TraceKey>() == 24 && size_of::<TraceCount>() == 32 && size_of::<AnswerKey>() == 8);
     assert!(LaneReason::COUNT < 64 && Step::COUNT < 16);
 };

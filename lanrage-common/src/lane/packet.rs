@@ -1,6 +1,6 @@
 //! IP packets as the lane looks at them.
 
-use super::maps::{PacketKey, TraceKey};
+use super::maps::{ContentKey, PacketKey, TraceKey};
 use super::{Facts, FragmentPart};
 use crate::wire::{Address, Be32, Family, IPV4_LEN, IPV6_LEN, PROTOCOL_UDP, UDP_LEN};
 use std::net::Ipv4Addr;
@@ -168,6 +168,14 @@ impl<'a> Packet<'a> {
     pub fn trace_key(&self, source: Be32, destination: Address) -> Option<(TraceKey, u16)> {
         let (port, source_port) = self.ports()?;
         Some((TraceKey { destination, source, port: port.into() }, source_port))
+    }
+
+    /// What it says; none without ports.
+    pub fn content(&self) -> Option<ContentKey> {
+        let payload = self.has_udp().then(|| &self.payload()[UDP_LEN..])?;
+        let eight =
+            |at: u32| payload[at as usize..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        Some(ContentKey::read(self.facts.port, payload.len() as u32, eight, |at| payload[at as usize]))
     }
 
     /// What tells it from others of its sender; none for IPv6, and for a sender that does not number its packets.

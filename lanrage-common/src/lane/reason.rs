@@ -60,6 +60,8 @@ reasons! {
     NotGroup = "not_group",
     /// Received: the same packet came before, within a second.
     Duplicate = "duplicate",
+    /// Sent: the same goes round, because programs repeat it between members' networks.
+    Looped = "looped",
     /// In the kernel: several datagrams in one (UDP_SEGMENT), which cannot be wrapped as one.
     Segmented = "segmented",
     /// In the kernel: the packet could not be made longer or shorter.

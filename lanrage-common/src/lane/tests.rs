@@ -305,8 +305,8 @@ fn ordinary_traffic_passes_inbound() {
 #[test]
 fn floods_are_cut_per_source_and_port_in_both_directions() {
     let (mut lane, now) = (lane_of(ME), Instant::now());
-    let outbound = Packet::to(LIMITED).build();
-    let copied = (0..300).filter(|_| lane.handle_outbound(&outbound, now) == Outbound::Copies).count();
+    let numbered = |n: u16| Packet { payload: n.to_be_bytes().to_vec(), ..Packet::to(LIMITED) }.build();
+    let copied = (0..300).filter(|n| lane.handle_outbound(&numbered(*n), now) == Outbound::Copies).count();
     assert_eq!((copied, dropped(&lane, LaneReason::RateLimited)), (200, 100));
     assert_eq!(lane.handle_outbound(&Packet::to(LIMITED).port(7).build(), now), Outbound::Copies);
 
@@ -318,6 +318,33 @@ fn floods_are_cut_per_source_and_port_in_both_directions() {
             .count()
     };
     assert_eq!((delivered(&mut lane, ANA), delivered(&mut lane, BEN)), (200, 200));
+}
+
+/// A game on Ana's machine asks; on hers and on mine a program repeats what it hears, into the party and out of it. Each
+/// sends from a port of its own.
+#[test]
+fn what_programs_repeat_between_networks_does_not_go_round() {
+    let (mut ana, mut me, mut now) = (lane_of(ANA), lane_of(ME), Instant::now());
+    let asked = |from, id| Packet { id, ..Packet::to(LIMITED).from(from) }.build();
+    let mut crossed = 0;
+    let mut waiting = std::collections::VecDeque::from([(true, asked(ANA, 1))]);
+    for id in 2..20 {
+        let Some((by_ana, packet)) = waiting.pop_front() else { break };
+        now += Duration::from_millis(3);
+        let (from, to, sender) = if by_ana { (&mut ana, &mut me, ANA) } else { (&mut me, &mut ana, ME) };
+        if from.handle_outbound(&packet, now) != Outbound::Copies {
+            continue;
+        }
+        crossed += 1;
+        let (_, copy) = copies(from).into_iter().find(|(member, _)| [ANA, ME].contains(member)).unwrap();
+        assert!(matches!(to.handle_inbound(&copy, sender, now), Inbound::Deliver(_)));
+        // back into the party where it came out, and at the other end of a network that both are on
+        waiting.extend([(!by_ana, asked(LIMITED, id)), (by_ana, asked(LIMITED, id + 100))]);
+    }
+    assert!((1..=3).contains(&crossed) && waiting.is_empty(), "{crossed} crossed");
+    assert!(dropped(&ana, LaneReason::Looped) + dropped(&me, LaneReason::Looped) >= 2);
+    let again = asked(ANA, 500);
+    assert_eq!(ana.handle_outbound(&again, now + Duration::from_secs(1)), Outbound::Copies, "a second later");
 }
 
 #[test]

@@ -265,7 +265,7 @@ impl Session {
         let looked_at = match self.lane_in_kernel {
             true => Outbound::Pass,
             false => {
-                self.copy_home(packet);
+                self.copy_home(packet, now);
                 self.lane.handle_outbound(packet, now.instant)
             }
         };
@@ -305,9 +305,9 @@ impl Session {
     }
 
     /// Physical networks keep what games send to everybody.
-    fn copy_home(&mut self, packet: &[u8]) {
+    fn copy_home(&mut self, packet: &[u8], now: Now) {
         for slot in 0..MAX_HOMES {
-            if let Some((home, copy)) = self.lane.home_copy(packet, slot) {
+            if let Some((home, copy)) = self.lane.home_copy(packet, slot, now.instant) {
                 self.home_copies.send(&home, copy);
             }
         }

@@ -6,8 +6,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use core::ptr;
 use lanrage_common::lane::maps::{
-    AnswerKey, LaneLocal, MAX_ALIASES, MAX_ANSWERS, MAX_MEMBERS, MAX_RATES, MAX_SEEN, MAX_TRACED,
-    MemberCopies, PacketKey, RateKey, Step, TraceCount, TraceKey, WINDOW,
+    AnswerKey, ContentKey, ContentTimes, LaneLocal, MAX_ALIASES, MAX_ANSWERS, MAX_CONTENTS, MAX_MEMBERS,
+    MAX_RATES, MAX_SEEN, MAX_TRACED, MemberCopies, PacketKey, RateKey, Step, TraceCount, TraceKey, WINDOW,
 };
 use lanrage_common::lane::{LaneReason, RATE};
 use lanrage_common::wire::Be32;
@@ -38,6 +38,9 @@ static LANE_RATES: LruHashMap<RateKey, u64> = LruHashMap::with_max_entries(MAX_R
 
 #[map]
 static LANE_SEEN: LruHashMap<PacketKey, u64> = LruHashMap::with_max_entries(MAX_SEEN, 0);
+
+#[map]
+static LANE_CONTENTS: LruHashMap<ContentKey, ContentTimes> = LruHashMap::with_max_entries(MAX_CONTENTS, 0);
 
 #[map]
 static LANE_TRACE: HashMap<TraceKey, TraceCount> = HashMap::with_max_entries(MAX_TRACED, 0);
@@ -149,6 +152,28 @@ pub fn is_repeated(key: &PacketKey) -> bool {
     }
     let _ = LANE_SEEN.insert(key, now, 0);
     false
+}
+
+/// Whether sending that content now would go round.
+#[inline(always)]
+pub fn is_loop(key: &ContentKey, now: u64) -> bool {
+    // SAFETY: plain numbers; two CPUs at once let a packet too many pass, or keep one back that is sent again.
+    LANE_CONTENTS.get_ptr(key).is_some_and(|times| unsafe { (*times).is_loop(now) })
+}
+
+/// Remembers that this device has sent it, or that it came from a member. A full table throws out the oldest.
+#[inline(always)]
+pub fn note_content(key: &ContentKey, now: u64, is_sent: bool) {
+    let note = |times: &mut ContentTimes| if is_sent { times.note_sent(now) } else { times.note_heard(now) };
+    match LANE_CONTENTS.get_ptr_mut(key) {
+        // SAFETY: as above, in memory that lives as long as the map.
+        Some(times) => note(unsafe { &mut *times }),
+        None => {
+            let mut times = ContentTimes { sent_since: 0, heard_at: 0, sent: 0, heard: 0 };
+            note(&mut times);
+            let _ = LANE_CONTENTS.insert(key, times, 0);
+        }
+    }
 }
 
 /// The counts of a conversation that is traced.

@@ -1,7 +1,7 @@
 //! IP headers, read by the kernel's helper: packets of sockets need not lie in one piece.
 
 use aya_ebpf::programs::TcContext;
-use lanrage_common::lane::maps::PacketKey;
+use lanrage_common::lane::maps::{ContentKey, PacketKey};
 use lanrage_common::lane::{Facts, FragmentPart};
 use lanrage_common::wire::{Address, Be32, Family, IPV4_LEN, IPV6_LEN, PROTOCOL_UDP, UDP_LEN};
 
@@ -128,6 +128,19 @@ impl Packet {
     #[inline(always)]
     pub fn has_udp(&self) -> bool {
         self.facts.protocol == PROTOCOL_UDP && self.facts.part != FragmentPart::Later && !self.lacks_udp
+    }
+
+    /// What it says; none without ports.
+    #[inline(always)]
+    pub fn content(&self, skb: &TcContext) -> Option<ContentKey> {
+        if !self.has_udp() {
+            return None;
+        }
+        let begin = self.transport() + UDP_LEN as u32;
+        let length = self.length - self.header_len - UDP_LEN as u32;
+        let eight = |at: u32| skb.load::<u64>((begin + at) as usize).unwrap_or_default();
+        let one = |at: u32| skb.load::<u8>((begin + at) as usize).unwrap_or_default();
+        Some(ContentKey::read(self.facts.port, length, eight, one))
     }
 
     /// What tells it from others of its sender; none for IPv6, and for a sender that does not number its packets.

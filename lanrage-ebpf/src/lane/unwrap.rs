@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, TC_ACT_SHOT, bpf_adj_room_mode,
     bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
 };
-use aya_ebpf::helpers::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use lanrage_common::lane::maps::{Home, LaneLocal, Step};
@@ -95,6 +95,10 @@ fn accept(skb: &TcContext, local: &LaneLocal, inner: &Packet, sender: Be32) -> R
     }
     if inner.key(skb).is_some_and(|key| maps::is_repeated(&key)) {
         return Err(LaneReason::Duplicate);
+    }
+    if let Some(content) = inner.content(skb) {
+        // SAFETY: a helper without arguments.
+        maps::note_content(&content, unsafe { bpf_ktime_get_ns() }, false);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::trace::{self, Traced};
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, bpf_adj_room_mode,
 };
-use aya_ebpf::helpers::bpf_loop;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_loop};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use core::ffi::c_void;
@@ -53,7 +53,11 @@ fn handle(skb: &TcContext, local: &LaneLocal, is_taken: bool) -> Result<i32, Lan
         }
         Way::Group(destination) => {
             maps::count(Step::Seen);
-            if !is_taken && local.is_for_home(&packet.facts) {
+            // SAFETY: a helper without arguments.
+            let now = unsafe { bpf_ktime_get_ns() };
+            let content = packet.content(skb);
+            let is_loop = content.is_some_and(|content| maps::is_loop(&content, now));
+            if !is_taken && !is_loop && local.is_for_home(&packet.facts) {
                 copy_home(skb, local);
             }
             let traced = Traced::of(&packet, local.address, &destination);
@@ -63,6 +67,12 @@ fn handle(skb: &TcContext, local: &LaneLocal, is_taken: bool) -> Result<i32, Lan
                 trace::asked(source_port);
             }
             let copies = check(skb, local, &packet)
+                .and_then(|()| if is_loop { Err(LaneReason::Looped) } else { Ok(()) })
+                .inspect(|()| {
+                    if let Some(content) = &content {
+                        maps::note_content(content, now, true);
+                    }
+                })
                 .and_then(|()| wrap(skb, local, &packet, &destination, None))
                 .inspect_err(|reason| traced.dropped(*reason))?;
             traced.copied(copies);

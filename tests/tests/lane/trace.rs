@@ -26,10 +26,10 @@ fn at_ben(lab: &TestLab, port: u16, is_met: impl Fn(&LaneReceiver) -> bool) -> L
 pub fn every_rung(lab: &TestLab) {
     let (ana, ben) = (peer(lab, 1), peer(lab, 2));
     let at_ana = lab.overlay(1).unwrap();
-    let asker = game(&ana, ANY, 4010);
+    let asker = game(&ana, 4010);
     let ask = |to, port| asker.send_to(b"who is there?", (to, port)).unwrap();
-    let (_elsewhere, server) = (game(&ben, BENS_HOME, 30_101), game(&ben, ANY, 30_102));
-    let _outside = game(&ben, ANY, 30_103);
+    let (_elsewhere, server) = (game_at(&ben, BENS_HOME, 30_101), game(&ben, 30_102));
+    let _outside = game(&ben, 30_103);
     for _ in 0..3 {
         ask(EVERYBODY, 30_100);
         ask(EVERYBODY, 30_101);

@@ -1,6 +1,8 @@
 //! Labs that go away with the test that made them.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod game;
+
 use lanrage_tests::lab::process::{self, wait_until};
 use lanrage_tests::lab::role::Role;
 use lanrage_tests::lab::running::{Lab, Options, down};

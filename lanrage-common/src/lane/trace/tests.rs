@@ -144,6 +144,7 @@ fn drops_are_explained() {
         (LaneReason::Netbios, "never carried"),
         (LaneReason::Mdns, "network at home"),
         (LaneReason::RateLimited, "200 packets a second"),
+        (LaneReason::Looped, "goes round"),
         (LaneReason::Oversize, "longer"),
     ] {
         let count =
