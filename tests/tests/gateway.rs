@@ -12,8 +12,8 @@ use lanrage_common::api::GatewayStatus;
 use lanrage_tests::lab::netns::Namespace;
 use lanrage_tests::lab::role::Role;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 use support::TestLab;
 
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
@@ -23,8 +23,6 @@ const GROUP: Ipv4Addr = Ipv4Addr::new(239, 10, 11, 12);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
 const DEVICE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 50);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// After this, what has not come does not come.
-const SILENCE: Duration = Duration::from_millis(700);
 
 /// A machine that knows nothing of LANrage, on a network with peer 1, which has `eth1` there.
 struct Console(Namespace);
@@ -54,38 +52,6 @@ impl Drop for Console {
             eprintln!("cannot remove the device: {error:#}");
         }
     }
-}
-
-/// A game's socket.
-fn game(place: &Namespace, port: u16) -> UdpSocket {
-    let socket = place.run(|| UdpSocket::bind((ANY, port))).unwrap().unwrap();
-    socket.set_broadcast(true).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    socket
-}
-
-/// Everything that comes within a time, or until `enough` have come and it is silent.
-fn receive(socket: &UdpSocket, enough: usize) -> Vec<(Vec<u8>, SocketAddr)> {
-    let (mut got, mut buffer) = (Vec::new(), vec![0; 65_536]);
-    let (start, mut last) = (Instant::now(), Instant::now());
-    while start.elapsed() < PATIENCE && (got.len() < enough || last.elapsed() < SILENCE) {
-        if let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            got.push((buffer[..length].to_vec(), from));
-            last = Instant::now();
-        }
-    }
-    got
-}
-
-fn exactly(socket: &UdpSocket, text: &[u8], from: (Ipv4Addr, u16)) {
-    assert_eq!(receive(socket, 1), [(text.to_vec(), from.into())], "exactly once, from {from:?}");
-}
-
-fn nothing(socket: &UdpSocket) {
-    let mut buffer = [0; 2048];
-    socket.set_read_timeout(Some(SILENCE)).unwrap();
-    let got = socket.recv_from(&mut buffer);
-    assert!(got.is_err(), "it crossed: {got:?} {:02x?}", &buffer[..64]);
 }
 
 /// A connection that carries something both ways; where the server sees it come from.

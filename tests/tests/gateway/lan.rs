@@ -1,10 +1,8 @@
 //! A machine at home that has nothing but a network card finds games in the party, and is found.
 
-use super::{
-    ANY, Console, DEVICE, EVERYBODY, GATEWAY, GROUP, PATIENCE, connect, devices, exactly, game,
-    gateway_status, nothing, receive,
-};
+use super::{ANY, Console, DEVICE, EVERYBODY, GATEWAY, GROUP, PATIENCE, connect, devices, gateway_status};
 use crate::support::TestLab;
+use crate::support::game::{exactly, game, nothing, receive};
 use aya::programs::{SchedClassifier, TcAttachType};
 use lanrage_common::api::LanStatus;
 use lanrage_common::devices::DeviceKind;

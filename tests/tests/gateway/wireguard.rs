@@ -1,10 +1,8 @@
 //! A plain WireGuard client takes part, configured with nothing but the file that the gateway prints.
 
-use super::{
-    ANY, Console, EVERYBODY, GATEWAY, GROUP, PATIENCE, connect, devices, exactly, game, gateway_status,
-    nothing, receive,
-};
+use super::{ANY, Console, EVERYBODY, GATEWAY, GROUP, PATIENCE, connect, devices, gateway_status};
 use crate::support::TestLab;
+use crate::support::game::{exactly, game, nothing, receive};
 use lanrage_common::api::AddDeviceAnswer;
 use lanrage_common::devices::DeviceKind;
 use lanrage_tests::lab::nat::NatKind::Eim;
