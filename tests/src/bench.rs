@@ -7,6 +7,7 @@ pub mod chart;
 pub mod cost;
 pub mod coturn;
 pub mod generator;
+pub mod lane;
 pub mod latency;
 pub mod layout;
 pub mod machine;

@@ -4,17 +4,19 @@
 
 use aya::TestRunOptions;
 use aya::programs::TestRun as _;
+use lanrage_common::api::LaneStatus;
 use lanrage_common::lane::maps::{AnswerKey, Home, LaneLocal, Step, TraceCount, TraceKey};
 use lanrage_common::lane::{Inbound, Lane, LaneReason, OVERHEAD, Outbound, PORT};
 use lanrage_common::wire::{self, Be32};
 use lanrage_daemon::lane::{Object, Program};
+use lanrage_tests::bench::lane::alone;
 use lanrage_tests::veth::require_root;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::Instant;
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::time::{Duration, Instant};
 
 const ME: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 2);
 const ANA: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 1);
@@ -151,12 +153,16 @@ impl Pair {
     }
 }
 
-/// Whether this kernel can turn a packet from IPv4 to IPv6: since Linux 6.3 (docs/limits.md).
+/// Whether this kernel can turn a packet from IPv4 to IPv6 (docs/limits.md).
 fn unwraps_ipv6() -> bool {
+    is_kernel_since((6, 3))
+}
+
+fn is_kernel_since(wanted: (u32, u32)) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers =
         release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 3)
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= wanted
 }
 
 /// An IPv4 packet with right checksums.
@@ -318,7 +324,9 @@ fn loops_agree() -> Vec<LaneReason> {
         let mut pair = Pair::new(&[ANA]);
         let said = |from, end: u8| {
             let mut payload = vec![7; length];
-            payload.last_mut().map(|last| *last = end);
+            if let Some(last) = payload.last_mut() {
+                *last = end;
+            }
             v4(from, GROUP, 6112, 0, 0, &payload)
         };
         for _ in 0..3 {
@@ -334,6 +342,42 @@ fn loops_agree() -> Vec<LaneReason> {
     }
     assert!(seen.iter().all(|reason| *reason == LaneReason::Looped) && seen.len() == 28, "{seen:?}");
     seen
+}
+
+/// Attached to an interface, by tcx or on older kernels by clsact: copies leave, and what members send is heard.
+#[test]
+fn every_member_gets_every_announcement_once_and_is_heard() {
+    let storm = alone::storm(3_000).unwrap();
+    assert_eq!((storm.missing, storm.doubled), (0, 0), "{storm:?}");
+    let place = alone::Place::create().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    place.0.run(|| runtime.block_on(a_member_is_heard())).unwrap();
+}
+
+async fn a_member_is_heard() {
+    let (interface, lane) = alone::open().await.unwrap();
+    assert_eq!(lane.hook(), if is_kernel_since((6, 6)) { "tcx" } else { "clsact" });
+    let game = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 6112)).unwrap();
+    game.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let said = v4(BEN, Ipv4Addr::BROADCAST, 6112, 0, 5, b"here");
+    interface.send(&v4(BEN, alone::ME, PORT, 0, 7, &said)).unwrap();
+    let mut buffer = [0; 64];
+    let (length, from) = game.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], from), (&b"here"[..], (BEN, 4001).into()));
+    // Civilization VI asks 100 ports at once, faster than the daemon takes the copies
+    game.set_broadcast(true).unwrap();
+    for port in 33_000..33_100 {
+        game.send_to(b"?", (Ipv4Addr::BROADCAST, port)).unwrap();
+    }
+    let mut copies = 0;
+    while tokio::time::timeout(Duration::from_secs(1), interface.readable()).await.is_ok() {
+        while interface.try_recv(&mut buffer).is_ok() {
+            copies += u32::from(buffer[22..24] == PORT.to_be_bytes());
+        }
+    }
+    let mut status = LaneStatus::default();
+    lane.count(&mut status);
+    assert_eq!((status.delivered, status.copied, copies), (1, 1500, 1500), "{status:?}");
 }
 
 /// Only packets to a port that asked are answers.

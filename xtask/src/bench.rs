@@ -31,6 +31,8 @@ pub fn run(root: &Path, arguments: &[OsString]) -> Result<()> {
             "lanrage-tests",
             "--bin",
             "lanrage-bench",
+            "--bin",
+            "lanrage-lab",
             "--package",
             "lanrage-daemon",
             "--bins",

@@ -42,8 +42,18 @@ const PACKAGES: &[(&str, &str)] = &[
 ];
 /// Programs that tests call.
 const PROGRAMS: &[&str] = &["ip", "ethtool", "ping", "nft", "nsenter", "sysctl", "bash"];
-const MODULES: &[&str] =
-    &["veth", "tun", "nf_tables", "nft_chain_nat", "nft_masq", "nft_ct", "8021q", "dummy"];
+const MODULES: &[&str] = &[
+    "veth",
+    "tun",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_masq",
+    "nft_ct",
+    "8021q",
+    "dummy",
+    "sch_ingress",
+    "cls_bpf",
+];
 /// Begins the lines that this task reads from the machine's console.
 const MARK: &str = "LANRAGE-VM";
 

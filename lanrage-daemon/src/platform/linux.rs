@@ -21,6 +21,10 @@ use tun_rs::{AsyncDevice, DeviceBuilder};
 /// What a group packet is sent to; both need a route, or a game bound to 0.0.0.0 sends them to the default route.
 const GROUP_ROUTES: [(Ipv4Addr, u8); 2] = [(Ipv4Addr::BROADCAST, 32), (Ipv4Addr::new(224, 0, 0, 0), 4)];
 
+/// Packets that may wait on the party's interface: a game that asks 100 ports at once (Civilization VI) makes that many
+/// copies for each of 40 members, faster than they are taken.
+const QUEUE: u32 = 4096;
+
 /// The party's interface. It vanishes, with its routes, when this is dropped.
 pub struct Interface {
     device: AsyncDevice,
@@ -49,6 +53,9 @@ impl Interface {
             .map_err(|error| InterfaceError::from_io(&name, &error))?;
         let system = |cause: String| InterfaceError::System { name: name.clone(), cause };
         let index = device.if_index().map_err(|error| system(error.to_string()))?;
+        if let Err(error) = device.set_tx_queue_len(QUEUE) {
+            tracing::debug!(%error, "the interface {name} keeps its short queue");
+        }
         let netlink = Netlink::open().map_err(|error| system(error.to_string()))?;
         let interface = Self { device, index, config, netlink };
         interface.set_up().await.map_err(|error| system(error.to_string()))?;

@@ -102,8 +102,8 @@ pub fn take_down_when_interrupted(last: impl Send + 'static) {
     });
 }
 
-fn namespaces() -> [Namespace; 3] {
-    ["a", "r", "b"].map(|end| Namespace::named(format!("lr-{NAME}-{end}")))
+fn namespaces() -> [Namespace; 4] {
+    ["a", "r", "b", "lane"].map(|end| Namespace::named(format!("lr-{NAME}-{end}")))
 }
 
 /// Ends what lives in the benchmark's namespaces: nothing but what it started does.

@@ -132,8 +132,11 @@ pub fn measure(effort: Effort) -> Result<Vec<Figures>> {
 }
 
 fn figures(state: State, kind: Kind, samples: &Samples, all: &BTreeMap<(State, Kind), Samples>) -> Figures {
-    let rtt = percentiles(samples);
-    let routed = all.get(&(state, Kind::Routed)).filter(|_| kind != Kind::Routed).map(percentiles);
+    let rtt = percentiles(&samples.micros);
+    let routed = all
+        .get(&(state, Kind::Routed))
+        .filter(|_| kind != Kind::Routed)
+        .map(|samples| percentiles(&samples.micros));
     Figures {
         name: kind.name(),
         state,
@@ -148,8 +151,9 @@ fn figures(state: State, kind: Kind, samples: &Samples, all: &BTreeMap<(State, K
     }
 }
 
-fn percentiles(samples: &Samples) -> Percentiles {
-    let mut micros = samples.micros.clone();
+/// Of times in microseconds.
+pub(super) fn percentiles(micros: &[f64]) -> Percentiles {
+    let mut micros = micros.to_vec();
     micros.sort_by(f64::total_cmp);
     let at = |share: f64| {
         let at = (micros.len() as f64 * share) as usize;

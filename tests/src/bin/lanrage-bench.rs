@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lanrage_tests::bench::processor::Precedence;
 use lanrage_tests::bench::relay::{self, Effort, Settings};
-use lanrage_tests::bench::{bed, pages, survival};
+use lanrage_tests::bench::{bed, lane, pages, survival};
 use lanrage_tests::veth::require_root;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,15 @@ enum Benchmark {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Storms of announcements to everybody, by both lanes, and what a lane adds to a round trip.
+    Lane {
+        /// Fewer packets.
+        #[arg(long)]
+        quick: bool,
+        /// Also write the figures there.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// What the relay's program and its flow table cost, without any network.
     Table {
         /// Fewer and shorter rounds.
@@ -78,7 +87,7 @@ fn run(benchmark: Benchmark) -> Result<()> {
     require_root()?;
     let _alone = bed::lock()?;
     let precedence = Precedence::take()?;
-    bed::take_down_when_interrupted(precedence.clone());
+    bed::take_down_when_interrupted((precedence.clone(), lane::LabEnd));
     let result = match benchmark {
         Benchmark::Relay { quick, json, docs, only, least_ceiling } => {
             let effort = if quick { Effort::QUICK } else { Effort::FULL };
@@ -97,6 +106,11 @@ fn run(benchmark: Benchmark) -> Result<()> {
             let figures = survival::run(packets)?;
             print!("{figures}");
             json.map_or(Ok(()), |path| write(&path, &figures))
+        }
+        Benchmark::Lane { quick, json } => {
+            let report = lane::run(quick)?;
+            print!("{report}");
+            json.map_or(Ok(()), |path| write(&path, &report))
         }
         Benchmark::Table { quick } => {
             let effort = if quick { Effort::QUICK } else { Effort::FULL };
