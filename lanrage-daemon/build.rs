@@ -1,5 +1,5 @@
-//! Embeds the kernel programs of relay and lane: `LANRAGE_EBPF_OBJECT` and `LANRAGE_LANE_OBJECT`, else
-//! `target/bpf/lanrage-ebpf` and `target/bpf/lanrage-lane`, else nothing, which is a supported build that does everything in
+//! Embeds the kernel programs of relay, lane and `lanrage run`: those that `LANRAGE_EBPF_OBJECT`, `LANRAGE_LANE_OBJECT` and
+//! `LANRAGE_RUN_OBJECT` name, else those in `target/bpf`, else nothing, which is a supported build that does everything in
 //! userspace and says so. Rebuilds when these objects, the web UI or the games' profiles change.
 
 use std::path::{Path, PathBuf};
@@ -11,8 +11,11 @@ fn main() {
     watch_web();
     println!("cargo::rerun-if-env-changed=CARGO_TARGET_DIR");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    for (variable, name) in [("LANRAGE_EBPF_OBJECT", "lanrage-ebpf"), ("LANRAGE_LANE_OBJECT", "lanrage-lane")]
-    {
+    for (variable, name) in [
+        ("LANRAGE_EBPF_OBJECT", "lanrage-ebpf"),
+        ("LANRAGE_LANE_OBJECT", "lanrage-lane"),
+        ("LANRAGE_RUN_OBJECT", "lanrage-run"),
+    ] {
         println!("cargo::rerun-if-env-changed={variable}");
         let object = match env::var_os(variable) {
             Some(none) if none == "none" => Vec::new(),

@@ -21,6 +21,7 @@
 //! | `GET /api/v1/bundle` | → [`SupportBundle`] |
 //! | `POST /api/v1/relay/drain` | [`DrainRequest`] → [`Status`] |
 //! | `POST /api/v1/ui` | → [`UiAnswer`]; on the Unix socket only, because the answer holds the token |
+//! | `POST /api/v1/run` | [`RunRequest`] → [`RunAnswer`]; on the Unix socket only |
 //! | `GET /api/v1/relay` | → [`RelayDetail`]; refused when this process is no relay |
 //! | `GET /metrics` | → the same figures as Prometheus text |
 //!
@@ -48,7 +49,7 @@ pub use party::{CarrierStatus, MemberStatus, PartyStatus, PathKind, RelayChoiceS
 pub use relay::{ReasonCount, RelayDetail, RelayMember, RelayMode, RelayStatus, RelayTlsStatus, RelayWorker};
 pub use request::{
     CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply,
-    PingRequest, RevokeRequest, UiAnswer,
+    PingRequest, RevokeRequest, RunAnswer, RunRequest, UiAnswer,
 };
 
 pub use settings::{Effect, Setting, Settings, SettingsRequest};

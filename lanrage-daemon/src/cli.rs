@@ -13,6 +13,8 @@ mod gateway;
 mod local;
 mod netcheck;
 mod relay;
+#[cfg_attr(not(target_os = "linux"), path = "cli/no_run.rs")]
+mod run;
 mod screen;
 mod settings;
 mod show;

@@ -5,6 +5,8 @@ mod home;
 mod joins;
 #[cfg_attr(not(target_os = "linux"), path = "lane/no_kernel.rs")]
 mod kernel;
+#[cfg_attr(not(target_os = "linux"), path = "lane/no_runs.rs")]
+mod runs;
 mod sockets;
 
 pub use home::HomeCopies;
@@ -12,6 +14,7 @@ pub use joins::{INTERVAL as JOIN_INTERVAL, Joins};
 pub use kernel::KernelLane;
 #[cfg(target_os = "linux")]
 pub use kernel::{Object, Program};
+pub use runs::Runs;
 pub use sockets::sockets;
 
 use crate::config::LaneChoice;

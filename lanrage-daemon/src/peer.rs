@@ -25,7 +25,7 @@ use crate::shutdown::Shutdown;
 use lanrage_common::api::{
     AddDeviceAnswer, AddDeviceRequest, ControlStatus, CreatePartyRequest, DeviceStatus, GatewayStatus,
     InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PartyStatus, PingAnswer, PingRequest, Problem,
-    RemoveDeviceRequest, RevokeRequest,
+    RemoveDeviceRequest, RevokeRequest, RunAnswer, RunRequest,
 };
 use lanrage_common::protocol::ErrorBody;
 use std::path::Path;
@@ -80,6 +80,8 @@ pub enum PeerCommand {
     RemoveDevice(RemoveDeviceRequest, Reply<()>),
     /// Pings a member through the tunnel.
     Ping(PingRequest, Reply<PingAnswer>),
+    /// Makes a program use the party.
+    Run(RunRequest, Reply<RunAnswer>),
     /// Works with other settings from now on.
     Configure(Box<PeerConfig>, Reply<()>),
 }

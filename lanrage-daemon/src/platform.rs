@@ -8,6 +8,8 @@ mod imp;
 #[path = "platform/other.rs"]
 mod imp;
 
+#[cfg(target_os = "linux")]
+pub mod cgroup;
 pub mod holder;
 #[cfg(all(test, target_os = "linux"))]
 mod linux_tests;

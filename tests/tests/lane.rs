@@ -3,6 +3,8 @@
 
 #[path = "lane/ring.rs"]
 mod ring;
+#[path = "lane/run.rs"]
+mod run;
 mod support;
 #[path = "lane/trace.rs"]
 mod trace;
@@ -84,6 +86,8 @@ fn a_game_bound_to_any_address(name: &str, lane: &str) {
     };
     assert!(wait_until(PATIENCE, is_counted), "{:?}", status(&lab, 1));
     trace::every_rung(&lab);
+    run::a_program_uses_the_party(&lab);
+    run::a_killed_command_leaves_nothing(&lab);
 }
 
 #[test]
@@ -201,7 +205,7 @@ fn ipv6(lab: &TestLab, ana: &Namespace, ben: &Namespace) {
 
 fn bursts_pass_and_floods_are_cut(lab: &TestLab) {
     let (ana, ben) = (peer(lab, 1), peer(lab, 2));
-    let asker = game(&ana, 4001);
+    let asker = game(&ana, 4032);
     // Civilization VI asks 100 ports
     let servers: Vec<UdpSocket> = (0..100).map(|n| game(&ben, 33_000 + n)).collect();
     for port in 33_000..33_100 {
@@ -266,9 +270,12 @@ fn nothing_is_left_when_the_daemon_is_killed() {
     let ana = peer(&lab, 1);
     assert_eq!(attached(&ana, "lanrage0"), ["lane_egress", "lane_ingress"]);
     assert_eq!(attached(&ana, "eth0"), ["nic_egress"]);
+    let program = run::waiting(&lab);
     lab.kill(Role::Peer(1)).unwrap();
-    let is_gone = || attached(&ana, "eth0").is_empty() && attached(&ana, "lanrage0").is_empty();
+    let is_gone =
+        || attached(&ana, "eth0").is_empty() && attached(&ana, "lanrage0").is_empty() && !run::is_steered();
     assert!(wait_until(PATIENCE, is_gone), "left behind: {:?}", attached(&ana, "eth0"));
+    program.ends();
     let routes = ana.output(Command::new("ip").args(["route", "show", "table", "all"])).unwrap();
     assert!(!routes.contains("lanrage0"), "{routes}");
     // a game at home goes on

@@ -17,8 +17,8 @@ const LINK_FLAGS: &str = "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf"
 const PACKET_FLAG: &str = "-C link-arg=--cpu-features=+allows-misaligned-mem-access";
 /// Programs that read packets directly, each in its own object `target/bpf/<name>`.
 const PACKET_PROGRAMS: [&str; 3] = ["lanrage-ebpf", "xdp-pass", "xdp-bench"];
-/// Programs that read packets by the kernel's helpers.
-const HELPER_PROGRAMS: [&str; 1] = ["lanrage-lane"];
+/// Programs that read packets by the kernel's helpers, or none.
+const HELPER_PROGRAMS: [&str; 2] = ["lanrage-lane", "lanrage-run"];
 
 /// A compiler that can emit BPF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

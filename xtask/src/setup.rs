@@ -27,6 +27,7 @@ const NEEDS: &[Need] = &[
         packages: &["wireguard-tools", "wireguard-go"],
         present: || has("wg-quick") && has("wireguard-go"),
     },
+    Need { what: "socat", packages: &["socat"], present: || has("socat") },
     Need { what: "systemd-analyze", packages: &["systemd"], present: || has("systemd-analyze") },
     Need { what: "curl", packages: &["curl"], present: || has("curl") },
     Need { what: "Chocolate Doom", packages: &["chocolate-doom"], present: || has_game("chocolate-server") },

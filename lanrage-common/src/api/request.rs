@@ -102,6 +102,23 @@ pub struct PingReply {
     pub path: PathKind,
 }
 
+/// Makes a program use the party, with all that it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunRequest {
+    /// Its control group (version 2), as `/proc/PID/cgroup` tells it; the last part begins with `lanrage-run-`.
+    pub group: String,
+}
+
+/// What it uses from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunAnswer {
+    /// The party's interface.
+    pub interface: String,
+    /// This device's address there.
+    pub address: Ipv4Addr,
+}
+
 /// Empties the relay in this process, or stops to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

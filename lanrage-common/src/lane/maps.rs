@@ -31,6 +31,8 @@ pub const TRACE: &str = "LANE_TRACE";
 pub const ASKED: &str = "LANE_ASKED";
 /// Name of the LRU hash of [`AnswerKey`] → packets.
 pub const ANSWERS: &str = "LANE_ANSWERS";
+/// Name of the array in the programs of `lanrage run` whose only entry is [`LaneLocal`].
+pub const RUN_LOCAL: &str = "RUN_LOCAL";
 /// Name of the read-only global with the length of the header before IP: 0 on the party's interface, 14 in test runs.
 pub const LINK_LEN: &str = "LINK_LEN";
 

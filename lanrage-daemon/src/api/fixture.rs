@@ -115,6 +115,10 @@ async fn play_peer(
             PeerCommand::Netcheck(reply) => reply.send(Ok(NetworkStatus::default())).is_ok(),
             PeerCommand::AddDevice(request, reply) => reply.send(Ok(added(request))).is_ok(),
             PeerCommand::RemoveDevice(_, reply) => reply.send(Ok(())).is_ok(),
+            PeerCommand::Run(_, reply) => {
+                let message = "no control groups here; use Linux".into();
+                reply.send(Err(ErrorBody { code: ErrorCode::BadRequest, message })).is_ok()
+            }
             PeerCommand::Ping(request, reply) => reply.send(pong(&request.member, request.count)).is_ok(),
         };
     }

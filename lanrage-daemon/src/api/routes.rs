@@ -16,7 +16,7 @@ use axum::{Json, Router};
 use lanrage_common::api::{
     AddDeviceAnswer, AddDeviceRequest, CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest,
     JoinRequest, NetworkStatus, PingAnswer, PingRequest, RelayDetail, RemoveDeviceRequest, RevokeRequest,
-    Status, UiAnswer,
+    RunAnswer, RunRequest, Status, UiAnswer,
 };
 use lanrage_common::invite::Invite;
 use lanrage_common::protocol::{ErrorCode, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, is_valid_name};
@@ -37,7 +37,11 @@ const PINGS: std::ops::RangeInclusive<u32> = 1..=100;
 
 /// Routes of the Unix socket, which needs no guard: file permissions are one.
 pub(super) fn local(shared: Arc<Shared>) -> Router {
-    common().route("/api/v1/ui", post(ui)).fallback(no_such_request).with_state(shared)
+    common()
+        .route("/api/v1/ui", post(ui))
+        .route("/api/v1/run", post(run))
+        .fallback(no_such_request)
+        .with_state(shared)
 }
 
 /// Routes of the loopback listener.
@@ -208,6 +212,10 @@ fn is_endpoint(text: &str) -> bool {
 async fn remove_device(State(shared): App, Body(request): Body<RemoveDeviceRequest>) -> Answer<Status> {
     shared.ask(COMMAND, |reply| PeerCommand::RemoveDevice(request, reply)).await?;
     Ok(Json(shared.daemon.status()))
+}
+
+async fn run(State(shared): App, Body(request): Body<RunRequest>) -> Answer<RunAnswer> {
+    shared.ask(COMMAND, |reply| PeerCommand::Run(request, reply)).await.map(Json)
 }
 
 async fn netcheck(State(shared): App) -> Answer<NetworkStatus> {

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use lanrage_common::identity::WgKey;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// LANrage: a LAN party over the internet.
@@ -63,6 +64,12 @@ pub enum Command {
         /// Show it as it is now and end.
         #[arg(long)]
         once: bool,
+    },
+    /// Start a program so that it uses the party, whatever network it is set to. In Steam: lanrage run -- %command%
+    Run {
+        /// The program and its arguments.
+        #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<OsString>,
     },
     /// Check what could stand in the way of playing, each with its cure. Exit code 1 when something is bad.
     Doctor,

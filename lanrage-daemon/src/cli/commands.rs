@@ -4,7 +4,7 @@ use super::arguments::{Arguments, Command, ConfigCommand, Invite, Party, Relay};
 use super::client::{Answer, Client};
 use super::failure::Failure;
 use super::screen::Screen;
-use super::{doctor, gateway, local, netcheck, relay, settings, show, support, trace};
+use super::{doctor, gateway, local, netcheck, relay, run as program, settings, show, support, trace};
 use lanrage_common::api::{
     CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply,
     PingRequest, RevokeRequest, Status, UiAnswer,
@@ -51,6 +51,9 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         }
         Command::Trace { what, once } => {
             trace::run(&session.client, session.screen, &trace::Wish { what, once, json }).await
+        }
+        Command::Run { program: wanted } => {
+            program::run(&session.client, session.screen, &wanted, json).await
         }
         Command::Doctor => doctor::run(&session.client, session.screen, json).await,
         Command::Netcheck { servers } => netcheck::run(&session.client, session.screen, &servers, json).await,

@@ -13,7 +13,7 @@ use crate::platform;
 use ipnet::Ipv4Net;
 use lanrage_common::api::{
     AddDeviceAnswer, CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PingAnswer,
-    PingRequest, RevokeRequest,
+    PingRequest, RevokeRequest, RunAnswer, RunRequest,
 };
 use lanrage_common::gateway::Mac;
 use lanrage_common::identity::{PartyId, PartySecret, RosterEntry};
@@ -81,6 +81,10 @@ impl Peer {
             PeerCommand::RemoveDevice(request, reply) => self.remove_device(&request, reply),
             PeerCommand::Ping(request, reply) => self.ping(&request, reply),
             PeerCommand::Netcheck(reply) => self.netcheck(reply),
+            PeerCommand::Run(request, reply) => {
+                let result = self.run_program(&request);
+                self.answer(reply, result);
+            }
             PeerCommand::Configure(config, reply) => {
                 let result = self.configure(*config).await;
                 self.answer(reply, result);
@@ -355,6 +359,16 @@ impl Peer {
             Some(session) => session.nat.check(reply, now()),
             None => refuse(reply, tunnel_down()),
         }
+    }
+
+    fn run_program(&mut self, request: &RunRequest) -> Result<RunAnswer, ErrorBody> {
+        self.stored.as_ref().ok_or_else(no_party)?;
+        let (Some(session), Some(interface)) = (&self.session, &self.interface) else {
+            return Err(tunnel_down());
+        };
+        self.runs.start(&request.group, *session.lane.local()).map_err(|error| bad(error.to_string()))?;
+        tracing::info!(group = request.group, "a program uses the party");
+        Ok(RunAnswer { interface: interface.name().into(), address: session.party.own().address })
     }
 
     fn ping(&mut self, request: &PingRequest, reply: Reply<PingAnswer>) {

@@ -19,7 +19,7 @@ use crate::clock::now;
 use crate::config::{GatewayConfig, PeerConfig};
 use crate::control::client::{ControlClient, LinkEvent};
 use crate::games::{self, Games};
-use crate::lane::{Carrier, Joins};
+use crate::lane::{Carrier, Joins, Runs};
 use crate::platform::{self, Interface, Network, NetworkWatch};
 use crate::shutdown::Shutdown;
 use anyhow::Context as _;
@@ -67,6 +67,8 @@ pub(super) struct Peer {
     /// Who carries group packets, while there is an interface.
     pub(super) lane: Option<Carrier>,
     pub(super) joins: Joins,
+    /// Programs that were told to use the party.
+    pub(super) runs: Runs,
     /// When to look for groups that games have joined.
     pub(super) joins_due: Instant,
     /// What is known of games, for the names in the discovery trace.
@@ -146,6 +148,7 @@ impl Peer {
             interface: None,
             lane: None,
             joins: Joins::default(),
+            runs: Runs::default(),
             joins_due: now,
             games: known_games(),
             trace_due: now,

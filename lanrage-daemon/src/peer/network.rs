@@ -7,6 +7,7 @@ use super::wire::Io;
 use crate::lane::{Carrier, JOIN_INTERVAL, Joins};
 use crate::platform::{self, Interface, InterfaceConfig, Route};
 use lanrage_common::api::Problem;
+use lanrage_common::lane::maps::LaneLocal;
 use lanrage_common::time::Now;
 use std::time::{Duration, Instant};
 
@@ -118,12 +119,17 @@ impl Peer {
             session.set_lane_in_kernel(lane.is_kernel());
             let led = lane.follow_lan(session.gateway.tap());
             session.gateway.set_tap_trouble(led.err());
+            self.runs.follow(*session.lane.local());
+        } else {
+            self.runs.follow(LaneLocal::default());
         }
     }
 
-    /// Joins on the party's interface what games have joined elsewhere. The status wakes the loop often enough.
+    /// Joins on the party's interface what games have joined elsewhere, and lets go of programs that have ended. The status
+    /// wakes the loop often enough.
     pub(super) fn follow_joins(&mut self, now: Instant) {
         self.joins_due = now + JOIN_INTERVAL;
+        self.runs.sweep();
         match &self.interface {
             Some(interface) => {
                 self.joins.follow(interface.name(), interface.index(), &self.config.lane_services);

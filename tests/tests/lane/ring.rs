@@ -64,7 +64,7 @@ pub fn dies(lab: &TestLab) {
             scope.spawn(|| repeat(party, home, *own, &stop));
             scope.spawn(|| repeat(home, party, *own, &stop));
         }
-        game(&ana, 4001).send_to(b"who is there?", (EVERYBODY, PORT)).unwrap();
+        game(&ana, 4031).send_to(b"who is there?", (EVERYBODY, PORT)).unwrap();
         // by then it has gone round, and what was counted is told
         std::thread::sleep(Duration::from_secs(2));
         let went_round = wait_until(PATIENCE, || sent(lab).1 > 0);
