@@ -42,6 +42,10 @@ pub mod invite;
 #[cfg(feature = "std")]
 pub mod ipam;
 #[cfg(feature = "std")]
+pub mod members;
+#[cfg(feature = "std")]
+pub mod mods;
+#[cfg(feature = "std")]
 pub mod nat;
 #[cfg(feature = "std")]
 pub mod party;

@@ -11,6 +11,7 @@ mod failure;
 mod games;
 mod gateway;
 mod local;
+mod mods;
 mod netcheck;
 mod relay;
 #[cfg_attr(not(target_os = "linux"), path = "cli/no_run.rs")]

@@ -16,6 +16,7 @@ mod gateway;
 mod http;
 pub mod lane;
 pub mod log;
+mod mods;
 mod netcheck;
 pub mod peer;
 pub mod platform;

@@ -87,6 +87,9 @@ pub enum Command {
     },
     /// Show which games LANrage knows: how they are found in a party, on which ports they are played, what to do.
     Games(Games),
+    /// Give the party the mods in a folder, or take a member's, checked file by file.
+    #[command(subcommand)]
+    Mods(Mods),
     /// Print the link that opens the web UI. It is for you only.
     Ui,
     /// Show the settings that can be changed while the daemon runs, or change one.
@@ -185,6 +188,41 @@ pub enum Gateway {
     RemoveDevice {
         /// Its name.
         name: String,
+    },
+}
+
+/// What can be done with mods.
+#[derive(Debug, Subcommand)]
+pub enum Mods {
+    /// Offer a folder to the party, as it is now, until Ctrl-C.
+    Share {
+        /// The folder.
+        #[arg(value_name = "FOLDER")]
+        dir: PathBuf,
+        /// What friends read; the folder's name when absent.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Show who shares what.
+    List,
+    /// Compare a folder with what a member shares. Exit code 1 when something lacks or differs.
+    Check {
+        /// Name, its unique start, or address.
+        member: String,
+        /// The folder.
+        #[arg(value_name = "FOLDER")]
+        dir: PathBuf,
+    },
+    /// Bring what lacks in a folder from a member. Files that differ are kept, and nothing is ever deleted.
+    Get {
+        /// Name, its unique start, or address.
+        member: String,
+        /// The folder; made if need be.
+        #[arg(value_name = "FOLDER")]
+        dir: PathBuf,
+        /// Take the member's where files differ.
+        #[arg(long)]
+        replace: bool,
     },
 }
 

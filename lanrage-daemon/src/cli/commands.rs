@@ -59,6 +59,7 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Netcheck { servers } => netcheck::run(&session.client, session.screen, &servers, json).await,
         Command::Gateway { command } => gateway::run(&session.client, session.screen, command, json).await,
         Command::Games(games) => super::games::show(session.screen, &games, json),
+        Command::Mods(command) => super::mods::run(&session.client, session.screen, command, json).await,
         Command::Ui => session.ui().await,
         Command::Settings { key, value } => {
             settings::run(&session.client, session.screen, key.zip(value), json).await

@@ -18,6 +18,7 @@ use lanrage_common::api::{
 use lanrage_common::gateway::Mac;
 use lanrage_common::identity::{PartyId, PartySecret, RosterEntry};
 use lanrage_common::invite::Invite;
+use lanrage_common::members;
 use lanrage_common::party::PartyClient;
 use lanrage_common::protocol::{CreateInvite, ErrorBody, ErrorCode, MAX_NAME, Membership, is_valid_name};
 use std::collections::BTreeMap;
@@ -401,7 +402,7 @@ impl Peer {
         if wanted == self.name || wanted.parse() == Ok(stored.state.membership.address) {
             return Err(bad(format!("{wanted} is this device: name another member")));
         }
-        resolve(session.party.members(), wanted).cloned()
+        members::resolve(session.party.members(), wanted).cloned()
     }
 
     fn check_free(&self) -> Result<(), ErrorBody> {
@@ -438,40 +439,6 @@ impl Peer {
     }
 }
 
-/// A member by name, address, or unique start of the name; case does not matter.
-fn resolve<'a>(
-    members: impl Iterator<Item = &'a RosterEntry>,
-    wanted: &str,
-) -> Result<&'a RosterEntry, ErrorBody> {
-    let members: Vec<_> = members.collect();
-    let lower = wanted.to_lowercase();
-    let exact =
-        |member: &&&RosterEntry| member.name.to_lowercase() == lower || wanted.parse() == Ok(member.address);
-    let matches: Vec<_> = match members.iter().filter(exact).count() {
-        0 => members.iter().filter(|member| member.name.to_lowercase().starts_with(&lower)).collect(),
-        _ => members.iter().filter(exact).collect(),
-    };
-    let names = |members: &[&&'a RosterEntry]| {
-        members
-            .iter()
-            .map(|member| format!("{} ({})", member.name, member.address))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    match matches[..] {
-        [member] => Ok(member),
-        [] if members.is_empty() => Err(error(ErrorCode::NotFound, "there is nobody else in the party yet")),
-        [] => Err(error(
-            ErrorCode::NotFound,
-            format!(
-                "no member is called \"{wanted}\": there are {}",
-                names(&members.iter().collect::<Vec<_>>())
-            ),
-        )),
-        _ => Err(bad(format!("\"{wanted}\" fits several members, use the address: {}", names(&matches)))),
-    }
-}
-
 fn parse_invite(link: &str) -> Result<Invite, ErrorBody> {
     link.parse().map_err(|error: lanrage_common::invite::InviteError| bad(error.to_string()))
 }
@@ -498,35 +465,4 @@ pub(super) fn no_party() -> ErrorBody {
         ErrorCode::NotFound,
         "this device is in no party: create one with `lanrage party create`, or join one by its invite link",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use lanrage_common::identity::Device;
-
-    fn member(name: &str, last: u8) -> RosterEntry {
-        let device = Device::generate(&mut rand_core::OsRng);
-        RosterEntry {
-            name: name.into(),
-            device: device.key(),
-            wg: device.wg_key(),
-            wg_signature: device.wg_signature(),
-            address: Ipv4Addr::new(10, 66, 0, last),
-            epoch: 1,
-        }
-    }
-
-    #[test]
-    fn members_are_found_by_name_address_and_unique_start() {
-        let members = [member("Ana", 2), member("Anatol", 3), member("Bob", 4), member("Bob", 5)];
-        let find = |wanted: &str| resolve(members.iter(), wanted).map(|member| member.address.octets()[3]);
-        assert_eq!(find("ana"), Ok(2));
-        assert_eq!(find("anat"), Ok(3));
-        assert_eq!(find("10.66.0.5"), Ok(5));
-        assert!(find("Bob").unwrap_err().message.contains("10.66.0.4"));
-        assert!(find("an").unwrap_err().message.contains("several"));
-        assert!(find("Zoe").unwrap_err().message.contains("Anatol"));
-        assert!(resolve([].iter(), "Ana").unwrap_err().message.contains("nobody else"));
-    }
 }
