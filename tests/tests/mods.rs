@@ -24,7 +24,15 @@ impl Drop for Sharing {
 
 fn share(lab: &TestLab, n: u8, folder: &Path) -> Sharing {
     let mut command = lab.lanrage(Role::Peer(n), &["mods", "share", folder.to_str().unwrap()]).unwrap();
-    Sharing(command.spawn().unwrap())
+    Sharing(lab.namespace(Role::Peer(n)).spawn(&mut command).unwrap())
+}
+
+/// Runs `lanrage mods` where the peer's network is, whatever comes of it.
+fn mods(lab: &TestLab, n: u8, arguments: &[&str]) -> (i32, String) {
+    let mut command = lab.lanrage(Role::Peer(n), &[&["mods"], arguments].concat()).unwrap();
+    let output = lab.namespace(Role::Peer(n)).run(|| command.output().unwrap()).unwrap();
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    (output.status.code().unwrap(), text)
 }
 
 #[test]
@@ -37,18 +45,14 @@ fn mods_cross_the_party_and_are_compared() {
     fs::write(from.join("maps/dm1.pk3"), &big).unwrap();
     fs::write(from.join("server.cfg"), "seta sv_hostname friday").unwrap();
 
-    let host = lab.member(2, 1).unwrap().name;
-    let ask = |what: &str, rest: &[&str]| {
-        let arguments = [&["mods", what, &host, to.to_str().unwrap()], rest].concat();
-        let output = lab.try_lanrage(2, &arguments);
-        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
-        (output.status.code().unwrap(), text)
-    };
+    let host = &*lab.member(2, 1).unwrap().name;
+    let ask =
+        |what: &str, rest: &[&str]| mods(&lab, 2, &[&[what, host, to.to_str().unwrap()], rest].concat());
     let (code, text) = ask("get", &[]);
     assert!(code == 1 && text.contains("shares no mods"), "{text}");
 
     let sharing = share(&lab, 1, from);
-    let listed = || lab.lanrage_output(Role::Peer(2), &["mods", "list", "--json"]).unwrap().contains(&host);
+    let listed = || mods(&lab, 2, &["list", "--json"]).1.contains(host);
     assert!(wait_until(Duration::from_secs(20), listed), "it is not listed");
     let (code, text) = ask("get", &[]);
     assert_eq!(code, 0, "{text}");
