@@ -437,6 +437,14 @@ impl PathAgent {
         }
     }
 
+    /// Likewise, but it was nothing that somebody plays: the path stays as idle as it is.
+    pub fn handle_tunnel_alive(&mut self, member: &WgKey, from: SocketAddr, now: Now) {
+        let Some(pair) = self.pairs.get_mut(member) else { return };
+        if pair.handle_tunnel_alive(from, &mut self.shared, now.instant) {
+            self.note_timeout();
+        }
+    }
+
     /// Data is about to leave for `member` (cheap: call for every packet). True when there are outputs to handle before
     /// the packet leaves, because it may have to go another way.
     pub fn handle_tunnel_tx(&mut self, member: &WgKey, now: Now) -> bool {

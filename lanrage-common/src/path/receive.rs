@@ -107,6 +107,12 @@ impl Pair {
     /// Authenticated data of the member came through the tunnel from this address. True when timers have changed.
     pub fn handle_tunnel_rx(&mut self, from: SocketAddr, shared: &mut Shared, now: Instant) -> bool {
         self.note_data(now);
+        self.handle_tunnel_alive(from, shared, now)
+    }
+
+    /// Likewise, but it was nothing that somebody plays: a keepalive, or a word between the daemons.
+    pub fn handle_tunnel_alive(&mut self, from: SocketAddr, shared: &mut Shared, now: Instant) -> bool {
+        self.note_session();
         // nearly always a known route
         if let Some(route) =
             self.directs.iter_mut().chain(self.relays.values_mut()).find(|route| route.to == from)

@@ -94,6 +94,10 @@ impl Pair {
     /// Data came from the member.
     pub fn note_data(&mut self, now: Instant) {
         self.traffic.last = now;
+    }
+
+    /// The tunnel has a session.
+    pub fn note_session(&mut self) {
         self.traffic.has_session = true;
     }
 
