@@ -17,6 +17,7 @@
 //! | `POST /api/v1/doctor` | → [`DoctorAnswer`] |
 //! | `GET /api/v1/settings` | → [`Settings`] |
 //! | `POST /api/v1/settings` | [`SettingsRequest`] → [`Settings`] |
+//! | `GET /api/v1/games` | → what `lanrage games --json` prints: the profiles of games by id |
 //! | `GET /api/v1/log` | → [`LogAnswer`] |
 //! | `GET /api/v1/bundle` | → [`SupportBundle`] |
 //! | `POST /api/v1/relay/drain` | [`DrainRequest`] → [`Status`] |
@@ -32,6 +33,7 @@
 
 mod gateway;
 mod lane;
+mod matrix;
 mod network;
 mod party;
 mod relay;
@@ -44,6 +46,7 @@ pub use gateway::{
     RemoveDeviceRequest,
 };
 pub use lane::{LaneConversation, LaneCopies, LaneListener, LaneMode, LaneReceiver, LaneRung, LaneStatus};
+pub use matrix::{GameServer, HostStatus, LinkStatus, MatrixStatus};
 pub use network::{NetworkStatus, StunServerStatus};
 pub use party::{CarrierStatus, MemberStatus, PartyStatus, PathKind, RelayChoiceStatus};
 pub use relay::{ReasonCount, RelayDetail, RelayMember, RelayMode, RelayStatus, RelayTlsStatus, RelayWorker};

@@ -61,7 +61,7 @@ pub use device::{Inbound, Lane, Outbound, Service};
 #[cfg(feature = "std")]
 pub use membership::joined;
 #[cfg(feature = "std")]
-pub use report::report_in;
+pub use report::{report_in, report_packet};
 #[cfg(feature = "std")]
 pub use sockets::Sockets;
 #[cfg(feature = "std")]

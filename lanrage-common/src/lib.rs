@@ -28,6 +28,8 @@ pub mod binding;
 #[cfg(feature = "std")]
 pub mod bucket;
 #[cfg(feature = "std")]
+pub mod bulletin;
+#[cfg(feature = "std")]
 pub mod carrier;
 #[cfg(feature = "std")]
 pub mod control;
@@ -57,6 +59,10 @@ pub mod protocol;
 pub mod relay;
 #[cfg(feature = "std")]
 pub mod relays;
+#[cfg(feature = "std")]
+pub mod score;
+#[cfg(feature = "std")]
+pub mod servers;
 #[cfg(feature = "std")]
 pub mod ticket;
 #[cfg(feature = "std")]

@@ -11,12 +11,14 @@ mod failure;
 mod games;
 mod gateway;
 mod local;
+mod matrix;
 mod mods;
 mod netcheck;
 mod relay;
 #[cfg_attr(not(target_os = "linux"), path = "cli/no_run.rs")]
 mod run;
 mod screen;
+mod servers;
 mod settings;
 mod show;
 mod support;

@@ -7,9 +7,10 @@
 mod profile;
 mod value;
 
-pub use profile::{Class, Discovery, Evidence, Profile, Reply, Sender, Support};
+pub use profile::{Class, Discovery, Evidence, Profile, Reply, Sender, ServerQuery, Support};
 pub use value::{GamePorts, Payload, Ports, Protocol, Target};
 
+use lanrage_common::servers::Query;
 use rust_embed::RustEmbed;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -21,6 +22,8 @@ pub const DIRECTORY: &str = "/etc/lanrage/games";
 const MAX_FILE: u64 = 64 * 1024;
 /// Ports that one search may try: the longest known tries 201.
 const MAX_PORTS: usize = 256;
+/// Ports at which a game's server may be asked.
+const MAX_QUERIES: usize = 64;
 /// Largest UDP payload (RFC 768) in an IPv4 packet.
 const MAX_PAYLOAD: usize = 65_507;
 
@@ -82,6 +85,24 @@ impl Games {
         there.map(|game| game.name.as_str())
     }
 
+    /// Ports where a server may be asked, with the game's id and how; the first game at a port is the one.
+    pub fn queries(&self) -> BTreeMap<(u16, bool), (String, Query)> {
+        let mut ports = BTreeMap::new();
+        for (id, game) in &self.games {
+            let Some(query) = &game.query else { continue };
+            for port in query.ports.iter().flat_map(|ports| ports.0.clone()) {
+                let at = (port, query.protocol.is_tcp());
+                ports.entry(at).or_insert_with(|| (id.clone(), query.protocol));
+            }
+        }
+        ports
+    }
+
+    /// The name of the game with that id, if it is known.
+    pub fn name(&self, id: &str) -> Option<&str> {
+        self.games.get(id).map(|game| game.name.as_str())
+    }
+
     fn add(&mut self, file: &str, text: &str) {
         let id = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
         match parse(&id, text) {
@@ -129,12 +150,19 @@ fn check(profile: &Profile) -> Result<(), String> {
         (Support::Unchecked | Support::NotCarried | Support::OnlineOnly, None) if profile.note.is_none() => {
             Some("what is not known to work needs a `note` that says why")
         }
+        _ if profile.query.as_ref().is_some_and(|query| !is_short(&query.ports)) => {
+            Some("`ports` of [query] are not 1 to 64")
+        }
         _ => None,
     };
     match wrong {
         Some(wrong) => Err(wrong.into()),
         None => profile.discovery.as_ref().map_or(Ok(()), check_discovery),
     }
+}
+
+fn is_short(ports: &[Ports]) -> bool {
+    (1..=MAX_QUERIES).contains(&ports.iter().map(|ports| ports.0.len()).sum())
 }
 
 fn check_discovery(discovery: &Discovery) -> Result<(), String> {

@@ -22,6 +22,7 @@ pub mod peer;
 pub mod platform;
 pub mod relay;
 pub mod roles;
+pub mod servers;
 pub mod settings;
 pub mod shutdown;
 mod support;

@@ -1,6 +1,7 @@
 //! The peer role: tunnel, paths, lane and party membership of this device.
 
 mod behind;
+mod bulletins;
 mod commands;
 mod configure;
 mod event_loop;

@@ -4,6 +4,7 @@
 
 mod support;
 
+use lanrage_common::api::GameServer;
 use lanrage_tests::lab::nat::NatKind::Eim;
 use lanrage_tests::lab::netns::Namespace;
 use lanrage_tests::lab::process::{tail, wait_until};
@@ -92,13 +93,14 @@ fn unmodified_games_find_each_other() {
     let lab = TestLab::party_with(options);
     let [ana, ben] = [1, 2].map(|n| Player::new(&lab, n));
     // all load while the first are asked
-    let _servers = [quake_server(&ben), doom_server(&ben), freeciv_server(&ben)];
+    let [quake, _doom, _freeciv] = [quake_server(&ben), doom_server(&ben), freeciv_server(&ben)];
     let _avahi = avahi(&ana, &ben);
     let freeciv = FreecivClient::start(&ana);
     doom_is_found(&ana, &ben);
     quake_is_found(&ana, &ben);
     service_is_found(&ana, &ben);
     freeciv.joins_what_it_finds(&ana, &ben);
+    server_is_listed_while_it_runs(&lab, quake);
 }
 
 /// A dedicated server of ioquake3 with one of OpenArena's maps.
@@ -140,6 +142,30 @@ fn quake_is_found(client: &Player, host: &Player) {
     let found = wait_until(PATIENCE, is_listed);
     assert!(found, "{wanted} is not in\n{list}");
     assert_eq!(list.matches(&wanted).count(), 1, "{list}");
+}
+
+/// What `lanrage servers` tells at a peer.
+fn listed(lab: &TestLab, n: u8) -> Vec<GameServer> {
+    serde_json::from_str(&lab.lanrage_output(Role::Peer(n), &["servers", "--json"]).unwrap()).unwrap()
+}
+
+/// The server that Ben's machine has found is in both lists, and goes away with its program.
+fn server_is_listed_while_it_runs(lab: &TestLab, server: Program) {
+    let has_rtt = || listed(lab, 1).iter().any(|it| it.game == "quake-3" && it.rtt_ms.is_some());
+    assert!(wait_until(PATIENCE, has_rtt), "{:?}", listed(lab, 1));
+    let [at_ana, at_ben] =
+        [1, 2].map(|n| listed(lab, n).into_iter().find(|it| it.game == "quake-3").unwrap());
+    for (it, own) in [(&at_ana, false), (&at_ben, true)] {
+        assert_eq!((it.name.as_str(), it.map.as_deref()), ("Ben", Some("oa_minia")), "{it:?}");
+        assert_eq!((it.players, it.max_players, it.own, it.password), (0, Some(8), own, false), "{it:?}");
+        assert_eq!(it.address.to_string(), format!("{}:27960", lab.overlay(2).unwrap()));
+    }
+    assert!(at_ana.rtt_ms.is_some_and(|rtt| rtt > 0.0) && at_ben.rtt_ms.is_none(), "{at_ana:?} {at_ben:?}");
+    let table = lab.lanrage_output(Role::Peer(1), &["servers"]).unwrap();
+    assert!(table.contains("oa_minia  0 of 8"), "{table}");
+    drop(server);
+    let is_gone = || [1, 2].iter().all(|n| listed(lab, *n).iter().all(|it| it.game != "quake-3"));
+    assert!(wait_until(PATIENCE, is_gone), "{:?}", listed(lab, 1));
 }
 
 fn doom_server(host: &Player) -> Program {

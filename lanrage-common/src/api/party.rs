@@ -1,6 +1,6 @@
 //! The party that this device is in, and its members as this device sees them.
 
-use super::LaneStatus;
+use super::{GameServer, LaneStatus, MatrixStatus};
 use crate::devices::PartyDevice;
 use crate::identity::{DeviceKey, PartyId, WgKey};
 use crate::nat::Verdict;
@@ -55,6 +55,12 @@ pub struct PartyStatus {
     /// What happened to probes, signals and candidates of the path agent, by name (docs/metrics.md).
     #[serde(default)]
     pub path_events: BTreeMap<String, u64>,
+    /// How members reach each other, and who should host.
+    #[serde(default)]
+    pub matrix: MatrixStatus,
+    /// Game servers that run at members.
+    #[serde(default)]
+    pub servers: Vec<GameServer>,
 }
 
 /// A connection that carries datagrams to and from a relay, because UDP does not reach it.
@@ -152,6 +158,9 @@ pub struct MemberStatus {
     /// Probes without an answer, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
+    /// How well one can play with it, 0 to 100; see [`crate::score::quality`]. Absent while there is no path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<u8>,
     /// Seconds since WireGuard's last handshake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake_age_s: Option<u64>,

@@ -3,7 +3,7 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version and kind: `0x11` = arrivals |
+//! | 1 | version and kind: `0x11` = arrivals; `0x12` and `0x13` are bulletins ([`crate::bulletin`]) |
 //! | 1 | number of entries, at most [`MAX_ENTRIES`] |
 //! | 16 | each entry: destination, IPv4 as `::ffff:a.b.c.d` |
 //! | 2 | UDP destination port |
@@ -53,7 +53,7 @@ impl Report {
             payload.extend_from_slice(&arrival.packets.to_be_bytes());
             payload.push(listener_number(arrival.listener));
         }
-        datagram(from, to, &payload)
+        report_packet(from, to, &payload)
     }
 
     /// Reads what [`report_in`] found; none when it is not a report that this version knows. Entries beyond their number
@@ -89,7 +89,8 @@ pub fn report_in(packet: &[u8]) -> Option<&[u8]> {
     is_ours.then_some(payload)
 }
 
-fn datagram(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+/// The whole IPv4 packet that carries such a payload from one overlay address to another.
+pub fn report_packet(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let udp_len = (UDP_LEN + payload.len()) as u16;
     let mut udp = [PORT.to_be_bytes(), PORT.to_be_bytes(), udp_len.to_be_bytes(), [0; 2]].concat();
     udp.extend_from_slice(payload);
@@ -176,11 +177,11 @@ mod tests {
     #[test]
     fn wrapped_packets_are_no_reports() {
         for first in [0x45, 0x60] {
-            assert_eq!(report_in(&datagram(ANA, BEN, &[first; 60])), None);
+            assert_eq!(report_in(&report_packet(ANA, BEN, &[first; 60])), None);
         }
-        let mut other_port = datagram(ANA, BEN, &[ARRIVALS, 0]);
+        let mut other_port = report_packet(ANA, BEN, &[ARRIVALS, 0]);
         other_port[IPV4_LEN + 3] ^= 1;
         assert_eq!(report_in(&other_port), None);
-        assert!(report_in(&datagram(ANA, BEN, &[ARRIVALS, 0])).is_some());
+        assert!(report_in(&report_packet(ANA, BEN, &[ARRIVALS, 0])).is_some());
     }
 }

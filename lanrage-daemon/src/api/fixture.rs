@@ -7,10 +7,12 @@ use crate::relay::Inquiry;
 use crate::settings::Desk;
 use crate::shutdown::{self, ShutdownTrigger};
 use lanrage_common::api::{
-    AddDeviceAnswer, AddDeviceRequest, CarrierStatus, ControlStatus, DeviceStatus, InviteAnswer, LaneStatus,
-    MemberStatus, NetworkStatus, PartyStatus, PathKind, PingAnswer, PingReply, Problem, ReasonCount,
-    RelayChoiceStatus, RelayDetail, RelayMember, RelayMode, RelayStatus, RelayTlsStatus, RelayWorker,
+    AddDeviceAnswer, AddDeviceRequest, CarrierStatus, ControlStatus, DeviceStatus, GameServer, InviteAnswer,
+    LaneStatus, MatrixStatus, MemberStatus, NetworkStatus, PartyStatus, PathKind, PingAnswer, PingReply,
+    Problem, ReasonCount, RelayChoiceStatus, RelayDetail, RelayMember, RelayMode, RelayStatus,
+    RelayTlsStatus, RelayWorker,
 };
+use lanrage_common::bulletin::{Link, hosts};
 use lanrage_common::identity::{CertificateFingerprint, DeviceKey, Fingerprint, PartyId, WgKey};
 use lanrage_common::protocol::{ErrorBody, ErrorCode, RelayState};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -207,6 +209,8 @@ pub(crate) fn peer_status() -> PeerStatus {
                 sent: 8,
                 dropped: 1,
             }],
+            matrix: matrix(),
+            servers: vec![game_server()],
         }),
         control: Some(ControlStatus { url: "http://192.0.2.1:8667".into(), connected: true }),
         network: None,
@@ -238,12 +242,49 @@ fn member(number: u8, name: &str, path: PathKind) -> MemberStatus {
         rtt_ms: relayed.then_some(23.456),
         jitter_ms: relayed.then_some(1.5),
         loss: relayed.then_some(0.01),
+        quality: relayed.then_some(92),
         handshake_age_s: relayed.then_some(17),
         rx_bytes: 1000,
         tx_bytes: 2000,
         devices: Vec::new(),
         verdict: None,
         fix: None,
+    }
+}
+
+fn matrix() -> MatrixStatus {
+    let [ana, bob, carl] =
+        [1, 2, 3].map(|n| (Ipv4Addr::new(10, 66, 0, n), ["Ana", "Bob", "Ćwikła"][usize::from(n) - 1]));
+    let link = |to: (Ipv4Addr, &str), path, rtt_ms| Link {
+        to: to.0,
+        path,
+        rtt_ms: Some(rtt_ms),
+        jitter_ms: Some(1.5),
+        loss: Some(0.01),
+    };
+    let links = [
+        (ana.0, link(bob, PathKind::Relay, 23.4)),
+        (ana.0, link(carl, PathKind::Direct, 4.0)),
+        (bob.0, link(carl, PathKind::Direct, 50.0)),
+    ];
+    hosts::matrix(&links, &[ana, bob, carl].map(|(address, name)| (address, name.to_owned())))
+}
+
+fn game_server() -> GameServer {
+    GameServer {
+        member: Ipv4Addr::new(10, 66, 0, 2),
+        host: "Bob".into(),
+        own: false,
+        game: "quake-3".into(),
+        title: "Quake III Arena, ioquake3".into(),
+        name: "Bob's\x1b[31m place".into(),
+        map: Some("oa_minia".into()),
+        players: 2,
+        max_players: Some(8),
+        password: true,
+        protocol: "udp".into(),
+        address: "10.66.0.2:27960".parse().unwrap(),
+        rtt_ms: Some(24.1),
     }
 }
 

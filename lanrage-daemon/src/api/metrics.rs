@@ -6,7 +6,8 @@ mod relay;
 mod tests;
 
 use lanrage_common::api::{
-    CarrierStatus, GatewayStatus, LaneStatus, MemberStatus, PartyStatus, PathKind, RelayDetail, Status,
+    CarrierStatus, GameServer, GatewayStatus, LaneStatus, MemberStatus, PartyStatus, PathKind, RelayDetail,
+    Status,
 };
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
@@ -95,15 +96,27 @@ impl Page {
         self.per_peer(&others, "loss_ratio", "gauge", "Probes without an answer, 0 to 1.", |member| {
             member.loss
         });
+        let help = "How well one can play with it, 0 to 100: docs/metrics.md has the formula.";
+        self.per_peer(&others, "quality", "gauge", help, |member| member.quality.map(f64::from));
         self.per_peer(&others, "receive_bytes_total", "counter", "Payload received.", |member| {
             Some(member.rx_bytes as f64)
         });
         self.per_peer(&others, "transmit_bytes_total", "counter", "Payload sent.", |member| {
             Some(member.tx_bytes as f64)
         });
+        self.game_servers(&party.servers);
         self.carriers(&party.carriers);
         self.path_events(&party.path_events);
         self.lane(&party.lane);
+    }
+
+    fn game_servers(&mut self, servers: &[GameServer]) {
+        self.family("lanrage_game_players", "gauge", "Who plays on the game servers that run at members.");
+        for server in servers {
+            let address = server.address.to_string();
+            let labels = [("game", server.game.as_str()), ("host", &server.host), ("address", &address)];
+            self.sample("lanrage_game_players", &labels, server.players);
+        }
     }
 
     fn path_events(&mut self, events: &BTreeMap<String, u64>) {

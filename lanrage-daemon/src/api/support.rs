@@ -1,9 +1,10 @@
-//! Settings, and what helps to find out what is wrong.
+//! Settings, what is known of games, and what helps to find out what is wrong.
 
 use super::Shared;
 use super::answer::{Body, Refusal};
 use super::routes::{Answer, App, COMMAND};
 use crate::config::Config;
+use crate::games::{DIRECTORY, Games};
 use crate::peer::PeerCommand;
 use crate::settings::{Desk, Refused};
 use crate::support::Redaction;
@@ -13,6 +14,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use lanrage_common::api::{DoctorAnswer, Finding, LogAnswer, Settings, SettingsRequest, SupportBundle};
 use lanrage_common::protocol::ErrorCode;
+use std::path::Path;
 
 pub(super) async fn doctor(State(shared): App) -> Json<DoctorAnswer> {
     Json(DoctorAnswer { findings: shared.findings().await })
@@ -31,6 +33,13 @@ pub(super) async fn change_settings(
     let config = desk.change(&request)?;
     shared.put_to_work(desk, config).await?;
     Ok(Json(desk.settings()))
+}
+
+/// Read anew each time, so that a profile can be written while the page is open.
+pub(super) async fn games() -> Answer<Games> {
+    let read = tokio::task::spawn_blocking(|| Games::with_directory(Path::new(DIRECTORY))).await;
+    read.map(Json)
+        .map_err(|_| Refusal::internal("the profiles of games cannot be read; look at the daemon's log"))
 }
 
 pub(super) async fn log(State(shared): App) -> Json<LogAnswer> {

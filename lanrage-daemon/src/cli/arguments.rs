@@ -71,6 +71,10 @@ pub enum Command {
         #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         program: Vec<OsString>,
     },
+    /// Show the game servers that run at members: what is played, who plays, round trip, the address to join.
+    Servers(Watch),
+    /// Show how members reach each other, and who should host.
+    Matrix(Watch),
     /// Check what could stand in the way of playing, each with its cure. Exit code 1 when something is bad.
     Doctor,
     /// Find out how this network treats LANrage: UDP, addresses, the router's NAT, forwarded ports, relays.

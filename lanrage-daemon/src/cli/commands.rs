@@ -4,11 +4,14 @@ use super::arguments::{Arguments, Command, ConfigCommand, Invite, Party, Relay};
 use super::client::{Answer, Client};
 use super::failure::Failure;
 use super::screen::Screen;
-use super::{doctor, gateway, local, netcheck, relay, run as program, settings, show, support, trace};
-use lanrage_common::api::{
-    CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PingAnswer, PingReply,
-    PingRequest, RevokeRequest, Status, UiAnswer,
+use super::{
+    doctor, gateway, local, matrix, netcheck, relay, run as program, servers, settings, show, support, trace,
 };
+use lanrage_common::api::{
+    CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PartyStatus, PingAnswer,
+    PingReply, PingRequest, RevokeRequest, Status, UiAnswer,
+};
+use serde_json::Value;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Between the pings that a person watches.
@@ -55,6 +58,8 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Run { program: wanted } => {
             program::run(&session.client, session.screen, &wanted, json).await
         }
+        Command::Servers(watch) => session.look_at(watch.watch, servers::part, servers::show).await,
+        Command::Matrix(watch) => session.look_at(watch.watch, matrix::part, matrix::show).await,
         Command::Doctor => doctor::run(&session.client, session.screen, json).await,
         Command::Netcheck { servers } => netcheck::run(&session.client, session.screen, &servers, json).await,
         Command::Gateway { command } => gateway::run(&session.client, session.screen, command, json).await,
@@ -104,6 +109,32 @@ impl Session<'_, '_> {
                 self.screen.begin_again();
             }
             self.finish(&answer, show)?;
+            if !watch || self.screen.is_closed() {
+                return Ok(0);
+            }
+            tokio::time::sleep(WATCH_GAP).await;
+        }
+    }
+
+    /// Likewise a part of the party, which alone is the JSON.
+    async fn look_at(
+        &mut self,
+        watch: bool,
+        part: fn(Option<&PartyStatus>) -> Value,
+        show: fn(&mut Screen<'_>, &PartyStatus),
+    ) -> Result<u8, Failure> {
+        loop {
+            let party = self.client.get::<Status>("/api/v1/status").await?.value.party;
+            match &party {
+                _ if self.json => self.screen.line(part(party.as_ref())),
+                _ if watch => self.screen.begin_again(),
+                _ => {}
+            }
+            match &party {
+                _ if self.json => {}
+                Some(party) => show(self.screen, party),
+                None => self.screen.line(show::NO_PARTY),
+            }
             if !watch || self.screen.is_closed() {
                 return Ok(0);
             }

@@ -57,6 +57,14 @@ fn details(screen: &mut Screen<'_>, id: &str, game: &Profile) {
         let ports: Vec<String> = discovery.ports.iter().map(ToString::to_string).collect();
         lines.push(("found by", format!("{} on UDP port {}", to.join(" and "), ports.join(", "))));
     }
+    if let Some(query) = &game.query {
+        let ports: Vec<String> = query.ports.iter().map(ToString::to_string).collect();
+        let protocol = serde_json::to_string(&query.protocol).unwrap_or_default();
+        lines.push((
+            "asked",
+            format!("by `lanrage servers`, as {}, on port {}", protocol.trim_matches('"'), ports.join(", ")),
+        ));
+    }
     if !game.ports.is_empty() {
         lines.push(("played on", ports(game)));
     }

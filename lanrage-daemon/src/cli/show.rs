@@ -10,6 +10,9 @@ use lanrage_common::protocol::RelayState;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 
+pub(super) const NO_PARTY: &str =
+    "In no party. Found one with `lanrage party create NAME` or join one with `lanrage join LINK`.";
+
 pub(super) fn status(screen: &mut Screen<'_>, status: &Status) {
     let tunnel = if status.up { "tunnel up" } else { "tunnel down" };
     let state = if status.device.is_some() { format!(", {tunnel}") } else { String::new() };
@@ -53,9 +56,7 @@ pub(super) fn status(screen: &mut Screen<'_>, status: &Status) {
 pub(super) fn peers(screen: &mut Screen<'_>, status: &Status) {
     match &status.party {
         Some(party) => members(screen, party),
-        None => screen.line(
-            "In no party. Found one with `lanrage party create NAME` or join one with `lanrage join LINK`.",
-        ),
+        None => screen.line(NO_PARTY),
     }
 }
 

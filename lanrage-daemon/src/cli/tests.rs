@@ -76,6 +76,41 @@ oslo   -        draining  0 %   -        -       -        1        being emptied
 }
 
 #[tokio::test]
+async fn servers_and_matrix_are_shown_and_are_json_alone() {
+    let server = TestServer::start().await;
+    assert_eq!(
+        lanrage(&server, &["servers"]).await.out,
+        "\
+NAME                        GAME                       MAP       PLAYERS  HOST  RTT      ADDRESS
+Bob's[31m place (password)  Quake III Arena, ioquake3  oa_minia  2 of 8   Bob   24.1 ms  10.66.0.2:27960
+"
+    );
+    assert_eq!(
+        lanrage(&server, &["matrix"]).await.out,
+        "\
+FROM  TO      PATH    RTT      JITTER  LOSS  QUALITY
+Ana   Bob     relay   23.4 ms  1.5 ms  1 %   92
+Ana   Ćwikła  direct  4.0 ms   1.5 ms  1 %   100
+Bob   Ćwikła  direct  50.0 ms  1.5 ms  1 %   78
+
+HOST    LONGEST RTT  TO      QUALITY
+Ana     23.4 ms      Bob     92
+Bob     50.0 ms      Ćwikła  78
+Ćwikła  50.0 ms      Bob     78
+
+Ana is the best host: the longest round trip is 23 ms, to Bob; with Bob it would be 50 ms.
+"
+    );
+    let party = peer_status().party.unwrap();
+    let json = |ran: Ran| serde_json::from_str::<serde_json::Value>(&ran.out).unwrap();
+    assert_eq!(json(lanrage(&server, &["servers", "--json"]).await), serde_json::json!(party.servers));
+    assert_eq!(json(lanrage(&server, &["matrix", "--json"]).await), serde_json::json!(party.matrix));
+    server.peer.send_modify(|status| status.party = None);
+    assert_eq!(lanrage(&server, &["servers", "--json"]).await.out, "[]\n");
+    assert!(lanrage(&server, &["matrix"]).await.out.contains("lanrage join LINK"));
+}
+
+#[tokio::test]
 async fn drain_asks_the_relay_and_shows_what_is_left() {
     let server = TestServer::start().await;
     let ran = lanrage(&server, &["relay", "drain", "--no-wait"]).await;

@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::failure::Failure;
 use super::screen::{Screen, Style};
+use super::show::NO_PARTY;
 use super::table::{Cell, Table};
 use super::terminal::Terminal;
 use lanrage_common::api::{LaneConversation, LaneReceiver, LaneRung, Problem, Status};
@@ -91,10 +92,7 @@ async fn watch(
 
 fn lines(screen: &Screen<'_>, wish: &Wish, found: Option<&[LaneConversation]>) -> Vec<String> {
     match found {
-        None => vec![
-            "In no party. Found one with `lanrage party create NAME` or join one with `lanrage join LINK`."
-                .into(),
-        ],
+        None => vec![NO_PARTY.into()],
         Some([]) => vec![match &wish.what {
             Some(what) => format!(
                 "Nothing seen of {what} yet. Open the game's list of local games, here or at a friend's; `lanrage trace` shows everything."

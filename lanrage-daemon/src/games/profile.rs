@@ -2,6 +2,7 @@
 
 use super::value::{GamePorts, Payload, Ports, Target};
 use lanrage_common::lane::Service;
+use lanrage_common::servers::Query;
 use serde::{Deserialize, Serialize};
 
 /// One game, or several that look the same on the network.
@@ -28,9 +29,22 @@ pub struct Profile {
     /// A service that the lane must be told to carry: see `peer.lane_services`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Service>,
+    /// How its servers are asked what is played there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<ServerQuery>,
     /// How its LAN list is filled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<Discovery>,
+}
+
+/// How servers of a game are asked what is played there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerQuery {
+    /// In which protocol.
+    pub protocol: Query,
+    /// At these ports, one of which is a server's.
+    pub ports: Vec<Ports>,
 }
 
 /// How a game can be played in a party.

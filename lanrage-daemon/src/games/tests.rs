@@ -45,6 +45,19 @@ fn games_are_known_by_the_port_where_they_search() {
 }
 
 #[test]
+fn a_port_where_servers_are_asked_belongs_to_one_game() {
+    let queries = Games::built_in().queries();
+    assert_eq!(queries[&(27960, false)], ("quake-3".into(), Query::Quake3));
+    assert_eq!(queries[&(25565, true)], ("minecraft-java".into(), Query::MinecraftJava));
+    assert!(queries.len() < 64, "{}", queries.len());
+    let asked = |ports: &str| format!("{GOOD}[query]\nprotocol = \"source\"\nports = [{ports}]\n");
+    assert!(parse("mine", &asked("\"7777\"")).is_ok());
+    for wrong in ["", "\"1-65\"", "\"1-65535\", \"1-65535\""] {
+        assert!(parse("mine", &asked(wrong)).unwrap_err().contains("[query]"), "{wrong}");
+    }
+}
+
+#[test]
 fn a_users_profile_replaces_the_built_in_one_and_a_broken_one_is_named() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("quake-3.toml"), GOOD).unwrap();

@@ -15,6 +15,7 @@ use lanrage_common::api::{
     AddDeviceAnswer, CreatePartyRequest, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PingAnswer,
     PingRequest, RevokeRequest, RunAnswer, RunRequest,
 };
+use lanrage_common::bulletin::Announced;
 use lanrage_common::gateway::Mac;
 use lanrage_common::identity::{PartyId, PartySecret, RosterEntry};
 use lanrage_common::invite::Invite;
@@ -44,6 +45,8 @@ pub(super) enum Event {
     DeviceLeased(Box<NewDevice>, Result<Ipv4Addr, ControlError>, Reply<AddDeviceAnswer>),
     /// A device on the home network has an address, or not.
     LeasedForHome(Mac, Result<Ipv4Addr, ControlError>),
+    /// Game servers that run on this machine.
+    Servers(Vec<Announced>),
     /// The control server knows that this device has left, or cannot be told.
     Left(Result<(), ControlError>, Reply<()>),
 }
@@ -95,8 +98,10 @@ impl Peer {
 
     /// Goes on where a call to the control server has returned.
     pub(super) async fn handle_event(&mut self, event: Event) {
-        self.busy &=
-            matches!(event, Event::StunServers(_) | Event::DeviceLeased(..) | Event::LeasedForHome(..));
+        self.busy &= matches!(
+            event,
+            Event::StunServers(_) | Event::DeviceLeased(..) | Event::LeasedForHome(..) | Event::Servers(_)
+        );
         match event {
             Event::StunServers(servers) => {
                 self.stun_servers = servers;
@@ -113,6 +118,7 @@ impl Peer {
             }
             Event::Joined(_, _, Err(error), reply) => refuse(reply, error.to_body()),
             Event::LeasedForHome(mac, result) => self.complete_lease(mac, result),
+            Event::Servers(found) => self.tell_servers(found),
             Event::DeviceLeased(device, Ok(address), reply) => self.complete_device(*device, address, reply),
             Event::DeviceLeased(_, Err(error), reply) => refuse(reply, error.to_body()),
             Event::Left(result, reply) => {

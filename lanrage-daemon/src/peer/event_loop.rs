@@ -75,6 +75,10 @@ pub(super) struct Peer {
     pub(super) games: Games,
     /// When to look at what the lane has counted.
     pub(super) trace_due: Instant,
+    /// When to look at what there is to tell members.
+    pub(super) bulletins_due: Instant,
+    /// When to look for game servers on this machine; none while that is being done.
+    pub(super) servers_due: Option<Instant>,
     pub(super) interface_retry: Option<Instant>,
     pub(super) interface_problem: Option<Problem>,
     pub(super) store_problem: Option<Problem>,
@@ -152,6 +156,8 @@ impl Peer {
             joins_due: now,
             games: known_games(),
             trace_due: now,
+            bulletins_due: now,
+            servers_due: Some(now),
             interface_retry: None,
             interface_problem: None,
             store_problem,
@@ -316,6 +322,9 @@ impl Peer {
         }
         if now.instant >= self.trace_due {
             self.follow_trace(now);
+        }
+        if now.instant >= self.bulletins_due {
+            self.follow_bulletins(now);
         }
         if now.instant >= self.status_due {
             self.publish();

@@ -3,6 +3,7 @@
 //! Nothing here waits: the event loop hands in what arrived, and every method leaves all outputs delivered. What
 //! concerns the event loop itself comes out as [`Notice`].
 
+use super::bulletins::HostPings;
 use super::nat::{self, NatTest};
 use super::ping::{Pings, echo_request};
 use super::port_mapping::Forwarding;
@@ -21,6 +22,7 @@ use crate::platform::Network;
 use crate::roles::addresses;
 use lanrage_common::api::{PathKind, Problem};
 use lanrage_common::binding::is_stun;
+use lanrage_common::bulletin::Board;
 use lanrage_common::gateway::Mac;
 use lanrage_common::identity::{Device, DeviceKey, PartySecret, RosterEntry, WgKey};
 use lanrage_common::lane::maps::MAX_HOMES;
@@ -83,6 +85,9 @@ pub struct Session {
     lane_in_kernel: bool,
     /// What programs say to everybody, and how far it came.
     pub(super) trace: Trace,
+    /// What members tell of themselves.
+    pub(super) board: Board,
+    pub(super) host_pings: HostPings,
     pub(super) home_copies: HomeCopies,
     /// Where to be bound.
     pub(super) choice: RelayChoice,
@@ -139,6 +144,8 @@ impl Session {
             lane: Lane::new(me, facts.subnet),
             lane_in_kernel: false,
             trace: Trace::new(me),
+            board: Board::new(me),
+            host_pings: HostPings::default(),
             home_copies: HomeCopies::default(),
             choice: RelayChoice::new(facts.id, OsRng),
             relays: Relays::default(),
@@ -240,6 +247,7 @@ impl Session {
             pings: &mut self.pings,
             gateway: &mut self.gateway,
             trace: &mut self.trace,
+            board: &mut self.board,
             me: self.me,
             from,
             now,
@@ -400,6 +408,8 @@ impl Session {
                 self.pings.sent(&echo, path, now.instant);
             } else if let Some(report) = self.trace.poll_output() {
                 self.tunnel.send(&report, now.instant, &mut sender);
+            } else if let Some(bulletin) = self.board.poll_output() {
+                self.tunnel.send(&bulletin, now.instant, &mut sender);
             } else if let Some(failed) = sender.failed.take() {
                 self.paths.handle_send_error(failed, now);
             } else {
@@ -567,6 +577,7 @@ impl Session {
         let everybody = members().chain(behind.map(|device| device.address)).collect();
         self.gateway.set_members(everybody, now.instant);
         self.trace.set_members(members());
+        self.board.set_members(members(), now.instant);
     }
 
     /// Tells the tunnel which devices are behind a member.

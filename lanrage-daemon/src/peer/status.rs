@@ -14,6 +14,7 @@ use lanrage_common::identity::{Device, RosterEntry};
 use lanrage_common::nat::{self, Fix, Verdict};
 use lanrage_common::protocol::Member;
 use lanrage_common::relays;
+use lanrage_common::score::quality;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -82,6 +83,11 @@ impl Peer {
             lane: self.lane_status(),
             carriers: self.session.as_ref().map(Session::carrier_status).unwrap_or_default(),
             path_events: self.session.as_ref().map(Session::path_events).unwrap_or_default(),
+            matrix: self.session.as_ref().map(|session| session.matrix(&self.name)).unwrap_or_default(),
+            servers: self
+                .session
+                .as_ref()
+                .map_or_else(Vec::new, |session| session.game_servers(&self.name, &self.games)),
         }
     }
 
@@ -122,6 +128,7 @@ impl Peer {
             rtt_ms: None,
             jitter_ms: None,
             loss: None,
+            quality: None,
             handshake_age_s: None,
             rx_bytes: 0,
             tx_bytes: 0,
@@ -158,6 +165,7 @@ impl Session {
                 status.endpoint = self.relays.tls_address(name);
             }
             (status.rtt_ms, status.jitter_ms, status.loss) = (path.rtt_ms, path.jitter_ms, path.loss);
+            status.quality = quality(path.kind, path.rtt_ms, path.jitter_ms, path.loss);
             status.why = path.why;
             status.explain(path.verdict, path.fix);
         }
@@ -251,6 +259,7 @@ fn asleep(entry: &RosterEntry, host: bool, why: &str) -> MemberStatus {
         rtt_ms: None,
         jitter_ms: None,
         loss: None,
+        quality: None,
         handshake_age_s: None,
         rx_bytes: 0,
         tx_bytes: 0,

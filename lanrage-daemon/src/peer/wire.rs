@@ -6,6 +6,7 @@ use super::socket::Socket;
 use super::tunnel::{TunnelSink, destination};
 use crate::gateway::Gateway;
 use crate::platform::Interface;
+use lanrage_common::bulletin::{Board, Bulletin};
 use lanrage_common::identity::WgKey;
 use lanrage_common::lane::{Inbound, Lane, Trace, report_in};
 use lanrage_common::path::PathAgent;
@@ -74,6 +75,8 @@ pub struct Delivery<'a> {
     pub pings: &'a mut Pings,
     /// Takes what members say of arrivals.
     pub trace: &'a mut Trace,
+    /// Takes what members say of themselves.
+    pub board: &'a mut Board,
     /// Devices behind this one: nobody else is reached through it.
     pub gateway: &'a mut Gateway,
     /// Own address: the only one that members may send to, but for those of devices behind it.
@@ -89,12 +92,20 @@ impl TunnelSink for Delivery<'_> {
     }
 
     fn alive(&mut self, from: &WgKey) {
-        self.paths.handle_tunnel_rx(from, self.from, self.now);
+        self.paths.handle_tunnel_alive(from, self.from, self.now);
     }
 
     fn deliver(&mut self, from: &WgKey, packet: &[u8]) {
+        let Some(to) = destination(packet) else {
+            return self.paths.handle_tunnel_rx(from, self.from, self.now);
+        };
+        let report = report_in(packet).filter(|_| to == self.me);
+        if let Some(bulletin) = report.filter(|report| Bulletin::is_in(report)) {
+            self.paths.handle_tunnel_alive(from, self.from, self.now);
+            self.board.handle_bulletin(source(packet), bulletin, self.now.instant);
+            return;
+        }
         self.paths.handle_tunnel_rx(from, self.from, self.now);
-        let Some(to) = destination(packet) else { return };
         // anything else would let a member reach through this machine into its other networks
         if to != self.me {
             return self.gateway.send(packet, self.now.instant);
@@ -102,8 +113,8 @@ impl TunnelSink for Delivery<'_> {
         if self.pings.handle_packet(packet, self.now.instant) {
             return;
         }
-        let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
-        if let Some(report) = report_in(packet) {
+        let source = source(packet);
+        if let Some(report) = report {
             self.trace.handle_report(source, report, self.now.instant);
             return;
         }
@@ -120,4 +131,9 @@ impl TunnelSink for Delivery<'_> {
             tracing::trace!(%error, "not delivered");
         }
     }
+}
+
+/// Of a packet that [`destination`] has looked at.
+fn source(packet: &[u8]) -> Ipv4Addr {
+    Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15])
 }
