@@ -1,5 +1,10 @@
 //! A look at the network around this machine, with and without a running daemon.
 
+mod portal;
+
+pub(crate) use portal::NOTHING;
+pub use portal::captive_portal;
+
 use crate::clock::now;
 use crate::peer::port_mapping;
 use crate::roles::addresses;
@@ -9,13 +14,10 @@ use lanrage_common::nat::discovery::{Discovery, SPARES, ServerAnswer, Transmit, 
 use rand_core::OsRng;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 use tokio::net::UdpSocket;
 
 /// Longest datagram that can be an answer.
 const ANSWER: usize = 1500;
-/// A control server answers its health question within this time.
-const PORTAL: Duration = Duration::from_secs(4);
 
 /// Sockets on fresh ports, IPv4 only: behind which NAT IPv6 is nobody asks.
 #[derive(Debug)]
@@ -126,25 +128,6 @@ pub fn is_inside(ip: Ipv4Addr) -> bool {
 pub fn describe(answer: ServerAnswer, relay: Option<String>) -> StunServerStatus {
     let rtt_ms = answer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0);
     StunServerStatus { relay, address: answer.server, mapped: answer.mapped, rtt_ms }
-}
-
-/// Whether somebody else answers in the control server's place: a login page of the network. `None` when nobody does,
-/// or when there is no control server to ask.
-pub async fn captive_portal(control: Option<&str>) -> Option<bool> {
-    let client = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(PORTAL)
-        .build()
-        .ok()?;
-    let response = client.get(format!("{}/healthz", control?)).send().await.ok()?;
-    if response.status().is_redirection() {
-        return Some(true);
-    }
-    let is_html = response
-        .headers()
-        .get(reqwest::header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
-    Some(is_html)
 }
 
 #[cfg(test)]

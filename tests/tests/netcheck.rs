@@ -7,10 +7,13 @@ mod support;
 use lanrage_common::api::{MemberStatus, NetworkStatus, PathKind};
 use lanrage_common::nat::{Behaviour, Filtering, Fix, How, Mapping, PortMapping, Verdict, Who, Why};
 use lanrage_tests::lab::nat::NatKind::{Eim, None as Public, Symmetric, UdpBlocked};
+use lanrage_tests::lab::netns::Namespace;
 use lanrage_tests::lab::process::wait_until;
 use lanrage_tests::lab::role::Role;
 use lanrage_tests::lab::topology::{RELAY_ADDRESS, wan};
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use support::TestLab;
@@ -110,6 +113,7 @@ fn the_doctor_looks_at_everything() {
     lab.lanrage_output(Role::Peer(2), &["down"]).unwrap();
     let (is_well, levels) = doctor(&lab, 2);
     assert_eq!((is_well, levels["tunnel"].as_str()), (false, "bad"));
+    check_for_login_page(&lab);
 }
 
 #[test]
@@ -132,6 +136,49 @@ fn blocked_udp_is_known_and_said_at_both_ends() {
     wait_for_verdict(&lab, 2, relayed(Who::First));
     assert!(member(&lab, 1).fix.unwrap().contains("letting UDP out"));
     assert!(!netcheck(&lab, 2, &[]).0);
+}
+
+/// A hotel: whatever is asked on the ports of the web, its own page answers, and nothing else gets through.
+const HOTEL: &str = "table ip hotel {
+ chain pre {
+  type nat hook prerouting priority -110;
+  iifname \"lan\" tcp dport { 80, 443 } redirect to :8080
+ }
+ chain forward {
+  type filter hook forward priority -10;
+  drop
+ }
+}
+";
+
+/// Answers every request with the way to a login page, until the program ends.
+fn login_page(router: &Namespace) {
+    let listener = router.run(|| TcpListener::bind("0.0.0.0:8080")).unwrap().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let answer =
+                "HTTP/1.1 302 Found\r\nlocation: http://login.hotel.example/\r\ncontent-length: 0\r\n\r\n";
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+}
+
+fn check_for_login_page(lab: &TestLab) {
+    assert_eq!(netcheck(lab, 1, &[]).1.captive_portal, Some(false));
+    let router = lab.topology().router(1);
+    login_page(&router);
+    router.nft(HOTEL).unwrap();
+    let (is_well, found) = netcheck(lab, 1, &[]);
+    assert_eq!((is_well, found.captive_portal), (false, Some(true)));
+    let (is_well, levels) = doctor(lab, 1);
+    assert_eq!((is_well, levels["login page"].as_str()), (false, "bad"), "{levels:?}");
+    // with the tunnel down the command looks by itself, and for the same control server
+    lab.lanrage_output(Role::Peer(1), &["down"]).unwrap();
+    assert_eq!(netcheck(lab, 1, &[]).1.captive_portal, Some(true));
+    router.nft("delete table ip hotel").unwrap();
+    assert_eq!(netcheck(lab, 1, &[]).1.captive_portal, Some(false));
 }
 
 /// The public address of the router that forwards ports. miniupnpd refuses those of documentation networks, so it is

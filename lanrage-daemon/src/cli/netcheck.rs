@@ -6,7 +6,7 @@ use super::screen::{Screen, Style};
 use super::table::{Cell, Table};
 use crate::config::{self, Sources};
 use crate::netcheck;
-use lanrage_common::api::NetworkStatus;
+use lanrage_common::api::{NetworkStatus, Status};
 use lanrage_common::nat::{Allocation, Behaviour, Filtering, Mapping, PortMapping};
 use std::net::SocketAddr;
 
@@ -21,7 +21,7 @@ pub(super) async fn run(
     let network = if servers.is_empty() { ask(client, screen, json).await? } else { None };
     let network = match network {
         Some(network) => network,
-        None => alone(servers).await?,
+        None => alone(servers, known_control(client).await).await?,
     };
     if json {
         screen.line(serde_json::to_string(&network).unwrap_or_default());
@@ -46,7 +46,13 @@ async fn ask(client: &Client, screen: &mut Screen<'_>, json: bool) -> Result<Opt
     }
 }
 
-async fn alone(servers: &[String]) -> Result<NetworkStatus, Failure> {
+/// The control server of the party that this device is in, whether or not the tunnel is up.
+async fn known_control(client: &Client) -> Option<String> {
+    let status = client.get::<Status>("/api/v1/status").await.ok()?.value;
+    status.control.map(|control| control.url)
+}
+
+async fn alone(servers: &[String], control: Option<String>) -> Result<NetworkStatus, Failure> {
     // a configuration that cannot be read is no reason not to look
     let config = config::load(&Sources::from_process(None, Vec::new())).ok();
     let peer = config.map(|loaded| loaded.config.peer);
@@ -60,7 +66,7 @@ async fn alone(servers: &[String]) -> Result<NetworkStatus, Failure> {
         let mut found = found.map_err(|error| wrong_server(name, &error.to_string()))?;
         addresses.extend(found.next());
     }
-    let control = peer.and_then(|peer| peer.control);
+    let control = control.or(peer.and_then(|peer| peer.control));
     netcheck::run(&addresses, control.as_deref()).await.map_err(|error| {
         Failure::Local(format!("cannot open UDP sockets: {error}"), "free some ports".into())
     })
@@ -121,7 +127,11 @@ fn facts(network: &NetworkStatus) -> Vec<(&'static str, Cell)> {
         ("Forwarded", forwarded(network)),
         (
             "Login page",
-            answer(network.captive_portal.map(|portal| !portal), "none", "yes: log in to this network first"),
+            answer(
+                network.captive_portal.map(|portal| !portal),
+                "none",
+                "yes: open any page in a browser and log in to this network",
+            ),
         ),
     ]
 }

@@ -131,6 +131,7 @@ pub(super) fn router(app: SharedApp) -> Router {
         .route("/v1/relay", get(relay_socket::upgrade))
         .route("/j/{code}", get(landing::page))
         .route("/healthz", get(healthz))
+        .route(crate::netcheck::NOTHING, get(async || StatusCode::NO_CONTENT))
         .route("/metrics", get(metrics))
         .fallback(async || {
             Refused::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is nothing at this address")
