@@ -8,6 +8,8 @@ pub mod announce;
 pub mod candidate;
 mod explain;
 mod hunt;
+mod measure;
+pub mod mtu;
 mod pair;
 pub mod probe;
 pub mod quality;
@@ -50,6 +52,8 @@ pub struct Config {
     pub secret: PartySecret,
     /// The virtual LAN: its addresses are never probed.
     pub subnet: Ipv4Net,
+    /// The longest packet on the party's interface, bytes.
+    pub mtu: u16,
 }
 
 /// How packets go to a member.
@@ -78,6 +82,21 @@ pub enum Output {
         to: SocketAddr,
         /// A probe.
         payload: Vec<u8>,
+    },
+    /// Send this datagram from WireGuard's socket, and let nobody cut it (IPv4: don't fragment). That the system refuses
+    /// is no [`PathAgent::handle_send_error`]: it is only too long.
+    TransmitWhole {
+        /// Where to.
+        to: SocketAddr,
+        /// A padded probe.
+        payload: Vec<u8>,
+    },
+    /// Packets for a member should be no longer than this from now on: its path carries no more in one piece.
+    Mtu {
+        /// Whose.
+        member: WgKey,
+        /// Bytes; absent = as long as the interface allows.
+        mtu: Option<u16>,
     },
     /// Send this to a member through the control server ([`crate::protocol::ClientMessage::Signal`]).
     Signal {
@@ -174,6 +193,8 @@ pub struct Status {
     pub jitter_ms: Option<f64>,
     /// Unanswered probes, 0 to 1.
     pub loss: Option<f64>,
+    /// The longest packet that the path carries in one piece, bytes; none before it was measured, and over TLS.
+    pub mtu: Option<u16>,
     /// One sentence: why this path.
     pub why: String,
     /// What the NATs at both ends let expect; this device's is the first.
@@ -526,6 +547,7 @@ impl PathAgent {
             rtt_ms: quality.and_then(quality::Quality::rtt_ms),
             jitter_ms: quality.and_then(quality::Quality::jitter_ms),
             loss: quality.and_then(quality::Quality::loss),
+            mtu: route.and_then(|route| route.mtu.longest()),
             why: pair.explain(&self.shared),
             verdict: pair.verdict(&self.shared),
             fix: pair.fix_after_hunt(&self.shared),

@@ -97,6 +97,8 @@ pub(super) struct Pair {
     pub hunt: Hunt,
     pub sequence: u64,
     told: Option<Path>,
+    /// The length of packets that the caller was told.
+    pub told_mtu: Option<u16>,
     telling: Telling,
 }
 
@@ -132,6 +134,7 @@ impl Pair {
             hunt: Hunt::default(),
             sequence: 0,
             told: None,
+            told_mtu: None,
             telling: Telling { due: None, sent: None, pause: ANNOUNCE_AGAIN, heard: 0 },
         };
         pair.handle_local_change(shared, now.instant);
@@ -161,6 +164,7 @@ impl Pair {
         }
         if let Some(route) = self.active_route_mut() {
             route.next_ping = Some(now);
+            route.mtu.renew();
         }
     }
 
@@ -277,6 +281,7 @@ impl Pair {
         self.warm_relays(now);
         self.send_due_probes(shared, now);
         self.send_round(shared, now);
+        self.measure(shared, now);
         self.send_announcement(shared, now);
         self.run_hunt(shared, now);
     }
@@ -284,8 +289,14 @@ impl Pair {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let probes = self.directs.iter().chain(self.relays.values()).filter_map(|route| route.next_ping);
         let round = (!self.directs.is_empty()).then(|| self.schedule.next());
-        let waits =
-            [self.lapse_due(), self.hold_due(), self.relay_hold_due(), self.doubt_due(), self.hunt_due()];
+        let waits = [
+            self.lapse_due(),
+            self.hold_due(),
+            self.relay_hold_due(),
+            self.doubt_due(),
+            self.hunt_due(),
+            self.measure_due(),
+        ];
         probes.chain([round, self.telling.due].into_iter().chain(waits).flatten()).min()
     }
 
@@ -354,6 +365,14 @@ impl Pair {
         self.transmit(to, &ping, shared);
     }
 
+    /// Asks the way in use together with another one, so that both are measured in the same moment.
+    pub fn ping_active_along(&mut self, shared: &mut Shared, now: Instant) {
+        let Some(way) = self.active.clone() else { return };
+        if self.route(&way).is_some_and(|route| !route.was_asked_just_now(now)) {
+            self.ping(&way, shared, now);
+        }
+    }
+
     /// A probe with the pair's common fields.
     pub fn probe(&self, kind: Kind) -> Probe {
         Probe {
@@ -374,8 +393,13 @@ impl Pair {
 
     /// A probe as a datagram.
     pub fn seal(&self, probe: &Probe, shared: &mut Shared) -> Vec<u8> {
+        self.seal_padded(probe, probe::LEN, shared)
+    }
+
+    /// The same, of that many bytes.
+    pub fn seal_padded(&self, probe: &Probe, length: usize, shared: &mut Shared) -> Vec<u8> {
         let direction = Direction { from: shared.tag, to: self.keys.tag, key: &self.keys.probe_out };
-        probe.seal(direction, shared.nonce())
+        probe.seal_padded(direction, shared.nonce(), length)
     }
 
     /// Opens a probe that claims to be of this member.

@@ -36,7 +36,7 @@ pub fn is_probe(datagram: &[u8]) -> bool {
 
 /// The receiver's [`tag`] in a well-formed probe header: all that a relay reads.
 pub fn receiver_tag(datagram: &[u8]) -> Option<[u8; 8]> {
-    if !is_probe(datagram) || !(HEADER_LEN + 16..=MAX_LEN).contains(&datagram.len()) {
+    if !is_probe(datagram) || !(HEADER_LEN + SEAL..=MAX_LEN).contains(&datagram.len()) {
         return None;
     }
     let is_known = matches!(datagram[4], 1 | 2) && datagram[5..8] == [0; 3];
@@ -45,8 +45,10 @@ pub fn receiver_tag(datagram: &[u8]) -> Option<[u8; 8]> {
 
 /// Bytes of a probe's body: pings and pongs have the same size, so that an answer is never longer than its question.
 const BODY: usize = 48;
-/// Size of every probe that this version sends.
-pub const LEN: usize = HEADER_LEN + BODY + 16;
+/// Bytes of the cipher's tag.
+const SEAL: usize = 16;
+/// Size of every probe that is not padded.
+pub const LEN: usize = HEADER_LEN + BODY + SEAL;
 
 /// In a pong: the ping was authentic, but not fresh; it only tells the sessions.
 pub const STALE: u8 = 1;
@@ -119,15 +121,22 @@ pub fn sender_tag(datagram: &[u8]) -> Option<[u8; 8]> {
 impl Probe {
     /// The probe as a datagram; `nonce` must be random.
     pub fn seal(&self, direction: Direction<'_>, nonce: [u8; 12]) -> Vec<u8> {
+        self.seal_padded(direction, nonce, LEN)
+    }
+
+    /// The same, filled up with zeros to that many bytes, within [`LEN`] and [`MAX_LEN`].
+    pub fn seal_padded(&self, direction: Direction<'_>, nonce: [u8; 12], length: usize) -> Vec<u8> {
         let kind = match self.kind {
             Kind::Ping => 1,
             Kind::Pong => 2,
         };
         let mut datagram = [&MAGIC[..], &[kind, 0, 0, 0], &direction.to, &direction.from, &nonce].concat();
-        let payload = Payload { msg: &self.to_body(), aad: &datagram };
+        let mut body = self.to_body().to_vec();
+        body.resize(length.clamp(LEN, MAX_LEN) - HEADER_LEN - SEAL, 0);
+        let payload = Payload { msg: &body, aad: &datagram };
         let sealed = ChaCha20Poly1305::new(direction.key.into())
             .encrypt(&nonce.into(), payload)
-            .expect("48 bytes are within the cipher's limit");
+            .expect("a datagram is within the cipher's limit");
         datagram.extend_from_slice(&sealed);
         datagram
     }
@@ -230,6 +239,15 @@ mod tests {
             let datagram = probe.seal(direction(), [7; 12]);
             assert_eq!((datagram.len(), Probe::open(&datagram, &KEY)), (LEN, Some(probe)));
             assert_eq!((receiver_tag(&datagram), sender_tag(&datagram)), (Some([2; 8]), Some([1; 8])));
+        }
+    }
+
+    #[test]
+    fn padding_changes_nothing_but_the_length() {
+        for length in [0, LEN, LEN + 1, 1452, MAX_LEN, 9000] {
+            let datagram = pong().seal_padded(direction(), [7; 12], length);
+            assert_eq!(datagram.len(), length.clamp(LEN, MAX_LEN));
+            assert_eq!(Probe::open(&datagram, &KEY), Some(pong()));
         }
     }
 

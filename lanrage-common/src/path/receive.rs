@@ -90,6 +90,9 @@ impl Pair {
 
     fn handle_pong(&mut self, from: SocketAddr, pong: &Probe, shared: &mut Shared, now: Instant) {
         let Some(way) = self.way(from, shared) else { return shared.count("pong_unasked") };
+        if pong.your_session == self.session && self.note_measured(&way, pong.sequence, shared, now) {
+            return;
+        }
         let used = self.use_of(&way, shared, now);
         let answered = self.route_mut(&way).is_some_and(|route| route.answered(pong.sequence, used, now));
         if !answered || pong.your_session != self.session {
@@ -97,6 +100,9 @@ impl Pair {
         }
         shared.count("pong_received");
         self.handle_heard(pong.heard);
+        if self.is_compared(&way) {
+            self.ping_active_along(shared, now);
+        }
         self.note_inner(&way, pong.flags & probe::INNER != 0, shared, now);
         if pong.flags & probe::HUNT != 0 {
             self.handle_agreed(shared, now);
@@ -117,8 +123,7 @@ impl Pair {
         if let Some(route) =
             self.directs.iter_mut().chain(self.relays.values_mut()).find(|route| route.to == from)
         {
-            route.heard(now);
-            route.data_in = Some(now);
+            route.carried(now);
             return false;
         }
         self.handle_heard_from(from, shared, now);

@@ -1,7 +1,9 @@
 //! One way to a member, direct or through a relay, and what its probes told.
 
 use super::candidate::CandidateKind;
+use super::mtu::Search;
 use super::quality::Quality;
+use super::select::ENOUGH_SAMPLES;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,6 +19,9 @@ pub(super) const CONFIRMED: u32 = 3;
 const LAPSE_ASKED: Duration = Duration::from_millis(1500);
 /// While data is sent, a path is asked when nothing has come for this long.
 pub(super) const ASK: Duration = Duration::from_millis(120);
+/// Data that came at least so many times as often was a steady stream, whose end is worth a doubt for so long.
+const STEADY: u32 = 3;
+const HUSH: Duration = Duration::from_millis(500);
 /// And again while an answer is missing.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// A path in use is doubted when a probe waits longer than its round trip, four times its jitter and this ...
@@ -78,6 +83,8 @@ pub(super) struct Route {
     pub is_carried: bool,
     /// What its probes told.
     pub quality: Quality,
+    /// How long packets may be that go this way whole.
+    pub mtu: Search,
     /// Answers since it last was silent for [`LAPSE`].
     pub good: u32,
     /// When to probe next, apart from the member's schedule.
@@ -94,6 +101,8 @@ pub(super) struct Route {
     pub barred: Option<Instant>,
     /// Since when probes go unanswered.
     asked_since: Option<Instant>,
+    /// Time between packets of data that come this way, of late.
+    pace: Option<Duration>,
 }
 
 impl Route {
@@ -103,6 +112,7 @@ impl Route {
             kind,
             is_carried: false,
             quality: Quality::default(),
+            mtu: Search::default(),
             good: 0,
             next_ping: None,
             created: now,
@@ -113,6 +123,7 @@ impl Route {
             data_out: None,
             barred: None,
             asked_since: None,
+            pace: None,
         }
     }
 
@@ -175,6 +186,23 @@ impl Route {
         self.last_rx = Some(now);
     }
 
+    /// Data of the member came this way through the tunnel.
+    pub fn carried(&mut self, now: Instant) {
+        if let Some(last) = self.data_in.replace(now) {
+            let pause = now.saturating_duration_since(last).min(HEARTBEAT);
+            self.pace = Some(self.pace.map_or(HEARTBEAT, |pace| (pace * 7 + pause) / 8));
+        }
+        self.heard(now);
+    }
+
+    /// When a steady stream of data that comes this way counts as broken off, unless more comes: long before an answer
+    /// could be missed. After a moment it is only over.
+    pub fn hushed_at(&self, now: Instant) -> Option<Instant> {
+        let is_steady = self.pace.is_some_and(|pace| pace * STEADY <= ASK);
+        let last = self.data_in.filter(|last| is_steady && now.saturating_duration_since(*last) < HUSH)?;
+        Some(last + ASK)
+    }
+
     /// Probes since the last sign of life that should have been answered by now.
     pub fn waits(&self, now: Instant) -> usize {
         self.late_since(self.life(), now)
@@ -186,8 +214,7 @@ impl Route {
     }
 
     fn late_since(&self, life: Option<Instant>, now: Instant) -> usize {
-        let rtt = Duration::from_secs_f64(self.quality.rtt_ms().unwrap_or_default() * 1e-3);
-        let time = GOOD_TIME.max(rtt * 2);
+        let time = GOOD_TIME.max(self.round_trip() * 2);
         let is_late = |sent: Instant| now.saturating_duration_since(sent) >= time;
         let counts = |sent: Instant| life.is_none_or(|life| sent >= life) && is_late(sent);
         self.outstanding.iter().filter(|(_, sent)| counts(*sent)).count()
@@ -201,6 +228,16 @@ impl Route {
     /// How long nothing authentic has come this way.
     pub fn quiet(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.heard_at().unwrap_or(self.created))
+    }
+
+    /// When the last answer came.
+    pub fn answered_at(&self) -> Option<Instant> {
+        self.last_pong
+    }
+
+    /// The median round trip; zero before any is known.
+    pub fn round_trip(&self) -> Duration {
+        Duration::from_secs_f64(self.quality.rtt_ms().unwrap_or_default() * 1e-3)
     }
 
     /// Whether an answer came after this moment.
@@ -289,6 +326,11 @@ impl Route {
         now.saturating_duration_since(self.life().unwrap_or(self.created))
     }
 
+    /// Whether there are answers enough to compare it with others.
+    pub fn is_measured(&self) -> bool {
+        self.quality.samples() >= ENOUGH_SAMPLES
+    }
+
     /// Whether an answer was ever seen.
     pub fn was_answered(&self) -> bool {
         self.last_pong.is_some()
@@ -300,15 +342,16 @@ impl Route {
         self.next_ping = None;
         self.last_pong = None;
         self.last_rx = None;
-        (self.data_in, self.data_out) = (None, None);
+        (self.data_in, self.data_out, self.pace) = (None, None, None);
         self.quality = Quality::default();
+        self.mtu.renew();
         self.outstanding.clear();
         self.asked_since = None;
     }
 
     /// Time to the next probe if this one stays unanswered: dense at first, rare once nobody seems to be there.
     fn interval_unanswered(&self, used: Use, now: Instant) -> Option<Duration> {
-        let twice_rtt = Duration::from_secs_f64(self.quality.rtt_ms().unwrap_or_default() * 2e-3);
+        let twice_rtt = self.round_trip() * 2;
         let retry = RETRY.max(twice_rtt);
         let asked = self.asked_for(now);
         let silence = self.silence(now);
@@ -333,7 +376,7 @@ impl Route {
     fn interval_answered(&self, used: Use) -> Option<Duration> {
         match used {
             Use::Active { heartbeat, .. } => Some(heartbeat),
-            _ if self.good < 2 * CONFIRMED => Some(CONFIRM),
+            _ if self.good < 2 * CONFIRMED || !self.is_measured() => Some(CONFIRM),
             Use::Spare => None,
             Use::Candidate if self.good < 20 => Some(HEARTBEAT / 2),
             Use::Candidate => Some(HEARTBEAT * 5),

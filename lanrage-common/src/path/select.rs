@@ -2,6 +2,7 @@
 
 use super::Path;
 use super::pair::{Active, Pair};
+use super::quality::Quality;
 use super::route::{CONFIRMED, Route};
 use super::shared::Shared;
 use crate::api::PathKind;
@@ -15,8 +16,12 @@ const HOLD_AFTER_STEADY: Duration = Duration::from_secs(2);
 const STEADY: Duration = Duration::from_secs(30);
 /// A silent direct path without any alternative is kept this long.
 const LAST_HOPE: Duration = Duration::from_secs(30);
-/// Relay samples that may outweigh a direct path.
-const ENOUGH_SAMPLES: usize = 8;
+/// Answers of a relay, and of the direct path, before the relay may outweigh it.
+pub(super) const ENOUGH_SAMPLES: usize = 8;
+/// A way must be faster by so much, milliseconds, to replace one of its kind ...
+const MARGIN_MS: f64 = 5.0;
+/// ... and a relay by so much to be better than a direct path: its operator pays for the traffic.
+const RELAY_MARGIN_MS: f64 = 10.0;
 /// A direct path is given up for a relay that answers when so many of its probes in a row got no answer.
 const GIVEN_UP: usize = 4;
 /// While an answer is missing for this long, nothing is compared.
@@ -35,6 +40,7 @@ impl Pair {
         }
         self.note_hunt(shared, now);
         self.tell_path(shared);
+        self.tell_mtu(shared, now);
     }
 
     /// The operating system refused to send there.
@@ -123,10 +129,19 @@ impl Pair {
         confirmed.min_by(|a, b| score(a).total_cmp(&score(b)))
     }
 
-    /// Whether a direct path should replace a relay: unless the relay is clearly better, which is rare.
+    /// Whether a direct path should replace a relay: unless the relay is clearly better, which is rare. Before there are
+    /// enough answers to know, a direct path that seems worse waits for them: a moment, for both are asked at once.
     fn is_worth_it(&self, direct: &Route, relay: Option<&str>) -> bool {
         let relay = relay.and_then(|name| self.relays.get(name));
-        relay.is_none_or(|relay| !relay.quality.is_clearly_better_than(&direct.quality))
+        relay.is_none_or(|relay| !outweighs(relay, direct))
+    }
+
+    /// Whether this direct path is being compared with the relay in use: then the relay is asked along with it, or a busy
+    /// moment would count against one of them only.
+    pub fn is_compared(&self, way: &Active) -> bool {
+        let is_new = |route: &Route| !route.is_measured();
+        matches!((way, &self.active), (Active::Direct(_), Some(Active::Relay(_))))
+            && self.route(way).is_some_and(is_new)
     }
 
     fn better_than(&self, current: &Route, relay: Option<&str>, now: Instant) -> Option<Active> {
@@ -134,15 +149,15 @@ impl Pair {
             // it may be dying: that is the lapse's to decide
             return None;
         }
-        let is_better = |route: &&Route| route.quality.is_clearly_better_than(&current.quality);
+        let is_better = |route: &&Route| route.quality.is_clearly_better_than(&current.quality, MARGIN_MS);
         let proven = |route: &&Route| route.good >= 2 * CONFIRMED;
         if let Some(direct) = self.best_direct(now).filter(is_better).filter(proven) {
             return Some(Active::Direct(direct.to));
         }
         let name = relay?;
-        let measured = |route: &&Route| route.quality.samples() >= ENOUGH_SAMPLES;
-        self.relays.get(name).filter(measured).filter(is_better)?;
-        Some(Active::Relay(name.to_owned()))
+        let relay = self.relays.get(name)?;
+        let is_known = relay.is_measured() && current.is_measured();
+        (is_known && outweighs(relay, current)).then(|| Active::Relay(name.to_owned()))
     }
 
     /// When the active direct path will have been silent for too long.
@@ -171,6 +186,13 @@ impl Pair {
         };
         Some(Path { kind, endpoint: route.to, relay, handshakes: self.handshake_relays(), copy: None })
     }
+}
+
+/// Whether a relay is clearly better than a direct path, in all that is known and in what came last.
+fn outweighs(relay: &Route, direct: &Route) -> bool {
+    let is_better = |relay: &Quality, direct: &Quality| relay.is_clearly_better_than(direct, RELAY_MARGIN_MS);
+    let [last, of_direct] = [relay, direct].map(|route| route.quality.recent(ENOUGH_SAMPLES));
+    is_better(&relay.quality, &direct.quality) && is_better(&last, &of_direct)
 }
 
 /// Score of a route, lower is better; guesses and mapped addresses lose a tie against an address of the same LAN.

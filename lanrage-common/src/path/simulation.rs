@@ -3,66 +3,30 @@
 //! Everything random comes from a seed, so a run can be repeated.
 
 pub mod flow;
+mod host;
+mod internet;
 pub mod nat;
 
+pub use internet::Link;
 pub use nat::Nat;
 
-use super::{Config, Output, Path, PathAgent, probe};
+use super::{Output, probe};
 use crate::api::PathKind;
-use crate::binding::{Request, binding_answer, parse_request};
-use crate::identity::{PartyId, PartySecret, WgKey};
+use crate::identity::WgKey;
 use crate::time::Now;
 use flow::{Flow, Packet};
+use host::{Host, host, place};
 use nat::Router;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// The first relay's name.
 pub const RELAY: &str = "home";
-const PORT: u16 = 4001;
 /// A binding is refreshed this often, which keeps the relay's NAT mapping.
 const REFRESH: Duration = Duration::from_secs(20);
-/// Through the switch of a home.
-const LAN_DELAY: Duration = Duration::from_micros(300);
-/// From a relay back.
-const STUN_DELAY: Duration = Duration::from_millis(20);
-
-/// A device.
-pub struct Host {
-    pub key: WgKey,
-    pub agent: PathAgent,
-    /// Its address in its home, or its public one.
-    pub inside: SocketAddr,
-    /// Which router it is behind.
-    pub home: usize,
-    /// By relay name: the address the relay has bound.
-    bound: BTreeMap<String, SocketAddr>,
-    pub path: BTreeMap<WgKey, Path>,
-    /// Ports of further sockets, and those that are kept by the address that they reach.
-    pub spares: Vec<u16>,
-    pub kept: BTreeMap<SocketAddr, u16>,
-    /// What the agent would have it be bound at, and what it uses.
-    pub wishes: (BTreeMap<String, u32>, BTreeSet<String>),
-    pub path_changes: Vec<(Duration, WgKey, Option<PathKind>)>,
-    /// Every probe sent, relays included.
-    pub sent_to: Vec<(Duration, SocketAddr)>,
-}
-
-/// How datagrams fare between a host and the internet.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Link {
-    /// One way, milliseconds.
-    pub latency_ms: u64,
-    /// Up to so many more milliseconds.
-    pub jitter_ms: u64,
-    /// Share that is lost.
-    pub loss: f64,
-    /// Share that may overtake others.
-    pub reorder: f64,
-}
 
 enum Event {
     Datagram {
@@ -121,6 +85,8 @@ pub struct World {
     pub dead_relays: BTreeSet<String>,
     /// Extra milliseconds of a host's leg to a relay.
     pub far: BTreeMap<(usize, String), u64>,
+    /// Extra milliseconds between two hosts without a relay.
+    pub direct_detour: u64,
     pub signals_work: bool,
     /// Whether a doubted binding is refreshed at once.
     pub rebinds: bool,
@@ -177,6 +143,7 @@ impl World {
             off: BTreeSet::new(),
             dead_relays: BTreeSet::new(),
             far: BTreeMap::new(),
+            direct_detour: 0,
             signals_work: true,
             rebinds: true,
             sockets_left: 512,
@@ -248,49 +215,13 @@ impl World {
         router.reboot(router.nat);
         if router.nat == Nat::None {
             // the device sees it, and binds again
-            let (inside, now) = ((outside, PORT).into(), self.now());
+            let (inside, now) = ((outside, host::PORT).into(), self.now());
             self.hosts[n].inside = inside;
             self.hosts[n].agent.set_local_candidates(vec![inside], now);
             for relay in self.hosts[n].bound.keys().cloned().collect::<Vec<_>>() {
                 self.bind_again(n, &relay);
             }
         }
-    }
-
-    /// Sends data from one host to another until [`World::stop_flows`].
-    pub fn start_flow(&mut self, from: usize, to: usize, every: Duration) -> usize {
-        self.flows.push(Flow::new(from, to, every, self.at));
-        let flow = self.flows.len() - 1;
-        self.schedule(Duration::ZERO, Event::Send { flow });
-        flow
-    }
-
-    /// Both directions.
-    pub fn play(&mut self, a: usize, b: usize, every: Duration) {
-        self.start_flow(a, b, every);
-        self.start_flow(b, a, every);
-    }
-
-    /// Nothing is sent any more; what is on its way arrives.
-    pub fn stop_flows(&mut self) {
-        self.flows.iter_mut().for_each(|flow| flow.is_over = true);
-        self.run_until(self.at + Duration::from_secs(2));
-    }
-
-    /// Packets that did not arrive, of all flows.
-    pub fn lost(&self) -> u64 {
-        self.flows.iter().map(Flow::lost).sum()
-    }
-
-    /// The longest silence in any flow.
-    pub fn gap(&self) -> Duration {
-        self.flows.iter().map(|flow| flow.gap(self.at)).max().unwrap_or_default()
-    }
-
-    /// Measures silences anew.
-    pub fn restart_gaps(&mut self) {
-        let at = self.at;
-        self.flows.iter_mut().for_each(|flow| flow.restart(at));
     }
 
     fn schedule(&mut self, after: Duration, event: Event) {
@@ -363,126 +294,14 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
-        if let Some((name, relay)) =
-            self.relays.iter().find(|(_, relay)| **relay == to).map(|(name, relay)| (name.clone(), *relay))
-        {
-            return self.forward(from, &name, relay, payload);
-        }
-        let at = self.at;
-        let router =
-            self.routers.iter().enumerate().find(|(_, router)| IpAddr::V4(router.outside) == to.ip());
-        let inside = match router {
-            Some((_, Router { nat: Nat::None, .. })) => Some(to),
-            Some((_, router)) => router.admit(from, to.port(), at),
-            None => None,
-        };
-        if let (Some((home, _)), Some(inside)) = (router, inside) {
-            self.arrive_inside(from, inside, home, payload);
-        }
-    }
-
-    fn arrive_inside(&mut self, from: SocketAddr, to: SocketAddr, home: usize, payload: Vec<u8>) {
-        let is_at = |host: &Host| host.home == home && host.inside.ip() == to.ip();
-        let Some(n) = self.hosts.iter().position(is_at) else { return };
-        let host = &self.hosts[n];
-        let spare = host.spares.iter().position(|port| *port == to.port());
-        let is_kept = || host.kept.values().any(|port| *port == to.port());
-        if spare.is_none() && host.inside != to && !is_kept() {
-            return;
-        }
-        if self.off.contains(&n) {
-            return;
-        }
-        let now = self.now();
-        if let Some(spare) = spare {
-            let member = self.hosts[1 - n].key;
-            self.hosts[n].agent.handle_spare_datagram(&member, spare, from, &payload, now);
-        } else if let Some((_, packet)) = Packet::from_bytes(&payload) {
-            let member = self.hosts[packet.from].key;
-            self.hosts[n].agent.handle_tunnel_rx(&member, from, now);
-            if let Some((flow, number)) = packet.flow {
-                self.flows[flow].arrived(number, self.at);
-            }
-        } else {
-            assert!(self.hosts[n].agent.handle_datagram(from, &payload, now), "it is a probe");
-        }
-        self.drain(n);
-    }
-
-    /// A packet of a flow leaves, if there is a path.
-    fn send(&mut self, flow: usize) {
-        let Flow { from, to, every, is_over, .. } = self.flows[flow];
-        if is_over {
-            return;
-        }
-        self.schedule(every, Event::Send { flow });
-        if self.off.contains(&from) {
-            return;
-        }
-        let (member, now) = (self.hosts[to].key, self.now());
-        self.hosts[from].agent.handle_tunnel_tx(&member, now);
-        self.drain(from);
-        let number = self.flows[flow].sent;
-        self.flows[flow].sent += 1;
-        let Some(path) = self.hosts[from].path.get(&member).cloned() else { return };
-        let payload = Packet { from, flow: Some((flow, number)) }.to_bytes(probe::tag(&member));
-        self.transmit(from, path.endpoint, payload.clone());
-        if let Some(copy) = path.copy {
-            self.flows[flow].copied += 1;
-            self.transmit(from, copy, payload);
-        }
-    }
-
-    /// The relay: only between bound addresses, by the receiver's tag.
-    fn forward(&mut self, from: SocketAddr, name: &str, relay: SocketAddr, payload: Vec<u8>) {
-        if self.dead_relays.contains(name) {
-            return;
-        }
-        if let Some(Request::Binding(request)) = parse_request(&payload) {
-            let answer = binding_answer(request.transaction, from);
-            return self.schedule(STUN_DELAY, Event::Datagram { from: relay, to: from, payload: answer });
-        }
-        let is_bound = self.hosts.iter().any(|host| host.bound.get(name) == Some(&from));
-        let tag = Packet::from_bytes(&payload).map(|(tag, _)| tag).or_else(|| probe::receiver_tag(&payload));
-        let target = self.hosts.iter().position(|host| Some(probe::tag(&host.key)) == tag);
-        let to = target.and_then(|n| Some((n, *self.hosts[n].bound.get(name)?)));
-        if let Some((n, to)) = to.filter(|_| is_bound)
-            && let Some(delay) = self.pass(n)
-        {
-            let delay = delay + Duration::from_millis(self.detour(n, name));
-            let delay = self.in_order(n, relay, delay);
-            self.schedule(delay, Event::Datagram { from: relay, to, payload });
-        }
-    }
-
-    /// The time a datagram takes between a host and the internet; none when it is lost.
-    fn pass(&mut self, n: usize) -> Option<Duration> {
-        let link = self.links[n];
-        let is_lost = link.loss > 0.0 && self.rng.gen_bool(link.loss);
-        let jitter = self.rng.gen_range(0..=link.jitter_ms * 1000);
-        (!is_lost).then(|| Duration::from_millis(link.latency_ms) + Duration::from_micros(jitter))
-    }
-
-    /// Datagrams of one way seldom overtake each other.
-    fn in_order(&mut self, n: usize, far: SocketAddr, delay: Duration) -> Duration {
-        let reorder = self.links[n].reorder;
-        let arrival = self.at + delay;
-        let last = self.arrivals.entry((n, far)).or_default();
-        if reorder > 0.0 && self.rng.gen_bool(reorder) {
-            return delay;
-        }
-        *last = arrival.max(*last);
-        *last - self.at
-    }
-
     pub fn drain(&mut self, n: usize) {
         while let Some(output) = self.hosts[n].agent.poll_output() {
             match output {
-                Output::Transmit { to, payload } => {
+                Output::Transmit { to, payload } | Output::TransmitWhole { to, payload } => {
                     self.hosts[n].sent_to.push((self.at, to));
                     self.transmit(n, to, payload);
                 }
+                Output::Mtu { member, mtu } => drop(self.hosts[n].mtus.insert(member, mtu)),
                 Output::Confirm { member, to } => {
                     let keepalive = Packet { from: n, flow: None };
                     self.transmit(n, to, keepalive.to_bytes(probe::tag(&member)));
@@ -531,57 +350,6 @@ impl World {
         }
     }
 
-    /// Sends from host `n` through its NAT, by the socket that is meant for there.
-    pub fn transmit(&mut self, n: usize, to: SocketAddr, payload: Vec<u8>) {
-        let host = &self.hosts[n];
-        let port = host.kept.get(&to).copied().unwrap_or(host.inside.port());
-        self.transmit_from(n, port, to, payload);
-    }
-
-    fn transmit_from(&mut self, n: usize, port: u16, to: SocketAddr, payload: Vec<u8>) {
-        let (at, home) = (self.at, self.hosts[n].home);
-        let inside = SocketAddr::new(self.hosts[n].inside.ip(), port);
-        if is_private(to) {
-            if self.routers[home].nat != Nat::None {
-                self.schedule(LAN_DELAY, Event::Inside { from: inside, to, home, payload });
-            }
-            return;
-        }
-        let from = self.routers[home].translate(inside, to, at, &mut self.rng);
-        if to.ip() == IpAddr::V4(self.routers[home].outside) {
-            if matches!(self.routers[home].nat, Nat::Router(rules) if rules.hairpin) {
-                self.schedule(LAN_DELAY, Event::Datagram { from, to, payload });
-            }
-            return;
-        }
-        let is_data = Packet::from_bytes(&payload).is_some();
-        let target =
-            self.hosts.iter().position(|host| IpAddr::V4(self.routers[host.home].outside) == to.ip());
-        let is_cut = target.is_some_and(|t| {
-            let pair = (n.min(t), n.max(t));
-            self.cut.contains(&pair)
-                || self.cut_way.contains(&(n, t))
-                || is_data && self.cut_data.contains(&pair)
-        });
-        let is_lost = self.loss > 0.0 && self.rng.gen_bool(self.loss);
-        let relay = self.relays.iter().find(|(_, place)| **place == to).map(|(name, _)| name.clone());
-        let (Some(near), Some(far)) = (self.pass(n), target.map_or(Some(Duration::ZERO), |t| self.pass(t)))
-        else {
-            return;
-        };
-        if is_cut || is_lost {
-            return;
-        }
-        let detour = relay.map_or(0, |name| self.detour(n, &name));
-        let noise = Duration::from_micros(self.rng.gen_range(0..800));
-        let delay = self.in_order(n, to, near + far + Duration::from_millis(detour) + noise);
-        self.schedule(delay, Event::Datagram { from, to, payload });
-    }
-
-    fn detour(&self, n: usize, relay: &str) -> u64 {
-        self.far.get(&(n, relay.to_owned())).copied().unwrap_or_default()
-    }
-
     pub fn kind(&self, n: usize, to: usize) -> PathKind {
         self.hosts[n].path.get(&self.hosts[to].key).map_or(PathKind::None, |path| path.kind)
     }
@@ -598,40 +366,5 @@ impl World {
     /// So many times something was counted, by all agents.
     pub fn count(&self, what: &str) -> u64 {
         self.hosts.iter().filter_map(|host| host.agent.counters().get(what)).sum()
-    }
-}
-
-fn is_private(address: SocketAddr) -> bool {
-    matches!(address.ip(), IpAddr::V4(ip) if ip.is_private())
-}
-
-/// Where host `n` is in its home.
-fn place(router: &Router, home: usize, n: usize) -> SocketAddr {
-    match router.nat {
-        Nat::None => (router.outside, PORT).into(),
-        Nat::Router(_) => (Ipv4Addr::new(192, 168, home as u8 + 1, n as u8 + 2), PORT).into(),
-    }
-}
-
-fn host(n: usize, inside: SocketAddr, home: usize, seed: u64) -> Host {
-    let key = WgKey([n as u8 + 1; 32]);
-    let config = Config {
-        me: key,
-        party: PartyId([1; 16]),
-        secret: PartySecret::from([7; 32]),
-        subnet: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 66, 0, 0), 16),
-    };
-    Host {
-        key,
-        agent: PathAgent::new(config, StdRng::seed_from_u64(seed)),
-        inside,
-        home,
-        bound: BTreeMap::new(),
-        path: BTreeMap::new(),
-        spares: Vec::new(),
-        kept: BTreeMap::new(),
-        wishes: Default::default(),
-        path_changes: Vec::new(),
-        sent_to: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@ mod failover;
 mod figures;
 mod hostile;
 mod hunt;
+mod length;
 mod relays;
 mod soak;
 

@@ -1,7 +1,8 @@
 //! What the flow of data means for a pair: how closely its path is watched, and when packets leave twice.
 //!
-//! While data is sent and nothing comes back, the path is asked after a moment; when the answer is late, every packet
-//! also leaves by the way that stands by, until one of both has proven itself. WireGuard drops the second copy.
+//! While data is sent and nothing comes back, the path is asked after a moment; when the answer is late, or a steady
+//! stream from the other end has broken off, every packet also leaves by the way that stands by, until one of both has
+//! proven itself. WireGuard drops the second copy.
 
 use super::pair::{Active, Pair};
 use super::route::{ASK, HEARTBEAT, LAPSE, Use};
@@ -124,7 +125,9 @@ impl Pair {
         let is_late = route.doubtful_at(now).is_some_and(|due| due <= now);
         let is_deaf = self.traffic.deaf.is_some_and(|at| now.saturating_duration_since(at) < DEAF);
         let is_stale = route.quiet(now) >= LAPSE;
-        let is_doubtful = self.traffic.is_sending(SENDING, now) && (is_late || is_deaf || is_stale);
+        let is_hushed = route.hushed_at(now).is_some_and(|due| due <= now) && route.quiet(now) >= ASK;
+        let has_reason = is_late || is_deaf || is_stale || is_hushed;
+        let is_doubtful = self.traffic.is_sending(SENDING, now) && has_reason;
         let begins = is_doubtful && self.traffic.doubt.is_none();
         self.traffic.doubt = is_doubtful.then(|| self.traffic.doubt.unwrap_or(now));
         if begins {
@@ -142,7 +145,9 @@ impl Pair {
             Some(since) => since + COPIES,
             None => {
                 let route = self.active.as_ref().and_then(|way| self.route(way))?;
-                self.traffic.sent.and_then(|_| route.doubtful_at(self.decided))?
+                self.traffic.sent?;
+                let late = route.doubtful_at(self.decided).filter(|due| *due > self.decided);
+                late.into_iter().chain(route.hushed_at(self.decided)).min()?
             }
         };
         Some(due).filter(|due| *due > self.decided)

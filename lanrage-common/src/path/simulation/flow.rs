@@ -1,5 +1,7 @@
 //! Data that is sent steadily, as a game does, and what became of it.
 
+use super::{Event, World};
+use crate::path::probe;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -92,5 +94,67 @@ impl Packet {
         let number = u64::from_be_bytes(number.try_into().ok()?);
         let flow = (flow != KEEPALIVE).then_some((usize::from(flow), number));
         Some((*tag, Self { from: usize::from(*from), flow }))
+    }
+}
+
+impl World {
+    /// Sends data from one host to another until [`World::stop_flows`].
+    pub fn start_flow(&mut self, from: usize, to: usize, every: Duration) -> usize {
+        self.flows.push(Flow::new(from, to, every, self.at));
+        let flow = self.flows.len() - 1;
+        self.schedule(Duration::ZERO, Event::Send { flow });
+        flow
+    }
+
+    /// Both directions.
+    pub fn play(&mut self, a: usize, b: usize, every: Duration) {
+        self.start_flow(a, b, every);
+        self.start_flow(b, a, every);
+    }
+
+    /// Nothing is sent any more; what is on its way arrives.
+    pub fn stop_flows(&mut self) {
+        self.flows.iter_mut().for_each(|flow| flow.is_over = true);
+        self.run_until(self.at + Duration::from_secs(2));
+    }
+
+    /// Packets that did not arrive, of all flows.
+    pub fn lost(&self) -> u64 {
+        self.flows.iter().map(Flow::lost).sum()
+    }
+
+    /// The longest silence in any flow.
+    pub fn gap(&self) -> Duration {
+        self.flows.iter().map(|flow| flow.gap(self.at)).max().unwrap_or_default()
+    }
+
+    /// Measures silences anew.
+    pub fn restart_gaps(&mut self) {
+        let at = self.at;
+        self.flows.iter_mut().for_each(|flow| flow.restart(at));
+    }
+
+    /// A packet of a flow leaves, if there is a path.
+    pub(super) fn send(&mut self, flow: usize) {
+        let Flow { from, to, every, is_over, .. } = self.flows[flow];
+        if is_over {
+            return;
+        }
+        self.schedule(every, Event::Send { flow });
+        if self.off.contains(&from) {
+            return;
+        }
+        let (member, now) = (self.hosts[to].key, self.now());
+        self.hosts[from].agent.handle_tunnel_tx(&member, now);
+        self.drain(from);
+        let number = self.flows[flow].sent;
+        self.flows[flow].sent += 1;
+        let Some(path) = self.hosts[from].path.get(&member).cloned() else { return };
+        let payload = Packet { from, flow: Some((flow, number)) }.to_bytes(probe::tag(&member));
+        self.transmit(from, path.endpoint, payload.clone());
+        if let Some(copy) = path.copy {
+            self.flows[flow].copied += 1;
+            self.transmit(from, copy, payload);
+        }
     }
 }

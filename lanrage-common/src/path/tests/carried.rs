@@ -14,7 +14,7 @@ fn address(text: &str) -> SocketAddr {
 fn agent(now: Now) -> PathAgent {
     let secret = PartySecret::from([7; 32]);
     let subnet = "10.66.0.0/16".parse().unwrap();
-    let config = Config { me: ME, party: PartyId([1; 16]), secret, subnet };
+    let config = Config { me: ME, party: PartyId([1; 16]), secret, subnet, mtu: 1420 };
     let mut agent = PathAgent::new(config, rand_core::OsRng);
     agent.set_local_candidates(vec![address("192.168.1.2:4001")], now);
     agent.add_member(FRIEND, now);

@@ -27,7 +27,7 @@ impl Bench {
     fn new() -> Self {
         let secret = PartySecret::from([7; 32]);
         let subnet = "10.66.0.0/16".parse().unwrap();
-        let config = Config { me: ME, party: PARTY, secret: secret.clone(), subnet };
+        let config = Config { me: ME, party: PARTY, secret: secret.clone(), subnet, mtu: 1420 };
         let now = Now { instant: Instant::now(), unix: 1_800_000_000 };
         let mut agent = PathAgent::new(config, rand_core::OsRng);
         agent.set_local_candidates(vec![address("192.168.1.2:4001")], now);
