@@ -6,6 +6,7 @@ mod commands;
 mod configure;
 mod event_loop;
 mod invite;
+mod lengths;
 mod nat;
 mod network;
 mod ping;

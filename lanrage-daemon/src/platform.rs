@@ -17,7 +17,7 @@ pub mod udp;
 
 pub use imp::{
     EthernetPort, Interface, NetworkWatch, allow_files, clock_zero, gateway, host_name, mtus, networks,
-    prepare_socket, prepare_stream, raw_socket, routes,
+    prepare_socket, prepare_stream, raw_socket, routes, uncut,
 };
 
 use ipnet::Ipv4Net;

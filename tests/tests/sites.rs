@@ -8,13 +8,15 @@ use lanrage_common::api::PathKind;
 use lanrage_tests::lab::nat::NatKind;
 use lanrage_tests::lab::netns::Namespace;
 use lanrage_tests::lab::process::wait_until;
+use lanrage_tests::lab::role::Role;
 use lanrage_tests::lab::site::Site;
 use lanrage_tests::lab::topology::{
     CONTROL_ADDRESS, CONTROL_ADDRESS6, RELAY_ADDRESS, RELAY_ADDRESS6, Topology, guest_address, peer_address,
     peer_address6, wan,
 };
 use lanrage_tests::lab::traffic::Pulse;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use support::TestLab;
@@ -170,6 +172,75 @@ fn bad_links_delay_and_lose() {
     assert!(wait_until(Duration::from_secs(5), || seen(&there, &near).is_some()));
     let refusal = lab.0.change_link(&"w2=delay:1".parse().unwrap()).unwrap_err().to_string();
     assert!(refusal.contains("h2"), "{refusal}");
+}
+
+/// Routers lose what comes in pieces, as many carriers' do.
+const NO_PIECES: &str = "table ip pieces {
+ chain pre {
+  type filter hook prerouting priority -450;
+  ip frag-off & 0x3fff != 0 drop
+ }
+}
+";
+
+/// Sends a long datagram each way, and 300 kB by TCP.
+fn assert_carries(lab: &TestLab, (from, to): (u8, u8)) {
+    let (from, to) = (lab.station(from), lab.station(to));
+    let inbox = socket_in(&to.namespace, to.address, 9200);
+    let outbox = socket_in(&from.namespace, from.address, 9200);
+    let long = [7; 1400];
+    let arrives = || {
+        outbox.send_to(&long, inbox.local_addr().unwrap()).unwrap();
+        inbox.recv(&mut [0; 2000]).is_ok_and(|length| length == long.len())
+    };
+    assert!(wait_until(Duration::from_secs(10), arrives), "1400 bytes do not arrive");
+
+    let listener = to.namespace.run(|| TcpListener::bind((to.address, 9201))).unwrap().unwrap();
+    let receiver = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).map(|_| received.len())
+    });
+    let mut stream = from.namespace.run(|| TcpStream::connect((to.address, 9201))).unwrap().unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(&vec![1; 300_000]).unwrap();
+    drop(stream);
+    assert_eq!(receiver.join().unwrap().unwrap(), 300_000, "a transfer by TCP hangs");
+}
+
+#[test]
+fn a_line_that_carries_1280_bytes_and_no_pieces_plays_by_every_path() {
+    let sites: [Site; 2] = ["symmetric/mtu:1280".parse().unwrap(), "symmetric".parse().unwrap()];
+    let mut lab = TestLab::party("site8", &sites);
+    for namespace in [lab.topology().net(), lab.topology().router(1)] {
+        namespace.nft(NO_PIECES).unwrap();
+    }
+    let patience = Duration::from_secs(60);
+    // an outer packet of 1280 bytes holds 1220 of the tunnel's
+    let is_known = |lab: &TestLab, from, to| {
+        lab.member(from, to).unwrap().mtu.is_some_and(|mtu| (1212..=1220).contains(&mtu))
+    };
+    let both_know = |lab: &TestLab| {
+        let known = || is_known(lab, 1, 2) && is_known(lab, 2, 1);
+        assert!(wait_until(patience, known), "{:?} {:?}", lab.member(1, 2), lab.member(2, 1));
+    };
+    lab.wait_for_path((1, 2), PathKind::Relay, patience).unwrap();
+    // the party was formed while pieces still got through: what was found then does not matter
+    lab.lanrage_output(Role::Peer(2), &["down"]).unwrap();
+    lab.lanrage_output(Role::Peer(2), &["up"]).unwrap();
+    both_know(&lab);
+    assert_carries(&lab, (1, 2));
+    assert_carries(&lab, (2, 1));
+
+    for n in [1, 2] {
+        lab.change_nat(n, NatKind::Eim).unwrap();
+    }
+    lab.wait_for_path((1, 2), PathKind::Direct, patience).unwrap();
+    both_know(&lab);
+    assert_carries(&lab, (2, 1));
+    let text = lab.lanrage_output(Role::Peer(1), &["ping", "ben", "--count", "1"]).unwrap();
+    assert!(text.contains("The path carries packets of 12"), "{text}");
 }
 
 #[test]

@@ -161,6 +161,10 @@ pub struct MemberStatus {
     /// How well one can play with it, 0 to 100; see [`crate::score::quality`]. Absent while there is no path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<u8>,
+    /// The longest packet that the path carries in one piece, bytes; absent before it was measured, and over TLS. Where
+    /// that is less than the interface's MTU, packets for this member are kept as short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
     /// Seconds since WireGuard's last handshake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake_age_s: Option<u64>,

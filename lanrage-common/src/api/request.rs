@@ -90,6 +90,9 @@ pub struct PingAnswer {
     /// The longest packet that went through the tunnel and back, when asked for; absent when none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
+    /// The longest packet that the path carries in one piece, as probes found; absent before it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_mtu: Option<u16>,
 }
 
 /// One echo.

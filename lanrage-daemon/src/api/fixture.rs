@@ -149,7 +149,8 @@ fn pong(member: &str, count: u32) -> Result<PingAnswer, ErrorBody> {
     let reply = PingReply { rtt_ms: Some(12.34), path: PathKind::Relay };
     let address = Ipv4Addr::new(10, 66, 0, 2);
     let replies = vec![reply; count as usize];
-    Ok(PingAnswer { member: "Bob".into(), address, replies, outside_rtt_ms: Some(11.5), mtu: Some(1420) })
+    let (outside_rtt_ms, mtu, path_mtu) = (Some(11.5), Some(1420), Some(1420));
+    Ok(PingAnswer { member: "Bob".into(), address, replies, outside_rtt_ms, mtu, path_mtu })
 }
 
 pub(crate) fn peer_status() -> PeerStatus {
@@ -243,6 +244,7 @@ fn member(number: u8, name: &str, path: PathKind) -> MemberStatus {
         jitter_ms: relayed.then_some(1.5),
         loss: relayed.then_some(0.01),
         quality: relayed.then_some(92),
+        mtu: relayed.then_some(1420),
         handshake_age_s: relayed.then_some(17),
         rx_bytes: 1000,
         tx_bytes: 2000,
@@ -294,6 +296,7 @@ fn direct() -> MemberStatus {
         rtt_ms: Some(4.0),
         jitter_ms: Some(0.25),
         loss: Some(0.0),
+        mtu: Some(1372),
         why: "straight to 198.51.100.4:51820".into(),
         ..member(3, "Ćwikła", PathKind::None)
     }

@@ -257,10 +257,10 @@ impl Session<'_, '_> {
             for reply in &answer.replies {
                 show::reply(self.screen, number, reply);
             }
-            replies.extend(answer.replies);
+            replies.extend(answer.replies.iter().cloned());
             if number == count {
                 show::ping_summary(self.screen, &replies);
-                show::ping_tunnel(self.screen, &replies, answer.mtu, answer.outside_rtt_ms);
+                show::ping_tunnel(self.screen, &replies, &answer);
             } else {
                 tokio::time::sleep_until(started + PING_GAP).await;
             }

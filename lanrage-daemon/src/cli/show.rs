@@ -3,8 +3,8 @@
 use super::screen::{Screen, Style};
 use super::table::{Cell, Table};
 use lanrage_common::api::{
-    InviteAnswer, MemberStatus, PartyStatus, PathKind, PingReply, Problem, RelayChoiceStatus, RelayMode,
-    RelayStatus, Status,
+    InviteAnswer, MemberStatus, PartyStatus, PathKind, PingAnswer, PingReply, Problem, RelayChoiceStatus,
+    RelayMode, RelayStatus, Status,
 };
 use lanrage_common::protocol::RelayState;
 use qrcode::QrCode;
@@ -255,12 +255,8 @@ fn path_name(path: PathKind) -> &'static str {
 }
 
 /// Whether the tunnel itself works, and what fits it.
-pub(super) fn ping_tunnel(
-    screen: &mut Screen<'_>,
-    replies: &[PingReply],
-    mtu: Option<u16>,
-    outside_rtt_ms: Option<f64>,
-) {
+pub(super) fn ping_tunnel(screen: &mut Screen<'_>, replies: &[PingReply], answer: &PingAnswer) {
+    let PingAnswer { mtu, path_mtu, outside_rtt_ms, .. } = *answer;
     let outside =
         outside_rtt_ms.map(|rtt| format!(", probes outside it take {rtt:.1} ms")).unwrap_or_default();
     match (replies.iter().any(|reply| reply.rtt_ms.is_some()), mtu) {
@@ -275,6 +271,10 @@ pub(super) fn ping_tunnel(
             ));
         }
         (false, _) => {}
+    }
+    if let Some(length) = path_mtu {
+        let hint = if mtu.is_some_and(|mtu| mtu > length) { "; longer ones travel in pieces" } else { "" };
+        screen.line(format!("The path carries packets of {length} bytes whole{hint}."));
     }
 }
 

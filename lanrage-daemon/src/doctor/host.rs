@@ -1,6 +1,6 @@
 //! What this machine tells.
 
-use crate::platform;
+use crate::{netcheck, platform};
 use lanrage_common::api::{Cure, Finding, PartyStatus, Status};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -15,7 +15,9 @@ const OVERHEAD: u32 = 40 + 8 + 16 + 16;
 pub(super) async fn all(status: &Status) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(control) = &status.control {
-        findings.extend(clock(&control.url).await);
+        let (portal, clock) = tokio::join!(portal(&control.url), clock(&control.url));
+        // a login page has a clock of its own
+        findings.extend(portal.or(clock));
     }
     if let Some((party, name)) =
         status.party.as_ref().and_then(|party| Some((party, party.interface.as_ref()?)))
@@ -25,6 +27,15 @@ pub(super) async fn all(status: &Status) -> Vec<Finding> {
         findings.extend(firewall(name.clone()).await);
     }
     findings
+}
+
+/// Says so only where there is one: it is the cause of all else.
+async fn portal(control: &str) -> Option<Finding> {
+    let is_there = netcheck::captive_portal(Some(control)).await == Some(true);
+    is_there.then(|| {
+        let what = "a login page of this network answers in place of the control server";
+        Finding::bad("login page", what, "open any page in a browser, log in, then run lanrage doctor again")
+    })
 }
 
 /// Compares with the control server's clock.
@@ -58,13 +69,13 @@ async fn mtu(party: &PartyStatus, name: &str) -> Option<Finding> {
     let networks = platform::networks(name).await.ok()?;
     let narrow = networks.iter().filter_map(|network| Some((of(&network.interface)?, &network.interface)));
     let (least, below) = narrow.min()?;
-    if least < own + OVERHEAD {
-        let what =
-            format!("{own} on {name}, but {below} carries only {least}: large packets go in two pieces");
-        let fix = format!("set `peer.mtu = {}` in lanrage.toml", least.saturating_sub(OVERHEAD).max(1280));
-        return Some(Finding::warning("mtu", what, fix));
-    }
-    Some(Finding::good("mtu", format!("{own} on {name}, which fits {least} on {below}")))
+    let short = party.members.iter().filter_map(|member| {
+        let mtu = member.mtu.filter(|mtu| u32::from(*mtu) < own)?;
+        Some(format!("; {mtu} for {}, whose path carries no more", member.name))
+    });
+    let short: String = short.collect();
+    let fits = if least < own + OVERHEAD { "too much for" } else { "which fits" };
+    Some(Finding::good("mtu", format!("{own} on {name}, {fits} {least} on {below}{short}")))
 }
 
 /// Games find the party only if broadcast and multicast go there.

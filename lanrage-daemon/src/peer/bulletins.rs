@@ -111,7 +111,14 @@ impl Session {
         hosts.retain(|host| *host != own && self.reaches(*host));
         for address in self.host_pings.follow(&hosts, now.instant) {
             let (reply, answer) = oneshot::channel();
-            let plan = Plan { member: String::new(), address, count: 1, mtu: None, outside_rtt_ms: None };
+            let plan = Plan {
+                member: String::new(),
+                address,
+                count: 1,
+                mtu: None,
+                outside_rtt_ms: None,
+                path_mtu: None,
+            };
             self.pings.start(plan, reply, now.instant);
             self.host_pings.running.insert(address, answer);
         }
@@ -176,7 +183,14 @@ mod tests {
 
     fn answer(rtt_ms: Option<f64>) -> PingAnswer {
         let replies = vec![PingReply { rtt_ms, path: PathKind::Direct }];
-        PingAnswer { member: String::new(), address: BEN, replies, outside_rtt_ms: None, mtu: None }
+        PingAnswer {
+            member: String::new(),
+            address: BEN,
+            replies,
+            outside_rtt_ms: None,
+            mtu: None,
+            path_mtu: None,
+        }
     }
 
     #[test]

@@ -382,8 +382,10 @@ impl Peer {
         match self.find_member(request) {
             Ok(member) => {
                 if let Some(session) = &mut self.session {
+                    let path = session.paths.status(&member.wg);
                     let plan = Plan {
-                        outside_rtt_ms: session.paths.status(&member.wg).and_then(|path| path.rtt_ms),
+                        outside_rtt_ms: path.as_ref().and_then(|path| path.rtt_ms),
+                        path_mtu: path.and_then(|path| path.mtu),
                         member: member.name,
                         address: member.address,
                         count: request.count,

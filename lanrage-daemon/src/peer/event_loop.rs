@@ -302,6 +302,7 @@ impl Peer {
                 Notice::HostVerified => self.complete_join().await,
                 Notice::WrongSecret(text) => self.refuse_party(text).await,
                 Notice::Save => self.save_roster(),
+                Notice::Lengths => self.follow_lengths().await,
                 Notice::LeaseForHome(mac) => self.lease_for_home(mac),
             }
         }

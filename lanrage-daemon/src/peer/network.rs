@@ -92,6 +92,7 @@ impl Peer {
                 self.lane = Some(Carrier::open(self.config.lane, interface.name(), interface.index()));
                 self.interface = Some(interface);
                 self.follow_lane();
+                self.follow_lengths().await;
                 (self.interface_problem, self.interface_retry) = (None, None);
             }
             Err(found) => {

@@ -55,6 +55,8 @@ pub struct Plan {
     pub mtu: Option<u16>,
     /// For the answer.
     pub outside_rtt_ms: Option<f64>,
+    /// For the answer.
+    pub path_mtu: Option<u16>,
 }
 
 /// All pings under way.
@@ -73,13 +75,13 @@ impl std::fmt::Debug for Pings {
 impl Pings {
     /// Starts to ping a member.
     pub fn start(&mut self, plan: Plan, reply: Reply<PingAnswer>, now: Instant) {
-        let Plan { member, address, count, mtu, outside_rtt_ms } = plan;
+        let Plan { member, address, count, mtu, outside_rtt_ms, path_mtu } = plan;
         let shorter = LENGTHS.into_iter().filter(|length| mtu.is_some_and(|mtu| *length < mtu));
         let lengths: Vec<u16> = shorter.chain(mtu).collect();
         self.last_id = self.last_id.wrapping_add(1);
         self.running.push(Ping {
             id: self.last_id ^ 0x4c52, // "LR": not the low numbers that `ping` itself uses
-            answer: PingAnswer { member, address, replies: Vec::new(), outside_rtt_ms, mtu: None },
+            answer: PingAnswer { member, address, replies: Vec::new(), outside_rtt_ms, mtu: None, path_mtu },
             sent: Vec::new(),
             count: count as usize,
             is_answered: vec![false; lengths.len()],
@@ -238,7 +240,14 @@ mod tests {
     }
 
     fn plan(count: u32, mtu: Option<u16>) -> Plan {
-        Plan { member: "Ana".into(), address: OTHER, count, mtu, outside_rtt_ms: Some(4.5) }
+        Plan {
+            member: "Ana".into(),
+            address: OTHER,
+            count,
+            mtu,
+            outside_rtt_ms: Some(4.5),
+            path_mtu: Some(1300),
+        }
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub enum Notice {
     WrongSecret(String),
     /// Write the state file.
     Save,
+    /// Packets for some members must be shorter, or may be longer: see [`Session::lengths`].
+    Lengths,
     /// A device on the home network needs an address in the party.
     LeaseForHome(Mac),
 }
@@ -105,6 +107,8 @@ pub struct Session {
     me: Ipv4Addr,
     /// How members are reached.
     kinds: HashMap<WgKey, PathKind>,
+    /// The longest packets for members whose paths carry less than the interface.
+    pub(super) short: HashMap<WgKey, u16>,
     /// Devices behind this one.
     pub(super) gateway: Gateway,
     pub(super) device_packet: Vec<u8>,
@@ -133,8 +137,13 @@ impl Session {
         let (facts, me) = (party.party(), party.own().address);
         let Surroundings { port, gateway, store, mtu } = around;
         let gateway = Gateway::new((gateway, store, mtu), facts.id, (me, facts.subnet));
-        let config =
-            PathConfig { me: device.wg_key(), party: facts.id, secret: secret.clone(), subnet: facts.subnet };
+        let config = PathConfig {
+            me: device.wg_key(),
+            party: facts.id,
+            secret: secret.clone(),
+            subnet: facts.subnet,
+            mtu,
+        };
         let mut session = Self {
             link: control.connect(),
             control,
@@ -158,6 +167,7 @@ impl Session {
             tickets,
             me,
             kinds: HashMap::new(),
+            short: HashMap::new(),
             gateway,
             device_packet: Vec::new(),
             next_tick: now.instant,
@@ -508,6 +518,8 @@ impl Session {
     fn handle_path(&mut self, output: PathOutput, sender: &mut Sender<'_>, now: Now) {
         match output {
             PathOutput::Transmit { to, payload } => sender.send(to, &payload),
+            PathOutput::TransmitWhole { to, payload } => sender.send_whole(to, &payload),
+            PathOutput::Mtu { member, mtu } => self.set_length(member, mtu),
             PathOutput::Signal { to, body } => {
                 let party = self.party.party().id;
                 self.tell_control(ClientMessage::Signal { party, to, body });
@@ -585,12 +597,16 @@ impl Session {
         let Some(member) = self.party.members().find(|member| member.device == *device) else { return };
         let devices = self.party.devices_of(device).iter().map(|device| device.address);
         self.tunnel.set_devices(&member.wg, &devices.collect::<Vec<_>>());
+        if self.short.contains_key(&member.wg) {
+            self.notices.push_back(Notice::Lengths);
+        }
     }
 
     fn remove_member(&mut self, entry: &RosterEntry, now: Now) {
         self.tunnel.remove_member(&entry.wg);
         self.paths.remove_member(&entry.wg);
         self.kinds.remove(&entry.wg);
+        self.set_length(entry.wg, None);
         self.follow_members(now);
     }
 

@@ -97,11 +97,25 @@ impl Socket {
         if let Some(kept) = self.kept.find(to) {
             return kept.send_to(datagram, to);
         }
-        let to = match to.ip() {
+        self.socket.send_to(datagram, self.written(to))
+    }
+
+    /// The same, and no router may cut the datagram: [`io::ErrorKind::Other`] or the like where this machine would.
+    pub fn send_whole(&self, datagram: &[u8], to: SocketAddr) -> io::Result<usize> {
+        match self.kept.find(to) {
+            Some(kept) => platform::uncut((&*kept).into(), to, || kept.send_to(datagram, to)),
+            None => {
+                platform::uncut((&self.socket).into(), to, || self.socket.send_to(datagram, self.written(to)))
+            }
+        }
+    }
+
+    /// An address as this socket takes it.
+    fn written(&self, to: SocketAddr) -> SocketAddr {
+        match to.ip() {
             IpAddr::V4(ip) if self.is_dual => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),
             _ => to,
-        };
-        self.socket.send_to(datagram, to)
+        }
     }
 
     fn bind(port: u16) -> io::Result<Self> {

@@ -129,6 +129,7 @@ impl Peer {
             jitter_ms: None,
             loss: None,
             quality: None,
+            mtu: None,
             handshake_age_s: None,
             rx_bytes: 0,
             tx_bytes: 0,
@@ -166,6 +167,7 @@ impl Session {
             }
             (status.rtt_ms, status.jitter_ms, status.loss) = (path.rtt_ms, path.jitter_ms, path.loss);
             status.quality = quality(path.kind, path.rtt_ms, path.jitter_ms, path.loss);
+            status.mtu = path.mtu;
             status.why = path.why;
             status.explain(path.verdict, path.fix);
         }
@@ -260,6 +262,7 @@ fn asleep(entry: &RosterEntry, host: bool, why: &str) -> MemberStatus {
         jitter_ms: None,
         loss: None,
         quality: None,
+        mtu: None,
         handshake_age_s: None,
         rx_bytes: 0,
         tx_bytes: 0,

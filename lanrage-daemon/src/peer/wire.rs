@@ -41,6 +41,13 @@ impl<'a> Sender<'a> {
         self.socket
     }
 
+    /// Sends in one piece or drops. A refusal means that this machine's own network carries less.
+    pub fn send_whole(&self, to: SocketAddr, datagram: &[u8]) {
+        if let Err(error) = self.socket.send_whole(datagram, to) {
+            tracing::trace!(%to, %error, "not sent");
+        }
+    }
+
     /// Sends or drops.
     pub fn send(&mut self, to: SocketAddr, datagram: &[u8]) {
         match self.socket.send_to(datagram, to) {

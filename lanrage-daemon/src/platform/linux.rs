@@ -7,11 +7,13 @@ use lanrage_common::lane::link_local;
 use lanrage_common::wire::Be32;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteScope, RouteType};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteScope, RouteType,
+};
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +33,8 @@ pub struct Interface {
     index: u32,
     config: InterfaceConfig,
     netlink: Netlink,
+    /// Addresses to which packets are kept shorter.
+    lengths: BTreeMap<Ipv4Addr, u16>,
 }
 
 impl std::fmt::Debug for Interface {
@@ -57,7 +61,7 @@ impl Interface {
             tracing::debug!(%error, "the interface {name} keeps its short queue");
         }
         let netlink = Netlink::open().map_err(|error| system(error.to_string()))?;
-        let interface = Self { device, index, config, netlink };
+        let interface = Self { device, index, config, netlink, lengths: BTreeMap::new() };
         interface.set_up().await.map_err(|error| system(error.to_string()))?;
         Ok(interface)
     }
@@ -98,7 +102,43 @@ impl Interface {
         if !is_up {
             return Ok(());
         }
-        self.add_addresses().await
+        self.add_addresses().await?;
+        self.add_length_routes(&self.lengths).await
+    }
+
+    /// Keeps packets to these addresses as short as told, and those to all others as long as the interface allows.
+    pub async fn set_lengths(&mut self, lengths: BTreeMap<Ipv4Addr, u16>) -> io::Result<()> {
+        let before = std::mem::replace(&mut self.lengths, lengths);
+        for (address, _) in before.iter().filter(|(address, _)| !self.lengths.contains_key(address)) {
+            let deleted = self.netlink.handle.route().del(self.host_route(*address, None)).execute().await;
+            if let Err(error) = deleted.map_err(to_io)
+                && error.raw_os_error() != Some(libc::ESRCH)
+            {
+                return Err(error);
+            }
+        }
+        let changed = self.lengths.iter().filter(|(address, mtu)| before.get(address) != Some(mtu));
+        self.add_length_routes(&changed.map(|(address, mtu)| (*address, *mtu)).collect()).await
+    }
+
+    async fn add_length_routes(&self, lengths: &BTreeMap<Ipv4Addr, u16>) -> io::Result<()> {
+        for (address, mtu) in lengths {
+            let route = self.host_route(*address, Some(*mtu));
+            self.netlink.handle.route().add(route).replace().execute().await.map_err(to_io)?;
+        }
+        Ok(())
+    }
+
+    fn host_route(&self, address: Ipv4Addr, mtu: Option<u16>) -> RouteMessage {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(address, 32)
+            .output_interface(self.index)
+            .pref_source(self.config.address)
+            .scope(RouteScope::Link);
+        let mut route = route.build();
+        let metric = mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu.into())]));
+        route.attributes.extend(metric);
+        route
     }
 
     async fn set_up(&self) -> io::Result<()> {
@@ -289,6 +329,29 @@ pub fn prepare_socket(socket: &socket2::Socket) -> io::Result<()> {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?;
     }
     Ok(())
+}
+
+/// Lets `send` send to an address, and meanwhile nobody cut what it sends; the path MTU that the system believes in does
+/// not count, for finding it out is the purpose (IP_PMTUDISC_PROBE).
+pub fn uncut<T>(
+    socket: socket2::SockRef<'_>,
+    to: SocketAddr,
+    send: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let (level, name, [on, off]) = match to {
+        SocketAddr::V4(_) => {
+            (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, [libc::IP_PMTUDISC_PROBE, libc::IP_PMTUDISC_DONT])
+        }
+        SocketAddr::V6(_) => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            [libc::IPV6_PMTUDISC_PROBE, libc::IPV6_PMTUDISC_DONT],
+        ),
+    };
+    set_option(&socket, level, name, on)?;
+    let sent = send();
+    set_option(&socket, level, name, off)?;
+    sent
 }
 
 /// A socket for whole IPv4 packets that leave by that interface.

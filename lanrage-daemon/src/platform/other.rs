@@ -44,6 +44,14 @@ impl Interface {
     }
 
     /// Cannot be called.
+    pub async fn set_lengths(
+        &mut self,
+        _lengths: std::collections::BTreeMap<std::net::Ipv4Addr, u16>,
+    ) -> io::Result<()> {
+        match *self {}
+    }
+
+    /// Cannot be called.
     pub async fn repair(&self) -> io::Result<()> {
         match *self {}
     }
@@ -98,6 +106,15 @@ pub fn clock_zero() -> std::time::Instant {
 /// Nothing to do.
 pub fn prepare_socket(_socket: &socket2::Socket) -> io::Result<()> {
     Ok(())
+}
+
+/// Only sends: whether somebody cuts it is not ours to say here.
+pub fn uncut<T>(
+    _socket: socket2::SockRef<'_>,
+    _to: std::net::SocketAddr,
+    send: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    send()
 }
 
 /// Not to be had here.
