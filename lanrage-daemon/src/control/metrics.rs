@@ -103,3 +103,27 @@ fn append(page: &mut String, text: std::fmt::Arguments<'_>) {
     // writing to a String cannot fail
     let _ = page.write_fmt(text);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn named(text: &str) -> BTreeSet<&str> {
+        let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+        words.filter(|word| word.starts_with("lanrage_control_")).collect()
+    }
+
+    #[test]
+    fn the_dashboard_names_only_metrics_that_exist_and_misses_none() {
+        let metrics = Metrics::default();
+        metrics.request("/v1/parties", "POST", 200);
+        let gauges = Gauges { parties: 1, members: 2, online: 3, relays: 4, bindings: 5, flows: 6 };
+        let page = metrics.render(&gauges);
+        let dashboard = include_str!("../../../deploy/grafana/lanrage-control.json");
+        serde_json::from_str::<serde_json::Value>(dashboard).unwrap();
+        assert_eq!(named(dashboard), named(&page));
+        let documentation = include_str!("../../../docs/metrics.md");
+        assert!(named(&page).into_iter().all(|name| documentation.contains(name)));
+    }
+}

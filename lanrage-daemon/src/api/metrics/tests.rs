@@ -174,11 +174,15 @@ fn dashboard_alerts_and_documentation_name_only_metrics_that_exist() {
     let dashboard = include_str!("../../../../deploy/grafana/lanrage-relay.json");
     serde_json::from_str::<serde_json::Value>(dashboard).unwrap();
     let alerts = include_str!("../../../../deploy/prometheus/lanrage-relay-alerts.yml");
-    for (file, text) in [("dashboard", dashboard), ("alerts", alerts)] {
+    let peers = include_str!("../../../../deploy/grafana/lanrage-peer.json");
+    serde_json::from_str::<serde_json::Value>(peers).unwrap();
+    for (file, text, served) in
+        [("dashboard", dashboard, &relay), ("alerts", alerts, &relay), ("dashboard of peers", peers, &families)]
+    {
         let named = metrics_in(text);
         assert!(named.len() > 5, "{file}: {named:?}");
         for name in named {
-            assert!(relay.contains_key(&name), "{file}: {name} does not exist");
+            assert!(served.contains_key(&name), "{file}: {name} does not exist");
         }
     }
     let documentation = include_str!("../../../../docs/metrics.md");
