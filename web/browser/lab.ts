@@ -56,3 +56,14 @@ export async function callLan(times: number): Promise<void> {
   }
   socket.close();
 }
+
+/** A server of Quake III as far as its status goes; on the first peer's machine, until it is stopped. */
+export async function answerAsQuake(name: string, map: string): Promise<() => void> {
+  const socket = createSocket("udp4");
+  const status = `statusResponse\n\\sv_hostname\\${name}\\mapname\\${map}\\sv_maxclients\\8\n0 20 "Ben"\n`;
+  socket.on("message", (_, from) => {
+    socket.send(Buffer.concat([Buffer.from([255, 255, 255, 255]), Buffer.from(status)]), from.port, from.address);
+  });
+  await new Promise<void>((resolve) => socket.bind(27960, resolve));
+  return () => socket.close();
+}

@@ -1,21 +1,10 @@
 import { readFileSync } from "node:fs";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { callLan, down, join, member, setting, status, uiLink } from "./lab";
-import { Screen } from "./screen";
+import { expect, test } from "vitest";
+import { answerAsQuake, callLan, down, join, member, setting, status, uiLink } from "./lab";
+import { PATIENCE, useScreen } from "./screen";
 
-const PATIENCE = { timeout: 20_000, interval: 100 };
-let screen: Screen;
+const screen = useScreen();
 let link = "";
-
-beforeAll(async () => {
-  screen = await Screen.open();
-});
-afterEach(async ({ task }) => {
-  if (task.result?.state === "fail") await screen?.keep("failed");
-});
-afterAll(async () => {
-  await screen?.close();
-});
 
 test("without its key the page says how to get it", async () => {
   await screen.page.goto(new URL("/", await uiLink("p1")).href);
@@ -103,7 +92,35 @@ test("discovery shows what games call, and which rung is missing", async () => {
   const seen = async () => Number(await page.getByTestId("seen").textContent());
   await expect.poll(seen, PATIENCE).toBeGreaterThanOrEqual(5);
   await page.getByText("Games here are calling, but nothing has come").waitFor();
+  const call = page.getByRole("row").filter({ hasText: "255.255.255.255:27960" }).filter({ hasText: "at ben" });
+  await call.getByText("no program there listens on UDP 27960").waitFor();
   await screen.look("discovery");
+});
+
+test("a server that runs here is listed, and its address copied", async () => {
+  const { page } = screen;
+  await screen.go("Servers", "Game servers");
+  await page.getByText("No game server runs in the party").waitFor();
+  const stop = await answerAsQuake("Anna's arena", "q3dm17");
+  const row = page.getByRole("row").filter({ hasText: "Anna's arena" });
+  await row.getByText("q3dm17").waitFor();
+  await row.getByText("1 of 8").waitFor();
+  await row.getByRole("button", { name: "Copy the address of Anna's arena" }).click();
+  expect(await page.evaluate(() => navigator.clipboard.readText())).toBe("10.66.0.1:27960");
+  await page.getByText("With two it does not matter who hosts").waitFor();
+  await screen.look("servers");
+  stop();
+  await page.getByText("No game server runs in the party").waitFor();
+});
+
+test("games are found by their titles, each with how it is joined", async () => {
+  const { page } = screen;
+  await screen.go("Games", "Games");
+  await page.getByRole("textbox", { name: "Find a game" }).fill("openarena");
+  await page.getByText(/^1 of \d+ games$/).waitFor();
+  await page.getByText("Quake III Arena, ioquake3").click();
+  await page.getByText("broadcast at UDP port 27960-27963").waitFor();
+  await screen.look("games");
 });
 
 test("the doctor mends what a click can mend", async () => {
@@ -111,6 +128,8 @@ test("the doctor mends what a click can mend", async () => {
   await screen.go("Network", "Network");
   const tunnel = page.getByRole("listitem").filter({ has: page.getByRole("heading", { name: /^Tunnel/ }) });
   await tunnel.getByText("lanrage0 has 10.66.0.1").waitFor();
+  await page.getByRole("img", { name: /^Map of 2 members and 1 connections/ }).waitFor();
+  await page.getByRole("table", { name: "Every connection" }).getByRole("row").filter({ hasText: "ben" }).first().waitFor();
   await screen.look("network");
   await down("p1");
   await page.getByRole("button", { name: "Look again" }).click();

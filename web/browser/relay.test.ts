@@ -1,18 +1,8 @@
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { ping, status, uiLink } from "./lab";
-import { Screen } from "./screen";
+import { useScreen } from "./screen";
 
-let screen: Screen;
-
-beforeAll(async () => {
-  screen = await Screen.open();
-});
-afterEach(async ({ task }) => {
-  if (task.result?.state === "fail") await screen?.keep("failed");
-});
-afterAll(async () => {
-  await screen?.close();
-});
+const screen = useScreen();
 
 test("the operator's page moves with the traffic", async () => {
   const { page } = screen;

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium, type BrowserContext, type Page } from "playwright-core";
-import { expect } from "vitest";
+import { afterAll, afterEach, beforeAll, expect } from "vitest";
 import { lab } from "./lab";
 
 const FLAGS = [
@@ -19,6 +19,29 @@ const FLAGS = [
 ];
 const WIDTHS = { desk: { width: 1280, height: 900 }, phone: { width: 390, height: 844 } };
 const THEMES = ["light", "dark"] as const;
+
+/** How long a page may take to show what has happened. */
+export const PATIENCE = { timeout: 20_000, interval: 100 };
+
+/** The screen of a story: opened before its tests, kept as a picture when one fails, closed at the end. */
+export function useScreen(): Screen {
+  let screen: Screen | undefined;
+  beforeAll(async () => {
+    screen = await Screen.open();
+  });
+  afterEach(async ({ task }) => {
+    if (task.result?.state === "fail") await screen?.keep("failed");
+  });
+  afterAll(async () => {
+    await screen?.close();
+  });
+  return new Proxy({} as Screen, {
+    get: (_, key) => {
+      const value: unknown = screen && Reflect.get(screen, key);
+      return typeof value === "function" ? value.bind(screen) : value;
+    },
+  });
+}
 
 /** Debian's Chromium with a fresh profile; remembers what it asked of whom, and what the page complained about. */
 export class Screen {

@@ -109,10 +109,55 @@ const party = () => ({
           copied: 3720 + grow(6),
           delivered: trouble ? 0 : 402 + grow(1),
           captured: 3,
+          trace: trace(),
           dropped: { rate_limited: 12, duplicate: 3 },
           members: trouble ? {} : { "10.66.0.2": { sent: 1860 + grow(3), failed: 0 }, "10.66.0.3": { sent: 1860 + grow(3), failed: 4 } },
         },
   relays: relays(),
+  ...(scenario === "empty" ? {} : { servers: servers(), matrix: matrix() }),
+});
+
+const servers = () => [
+  { member: "10.66.0.2", host: "Ana", own: false, game: "quake-3", title: "Quake III Arena, ioquake3", name: "Ana's arena", map: "oa_minia", players: 3, max_players: 8, password: false, protocol: "udp", address: "10.66.0.2:27960", rtt_ms: wobble(19, 4) },
+  { member: "10.66.0.1", host: "Mira", own: true, game: "minecraft-java", title: "Minecraft: Java Edition (Open to LAN)", name: "A house for goats", players: 1, max_players: 20, password: true, protocol: "tcp", address: "10.66.0.1:25565" },
+];
+
+const link = (from, to, path, rtt_ms, quality) => ({ from: `10.66.0.${from}`, to: `10.66.0.${to}`, path, rtt_ms, jitter_ms: 0.8, loss: 0, quality });
+const matrix = () => ({
+  links: [
+    link(1, 2, "direct", wobble(18, 1), 100),
+    link(1, 3, "relay", wobble(41, 2), 88),
+    link(2, 1, "direct", 18.4, 100),
+    link(2, 3, "tls", 64.1, 77),
+    link(3, 1, "relay", 40.2, 88),
+  ],
+  hosts: [
+    { member: "10.66.0.1", name: "Mira", worst_rtt_ms: 41, worst_with: "Ben", quality: 88 },
+    { member: "10.66.0.2", name: "Ana", worst_rtt_ms: 64.1, worst_with: "Ben", quality: 77 },
+    { member: "10.66.0.3", name: "Ben", worst_rtt_ms: 64.1, worst_with: "Ana", quality: 77 },
+  ],
+  advice: "Mira is the best host: the longest round trip is 41 ms, to Ben; with Ana it would be 64 ms.",
+});
+
+const trace = () => [
+  {
+    from: "10.66.0.1", name: "Mira", own: true, destination: "255.255.255.255", port: 27960, games: ["Quake III Arena, ioquake3"], seen: 8, copied: 16, dropped: 0, rung: "answered",
+    receivers: [
+      { member: "10.66.0.2", name: "Ana", delivered: 8, answered: 8, rung: "answered" },
+      { member: "10.66.0.3", name: "Ben", delivered: 8, answered: 0, rung: "delivered", missing: { code: "nobody_listens", message: "Ben's machine got it 8 times, but no program there listens on UDP 27960", fix: "start the game's server there, or open its list of local games" } },
+    ],
+  },
+  { from: "10.66.0.2", name: "Ana", own: false, destination: "224.0.2.60", port: 4445, games: ["Minecraft: Java Edition (Open to LAN)"], seen: 40, copied: 0, dropped: 0, rung: "delivered" },
+  { from: "10.66.0.1", name: "Mira", own: true, destination: "255.255.255.255", port: 30100, seen: 3, copied: 0, dropped: 3, rung: "seen", missing: { code: "rate_limited", message: "more than 200 packets a second to port 30100: dropped", fix: "nothing, if the game is found all the same" } },
+];
+
+const games = () => ({
+  games: {
+    "quake-3": { name: "Quake III Arena, ioquake3", titles: ["Quake III Arena", "OpenArena", "ioquake3"], support: "lan-list", note: "Each probe is sent twice: both must arrive.", source: "source of ioquake3", evidence: "tested", ports: ["udp/27960"], query: { protocol: "quake3", ports: ["27960-27963"] }, discovery: { sender: "client", to: ["broadcast"], ports: ["27960-27963"] } },
+    valheim: { name: "Valheim", support: "direct-ip", source: "server documentation of the publisher", evidence: "vendor", ports: ["udp/2456-2458"] },
+    fortnite: { name: "Fortnite", support: "online-only", note: "Only its publisher's servers.", source: "the publisher", evidence: "vendor" },
+  },
+  unusable: [{ file: "/etc/lanrage/games/mine.toml", why: "missing field `support`" }],
 });
 
 const relays = () => [
@@ -172,6 +217,7 @@ const devices = [{ name: "steamdeck", address: "10.66.0.9", kind: "wireguard", h
 const GETS = {
   "/api/v1/status": () => status(),
   "/api/v1/relay": detail,
+  "/api/v1/games": games,
   "/api/v1/settings": () => ({ settings }),
   "/api/v1/log": () => ({ lines: log() }),
   "/api/v1/bundle": () => ({ about: "a support bundle", status: status(), doctor: findings(), settings: { settings }, log: log() }),

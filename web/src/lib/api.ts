@@ -1,6 +1,6 @@
 import { SseParser } from "./sse";
 import { strings } from "./strings";
-import type { AddDeviceAnswer, ErrorBody, Finding, InviteAnswer, NetworkStatus, PingAnswer, RelayDetail, Setting, SettingValue, Status } from "./types";
+import type { AddDeviceAnswer, ErrorBody, Finding, Games, InviteAnswer, NetworkStatus, PingAnswer, RelayDetail, Setting, SettingValue, Status } from "./types";
 
 /** The daemon refused, with a sentence for people; `status` is HTTP's. */
 export class Refused extends Error {
@@ -43,6 +43,9 @@ export class Daemon {
   }
   async doctor(): Promise<Finding[]> {
     return (await this.#post<{ findings: Finding[] }>("doctor")).findings;
+  }
+  games(): Promise<Games> {
+    return this.#get("games");
   }
   relay(): Promise<RelayDetail> {
     return this.#get("relay");

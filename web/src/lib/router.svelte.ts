@@ -1,6 +1,6 @@
 import { strings } from "./strings";
 
-export const PAGES = ["party", "discovery", "network", "relay", "settings", "support"] as const;
+export const PAGES = ["party", "servers", "discovery", "games", "network", "relay", "settings", "support"] as const;
 export type PageName = (typeof PAGES)[number];
 
 /** The page that a fragment such as `#/network` names; the party for anything else. */

@@ -1,4 +1,4 @@
-import type { Cure, Level, PathKind, RelayMode } from "./types";
+import type { Cure, Level, PathKind, RelayMode, Rung, Support } from "./types";
 
 /** Every word the page says itself, in one place to translate. Sentences from the daemon come translated or not from there. */
 export const strings = {
@@ -7,7 +7,9 @@ export const strings = {
   nav: "Pages",
   pages: {
     party: "Party",
+    servers: "Servers",
     discovery: "Discovery",
+    games: "Games",
     network: "Network",
     relay: "Relay",
     settings: "Settings",
@@ -159,7 +161,7 @@ export const strings = {
       delivered: ["Delivered", "calls of friends' games, handed to this computer"],
     } satisfies Record<string, [string, string]>,
     chatter: "System chatter such as mDNS and SSDP, never carried",
-    echoes: "Kept from going round in circles",
+    echoes: "Carried once, and not again",
     captured: "Caught on another network card",
     homeCopied: "Also sent to the home network",
     sourceFixed: "Senders' addresses put right",
@@ -180,6 +182,73 @@ export const strings = {
       works: "Calls go both ways: games should find each other. If a list stays empty, compare the games' versions.",
       heard: "Friends' games are calling, and this computer hears them. Open the LAN list in your game to answer.",
     },
+  },
+  trace: {
+    title: "Game by game",
+    text: "What programs call into the LAN, here and at friends, and how far each call came.",
+    none: "Nothing has called yet. Open the list of local games in a game, here or at a friend's.",
+    unknown: "an unknown game",
+    orOther: (game: string) => `${game}, or another`,
+    here: "this computer",
+    columns: { game: "Game", from: "From", to: "To", rung: "Came as far as", missing: "Missing" },
+    rungs: { seen: "seen", copied: "copied", delivered: "delivered", answered: "answered" } satisfies Record<Rung, string>,
+    at: (rung: string, name: string) => `${rung} at ${name}`,
+    cure: (fix: string) => `What helps: ${fix}.`,
+    good: "nothing",
+    more: (n: number) => (n === 1 ? "and one older call" : `and ${n} older calls`),
+  },
+  servers: {
+    title: "Game servers",
+    text: "Servers that run at members, as their own machines tell. Copy the address and join it in the game.",
+    none: "No game server runs in the party. Start one: the servers of many games appear here by themselves, and the page Games says which.",
+    columns: { name: "Server", game: "Game", map: "Map", players: "Players", host: "Runs at", rtt: "Round trip", address: "Address" },
+    players: (n: number, most: number | undefined) => (most === undefined ? `${n}` : `${n} of ${most}`),
+    password: "password",
+    here: "this computer",
+    copy: (name: string) => `Copy the address of ${name}`,
+    unnamed: "without a name",
+  },
+  hosts: {
+    title: "Who should host",
+    unknown: "It takes a moment until members have told how they reach each other.",
+    columns: { host: "Host", rtt: "Longest round trip", to: "To", quality: "Quality" },
+    quality: (n: number | undefined) => (n === undefined ? "–" : `${n} of 100`),
+  },
+  map: {
+    title: "Network map",
+    picture: (members: number, links: number) =>
+      `Map of ${members} members and ${links} connections; the table below says the same`,
+    rtt: (value: string) => `${value} ms`,
+    none: "The map comes to life with the first member that is reached.",
+    table: "Every connection, as each end has measured it",
+    columns: { from: "From", to: "To", path: "Path", rtt: "Round trip", jitter: "Jitter", loss: "Loss", quality: "Quality" },
+  },
+  games: {
+    title: "Games",
+    text: "What LANrage knows of games: how hosts are found in a party, and what to do.",
+    search: "Find a game",
+    count: (shown: number, all: number) => (shown === all ? `${all} games` : `${shown} of ${all} games`),
+    empty: "No known game is called that. It may work all the same: most games with a LAN mode do.",
+    support: {
+      "lan-list": "in its LAN list",
+      "direct-ip": "by address",
+      unchecked: "not checked",
+      "not-carried": "not carried",
+      "online-only": "online only",
+    } satisfies Record<Support, string>,
+    join: {
+      "lan-list": "Hosts appear in the game's own list of LAN games.",
+      "direct-ip": "Type the host's address in the party into the game.",
+      unchecked: "It has a LAN mode, but nobody has checked how hosts are found.",
+      "not-carried": "Its LAN mode is not IP: a party cannot carry it.",
+      "online-only": "It only talks to its publisher's servers: a LAN does not help.",
+    } satisfies Record<Support, string>,
+    found: (sender: "client" | "host", to: string, ports: string) =>
+      sender === "client" ? `Players ask ${to} at UDP port ${ports}.` : `Hosts announce themselves to ${to} at UDP port ${ports}.`,
+    facts: { found: "Found by", played: "Played on", asked: "Server list", needs: "Needs", source: "Source" },
+    asked: (protocol: string, ports: string) => `its servers are shown, asked as ${protocol} at port ${ports}`,
+    needs: (service: string) => `peer.lane_services with ${service}, at both ends`,
+    unusable: "Profiles of yours that cannot be used",
   },
   network: {
     title: "This network",

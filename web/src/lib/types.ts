@@ -40,6 +40,45 @@ export interface PartyStatus {
   members: MemberStatus[];
   lane: LaneStatus;
   relays?: RelayChoice[];
+  servers?: GameServer[];
+  matrix?: Matrix;
+}
+
+/** A game server that runs at a member. */
+export interface GameServer {
+  member: string;
+  host: string;
+  own: boolean;
+  game: string;
+  title: string;
+  name: string;
+  map?: string;
+  players: number;
+  max_players?: number;
+  password: boolean;
+  protocol: "udp" | "tcp";
+  address: string;
+  /** Milliseconds, through the tunnel. */
+  rtt_ms?: number;
+}
+
+/** How one member reaches another, as it has measured. */
+export interface Link {
+  from: string;
+  to: string;
+  path: PathKind;
+  rtt_ms?: number;
+  jitter_ms?: number;
+  loss?: number;
+  /** 0 to 100. */
+  quality?: number;
+}
+
+export interface Matrix {
+  links: Link[];
+  /** The best first. */
+  hosts: { member: string; name: string; worst_rtt_ms: number; worst_with: string; quality: number }[];
+  advice?: string;
 }
 
 export interface MemberStatus {
@@ -63,6 +102,8 @@ export interface MemberStatus {
   jitter_ms?: number;
   /** 0 to 1. */
   loss?: number;
+  /** How well one can play with it, 0 to 100. */
+  quality?: number;
   handshake_age_s?: number;
   rx_bytes: number;
   tx_bytes: number;
@@ -119,6 +160,46 @@ export interface LaneStatus {
   dropped: Record<string, number>;
   /** By address in the party. */
   members?: Record<string, { sent: number; failed: number }>;
+  trace?: Conversation[];
+}
+
+export type Rung = "seen" | "copied" | "delivered" | "answered";
+
+/** What one program says to everybody, and how far it came. */
+export interface Conversation {
+  from: string;
+  name: string;
+  own: boolean;
+  destination: string;
+  port: number;
+  games?: string[];
+  seen: number;
+  copied: number;
+  dropped: number;
+  rung: Rung;
+  missing?: Problem;
+  receivers?: { member: string; name: string; delivered?: number; answered: number; rung: Rung; missing?: Problem }[];
+}
+
+export type Support = "lan-list" | "direct-ip" | "unchecked" | "not-carried" | "online-only";
+
+/** What is known of a game. */
+export interface Game {
+  name: string;
+  titles?: string[];
+  support: Support;
+  note?: string;
+  source: string;
+  evidence: string;
+  ports?: string[];
+  service?: string;
+  query?: { protocol: string; ports: string[] };
+  discovery?: { sender: "client" | "host"; to: string[]; ports: string[] };
+}
+
+export interface Games {
+  games: Record<string, Game>;
+  unusable: { file: string; why: string }[];
 }
 
 /** What is known of the NAT; absent = unknown. */
