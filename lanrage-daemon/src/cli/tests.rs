@@ -91,12 +91,12 @@ Bob's[31m place (password)  Quake III Arena, ioquake3  oa_minia  2 of 8   Bob   
 FROM  TO      PATH    RTT      JITTER  LOSS  QUALITY
 Ana   Bob     relay   23.4 ms  1.5 ms  1 %   92
 Ana   Ćwikła  direct  4.0 ms   1.5 ms  1 %   100
-Bob   Ćwikła  direct  50.0 ms  1.5 ms  1 %   78
+Bob   Ćwikła  direct  50.0 ms  1.5 ms  1 %   79
 
 HOST    LONGEST RTT  TO      QUALITY
 Ana     23.4 ms      Bob     92
-Bob     50.0 ms      Ćwikła  78
-Ćwikła  50.0 ms      Bob     78
+Bob     50.0 ms      Ćwikła  79
+Ćwikła  50.0 ms      Bob     79
 
 Ana is the best host: the longest round trip is 23 ms, to Bob; with Bob it would be 50 ms.
 "
