@@ -176,9 +176,11 @@ fn dashboard_alerts_and_documentation_name_only_metrics_that_exist() {
     let alerts = include_str!("../../../../deploy/prometheus/lanrage-relay-alerts.yml");
     let peers = include_str!("../../../../deploy/grafana/lanrage-peer.json");
     serde_json::from_str::<serde_json::Value>(peers).unwrap();
-    for (file, text, served) in
-        [("dashboard", dashboard, &relay), ("alerts", alerts, &relay), ("dashboard of peers", peers, &families)]
-    {
+    for (file, text, served) in [
+        ("dashboard", dashboard, &relay),
+        ("alerts", alerts, &relay),
+        ("dashboard of peers", peers, &families),
+    ] {
         let named = metrics_in(text);
         assert!(named.len() > 5, "{file}: {named:?}");
         for name in named {
