@@ -220,8 +220,16 @@ impl Datapath {
         }
     }
 
-    /// Waits for the next change of routes, neighbours or interfaces and puts it into the kernel. Cancel safe; never
-    /// ends in userspace mode.
+    /// Has some of the flows follow whose way has changed, if any are left: to be called by whoever is too busy for
+    /// [`Datapath::maintain`].
+    pub fn catch_up(&mut self) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.catch_up();
+        }
+    }
+
+    /// Waits for the next change of routes, neighbours or interfaces and puts it into the kernel; thousands of flows
+    /// follow bit by bit while it is waited. Cancel safe; never ends in userspace mode.
     pub async fn maintain(&mut self) {
         match &mut self.kernel {
             Some(kernel) => kernel.maintain(&mut self.report).await,

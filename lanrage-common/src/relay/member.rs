@@ -6,6 +6,7 @@ use crate::bucket::{Bucket, Rate};
 use crate::identity::{PartyId, WgKey};
 use crate::path::probe;
 use crate::ticket::Ticket;
+use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -118,7 +119,8 @@ struct Party {
 pub(super) struct Members {
     slots: Vec<Option<Member>>,
     free: VecDeque<u32>,
-    by_address: HashMap<SocketAddr, u32>,
+    /// Asked for each flow that is taken over.
+    by_address: HashMap<SocketAddr, u32, RandomState>,
     by_key: HashMap<(PartyId, WgKey), u32>,
     by_tag: HashMap<(PartyId, [u8; 8]), u32>,
     parties: HashMap<PartyId, Party>,
@@ -168,6 +170,15 @@ impl Members {
     /// A party's number, while it has members.
     pub(super) fn party_number(&self, party: PartyId) -> Option<u32> {
         self.parties.get(&party).map(|party| party.number)
+    }
+
+    /// Of each slot the party's number.
+    pub(super) fn party_numbers(&self) -> Vec<Option<u32>> {
+        let mut numbers = vec![None; self.slots.len()];
+        for party in self.parties.values() {
+            party.members.iter().for_each(|slot| numbers[*slot as usize] = Some(party.number));
+        }
+        numbers
     }
 
     /// The newest epoch of which a ticket was seen while members were bound.

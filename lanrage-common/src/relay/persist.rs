@@ -5,8 +5,8 @@
 //! (8, µs), end of the binding (8, ms), the sealed ticket. Times count from [`super::Setup::clock`]. Zeros may follow.
 //! Nothing authenticates a record: it lives where only root can write.
 
-use super::member::Member;
-use super::route::CONFIRMED_LIFE;
+use super::member::{Member, Members};
+use super::route::{CONFIRMED_LIFE, Restored};
 use super::server::{Output, RelayServer};
 use super::{Flow, Leg, Target};
 use crate::binding::{LIFETIME, NonceKey};
@@ -93,13 +93,14 @@ impl RelayServer {
     ) -> Adoption {
         let mut adoption = Adoption::default();
         self.adopt_members(records, now, &mut adoption);
-        let mut known = Vec::new();
-        for (flow, target) in flows {
-            match self.adoptable(flow, target, now.instant) {
-                Some(route) => known.push(route),
-                None => adoption.refused_flows.push(flow),
+        let (members, parties) = (&self.members, self.members.party_numbers());
+        let known = flows.into_iter().filter_map(|(flow, target)| {
+            let known = adoptable(members, &parties, flow, target, now.instant);
+            if known.is_none() {
+                adoption.refused_flows.push(flow);
             }
-        }
+            known
+        });
         let refused = self.routes.restore(known, now.instant);
         let refused = refused.into_iter().filter_map(|(sender, index)| {
             let source = self.members.at(sender)?.leg.remote;
@@ -158,20 +159,6 @@ impl RelayServer {
         Some((record, member))
     }
 
-    /// Sender and index, owner, party number and end of a flow between bound members of one party.
-    fn adoptable(&self, flow: Flow, target: Target, now: Instant) -> Option<((u32, u32), u32, u32, Instant)> {
-        let sender = target.member;
-        let Member { party, .. } =
-            *self.members.at(sender).filter(|member| member.leg.remote == flow.source)?;
-        let owner = self.members.by_address(target.leg.remote).filter(|slot| *slot != sender)?;
-        let is_one_party = self.members.at(owner)?.party == party;
-        if !is_one_party || target.expires <= now {
-            return None;
-        }
-        let expires = target.expires.min(now + CONFIRMED_LIFE);
-        Some(((sender, flow.index), owner, self.members.party_number(party)?, expires))
-    }
-
     /// Gives the record of a binding to whoever keeps it.
     pub(super) fn persist(&mut self, slot: u32) {
         let Some(member) = self.members.at(slot) else { return };
@@ -185,4 +172,23 @@ impl RelayServer {
         };
         self.emit(Output::Persist { slot, record: record.to_bytes() });
     }
+}
+
+/// A flow between bound members of one party. `parties` are the numbers of the members' parties by slot.
+fn adoptable(
+    members: &Members,
+    parties: &[Option<u32>],
+    flow: Flow,
+    target: Target,
+    now: Instant,
+) -> Option<Restored> {
+    let party_of = |slot: u32| parties.get(slot as usize).copied().flatten();
+    let sender = target.member;
+    members.at(sender).filter(|member| member.leg.remote == flow.source)?;
+    let owner = members.by_address(target.leg.remote).filter(|slot| *slot != sender)?;
+    let party = party_of(sender).filter(|party| party_of(owner) == Some(*party))?;
+    if target.expires <= now {
+        return None;
+    }
+    Some(((sender, flow.index), owner, party, target.expires.min(now + CONFIRMED_LIFE)))
 }

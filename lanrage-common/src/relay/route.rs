@@ -2,8 +2,7 @@
 
 use super::reason::Reason;
 use std::cmp::Reverse;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::{Duration, Instant};
 
 /// How long a type 1 holds its index until the matching type 2.
@@ -59,6 +58,9 @@ impl Use {
     }
 }
 
+/// A flow of the process before: sender and index, owner, party number, end.
+pub(super) type Restored = (RouteKey, u32, u32, Instant);
+
 /// A million routes must be there again within a second of a restart: hence the heap, and sets that are built at once.
 #[derive(Debug)]
 pub(super) struct Routes {
@@ -66,10 +68,10 @@ pub(super) struct Routes {
     limit: usize,
     /// Flows that there may be of one party.
     party_limit: usize,
-    table: HashMap<RouteKey, Route>,
-    by_sender: BTreeSet<RouteKey>,
-    /// Owner, sender, index.
-    by_owner: BTreeSet<(u32, u32, u32)>,
+    /// By the sender's slot, then by index.
+    senders: Vec<BTreeMap<u32, Route>>,
+    /// By the owner's slot.
+    owners: Vec<BTreeSet<RouteKey>>,
     /// When to look at which route; not withdrawn when its life is lengthened or it goes, so never more than twice as
     /// many as there are routes.
     expiry: BinaryHeap<Reverse<(Instant, RouteKey)>>,
@@ -83,59 +85,64 @@ impl Routes {
         Self {
             limit,
             party_limit,
-            table: HashMap::new(),
-            by_sender: BTreeSet::new(),
-            by_owner: BTreeSet::new(),
+            senders: Vec::new(),
+            owners: Vec::new(),
             expiry: BinaryHeap::new(),
             all: Use::default(),
             parties: Vec::new(),
         }
     }
 
-    /// Takes over flows: sender and index, owner, party number, end. Those that do not fit are returned.
-    pub(super) fn restore(
-        &mut self,
-        mut flows: Vec<(RouteKey, u32, u32, Instant)>,
-        now: Instant,
-    ) -> Vec<RouteKey> {
-        // each table is then filled in its own order, which costs a fraction of a random one
-        flows.sort_unstable();
-        self.table.reserve(flows.len());
-        let mut refused = Vec::new();
-        flows.retain(|(key, owner, party, expires)| {
-            let fits = self.restore_one(*key, *owner, *party, *expires, now);
-            if !fits {
-                refused.push(*key);
-            }
-            fits
-        });
-        self.by_sender = flows.iter().map(|(key, ..)| *key).collect();
-        self.expiry = flows.iter().map(|(key, .., expires)| Reverse((*expires, *key))).collect();
-        let mut by_owner: Vec<_> = flows.iter().map(|(key, owner, ..)| (*owner, key.0, key.1)).collect();
-        by_owner.sort_unstable();
-        self.by_owner = by_owner.into_iter().collect();
+    /// Takes over flows while there are none yet. Those that do not fit are returned.
+    pub(super) fn restore(&mut self, flows: impl Iterator<Item = Restored>, now: Instant) -> Vec<RouteKey> {
+        let mut senders: Vec<Vec<(u32, Route)>> = Vec::new();
+        for ((sender, index), owner, party, expires) in flows {
+            let state = State::Confirmed;
+            let route = Route { owner, party, state, expires, offered: now, is_open: false };
+            place(&mut senders, sender).push((index, route));
+        }
+        let (mut owners, mut expiry, mut refused) = (Vec::<Vec<_>>::new(), Vec::new(), Vec::new());
+        self.senders.clear();
+        for (sender, routes) in (0..).zip(senders) {
+            let mut routes = BTreeMap::from_iter(routes);
+            routes.retain(|index, route| {
+                let (key, Route { owner, party, expires, .. }) = ((sender, *index), *route);
+                let has_room =
+                    self.all.confirmed < self.limit && self.party(party).confirmed < self.party_limit;
+                if has_room {
+                    self.count(party, |it| (it.routes, it.confirmed) = (it.routes + 1, it.confirmed + 1));
+                    place(&mut owners, owner).push(key);
+                    expiry.push(Reverse((expires, key)));
+                } else {
+                    refused.push(key);
+                }
+                has_room
+            });
+            self.senders.push(routes);
+        }
+        self.owners = owners.into_iter().map(BTreeSet::from_iter).collect();
+        self.expiry = expiry.into();
         refused
     }
 
-    fn restore_one(&mut self, key: RouteKey, owner: u32, party: u32, expires: Instant, now: Instant) -> bool {
-        let has_room = self.all.confirmed < self.limit && self.party(party).confirmed < self.party_limit;
-        let Entry::Vacant(vacant) = self.table.entry(key) else { return false };
-        if !has_room {
-            return false;
-        }
-        let state = State::Confirmed;
-        vacant.insert(Route { owner, party, state, expires, offered: now, is_open: false });
-        self.count(party, |it| (it.routes, it.confirmed) = (it.routes + 1, it.confirmed + 1));
-        true
+    pub(super) fn find(&self, (sender, index): RouteKey) -> Option<Route> {
+        self.senders.get(sender as usize)?.get(&index).copied()
     }
 
-    pub(super) fn find(&self, key: RouteKey) -> Option<Route> {
-        self.table.get(&key).copied()
+    fn find_mut(&mut self, (sender, index): RouteKey) -> Option<&mut Route> {
+        self.senders.get_mut(sender as usize)?.get_mut(&index)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (RouteKey, Route)> {
+        let of_sender = |(sender, routes)| {
+            let routes: &BTreeMap<u32, Route> = routes;
+            routes.iter().map(move |(index, route)| ((sender, *index), *route))
+        };
+        (0..).zip(&self.senders).flat_map(of_sender)
     }
 
     pub(super) fn all_confirmed(&self) -> impl Iterator<Item = (RouteKey, Route)> {
-        let all = self.table.iter().map(|(key, route)| (*key, *route));
-        all.filter(|(_, route)| route.state == State::Confirmed)
+        self.iter().filter(|(_, route)| route.state == State::Confirmed)
     }
 
     /// Flows.
@@ -145,7 +152,7 @@ impl Routes {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.table.len()
+        self.all.routes
     }
 
     pub(super) fn next_expiry(&self) -> Option<Instant> {
@@ -155,7 +162,7 @@ impl Routes {
     pub(super) fn first_expired(&mut self, now: Instant) -> Option<RouteKey> {
         while let Some(Reverse((at, key))) = self.expiry.peek().copied().filter(|Reverse((at, _))| *at <= now)
         {
-            if self.table.get(&key).is_some_and(|route| route.expires == at) {
+            if self.find(key).is_some_and(|route| route.expires == at) {
                 return Some(key);
             }
             self.expiry.pop();
@@ -165,9 +172,9 @@ impl Routes {
 
     /// All routes that begin or end at a member.
     pub(super) fn of_member(&self, slot: u32) -> BTreeSet<RouteKey> {
-        let sends = self.by_sender.range((slot, 0)..=(slot, u32::MAX)).copied();
-        let owns = self.by_owner.range((slot, 0, 0)..=(slot, u32::MAX, u32::MAX));
-        sends.chain(owns.map(|(_, sender, index)| (*sender, *index))).collect()
+        let sends = self.senders.get(slot as usize).into_iter().flat_map(BTreeMap::keys);
+        let owns = self.owners.get(slot as usize).into_iter().flatten();
+        sends.map(|index| (slot, *index)).chain(owns.copied()).collect()
     }
 
     /// Holds the sender index of a type 1 for `owner`: the first owner keeps it.
@@ -178,7 +185,7 @@ impl Routes {
         party: u32,
         now: Instant,
     ) -> Result<(), Reason> {
-        match self.table.get_mut(&key) {
+        match self.find_mut(key) {
             Some(route) if route.owner != owner => return Err(Reason::IndexTaken),
             Some(route) if now < route.offered + REOFFER => return Err(Reason::HandshakeRepeated),
             Some(route) => {
@@ -236,9 +243,8 @@ impl Routes {
 
     /// Forgets a route.
     pub(super) fn remove(&mut self, key: RouteKey) -> Option<Route> {
-        let route = self.table.remove(&key)?;
-        self.by_sender.remove(&key);
-        self.by_owner.remove(&(route.owner, key.0, key.1));
+        let route = self.senders.get_mut(key.0 as usize)?.remove(&key.1)?;
+        place(&mut self.owners, route.owner).remove(&key);
         let confirmed = usize::from(route.state == State::Confirmed);
         self.count(route.party, |it| {
             (it.routes, it.confirmed) = (it.routes - 1, it.confirmed - confirmed);
@@ -258,30 +264,23 @@ impl Routes {
     }
 
     fn count(&mut self, party: u32, change: impl Fn(&mut Use)) {
-        let number = party as usize;
-        if self.parties.len() <= number {
-            self.parties.resize(number + 1, Use::default());
-        }
         change(&mut self.all);
-        change(&mut self.parties[number]);
+        change(place(&mut self.parties, party));
     }
 
     /// Routes that one member may use to reach another.
     fn of_pair(&self, sender: u32, owner: u32, state: State) -> impl Iterator<Item = (RouteKey, Route)> {
-        let owns = self.by_owner.range((owner, sender, 0)..=(owner, sender, u32::MAX));
-        let routes = owns.filter_map(|(_, sender, index)| {
-            let key = (*sender, *index);
-            Some((key, self.find(key)?))
-        });
+        let owns = self.owners.get(owner as usize).into_iter();
+        let owns = owns.flat_map(move |owns| owns.range((sender, 0)..=(sender, u32::MAX)));
+        let routes = owns.filter_map(|key| Some((*key, self.find(*key)?)));
         routes.filter(move |(_, route)| route.state == state)
     }
 
     fn insert(&mut self, key: RouteKey, owner: u32, party: u32, now: Instant) {
         let expires = now + TENTATIVE_LIFE;
         let route = Route { owner, party, state: State::Tentative, expires, offered: now, is_open: true };
-        self.table.insert(key, route);
-        self.by_sender.insert(key);
-        self.by_owner.insert((owner, key.0, key.1));
+        place(&mut self.senders, key.0).insert(key.1, route);
+        place(&mut self.owners, owner).insert(key);
         self.count(party, |it| it.routes += 1);
         self.watch(key, expires);
     }
@@ -289,7 +288,7 @@ impl Routes {
     /// Confirms a tentative route; a confirmed one gets another life when its handshake is new. Whether anything of it
     /// is new.
     fn promote(&mut self, key: RouteKey, is_first: bool, now: Instant) -> bool {
-        let Some(route) = self.table.get_mut(&key) else { return false };
+        let Some(route) = self.find_mut(key) else { return false };
         let is_fresh = route.state == State::Tentative;
         (route.state, route.is_open) = (State::Confirmed, false);
         let party = route.party;
@@ -301,7 +300,7 @@ impl Routes {
     }
 
     fn set_expiry(&mut self, key: RouteKey, expires: Instant) {
-        if let Some(route) = self.table.get_mut(&key) {
+        if let Some(route) = self.find_mut(key) {
             route.expires = expires;
             self.watch(key, expires);
         }
@@ -309,12 +308,21 @@ impl Routes {
 
     fn watch(&mut self, key: RouteKey, expires: Instant) {
         self.expiry.push(Reverse((expires, key)));
-        if self.expiry.len() > 2 * self.table.len() + 64 {
+        if self.expiry.len() > 2 * self.all.routes + 64 {
             self.rebuild_expiry();
         }
     }
 
     fn rebuild_expiry(&mut self) {
-        self.expiry = self.table.iter().map(|(key, route)| Reverse((route.expires, *key))).collect();
+        self.expiry = self.iter().map(|(key, route)| Reverse((route.expires, key))).collect();
     }
+}
+
+/// A place in a list that is as long as needed.
+fn place<T: Default>(list: &mut Vec<T>, at: u32) -> &mut T {
+    let at = at as usize;
+    if list.len() <= at {
+        list.resize_with(at + 1, T::default);
+    }
+    &mut list[at]
 }

@@ -98,8 +98,8 @@ pub enum Output {
     Admit {
         /// The member's slot.
         slot: u32,
-        /// Its address.
-        address: SocketAddr,
+        /// Its address, and the own one by which it is reached.
+        leg: Leg,
         /// What it may send.
         limits: MemberLimits,
     },
@@ -328,8 +328,8 @@ impl RelayServer {
     /// Says who is at a member's address, and what it may do.
     pub(super) fn admit(&mut self, slot: u32) {
         let Some(member) = self.members.at(slot) else { return };
-        let (address, limits) = (member.leg.remote, member.limits());
-        self.emit(Output::Admit { slot, address, limits });
+        let (leg, limits) = (member.leg, member.limits());
+        self.emit(Output::Admit { slot, leg, limits });
     }
 
     pub(super) fn install_route(&mut self, key: RouteKey) {

@@ -18,6 +18,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+/// Flows that follow a change of ways in a row.
+const SLICE: usize = 1024;
+
 /// An attached program.
 #[derive(Debug)]
 pub struct Kernel {
@@ -78,7 +81,7 @@ impl Kernel {
 
     /// Goes on with the flows that are in its maps. To be called before anything else.
     pub fn take_over(&mut self, Kept { leftovers, .. }: &Kept) {
-        self.table.adopt(&mut self.program, &leftovers.flows, &leftovers.next_hops);
+        self.table.adopt(&mut self.program, leftovers.flows(), &leftovers.next_hops);
         self.pass_watches();
     }
 
@@ -133,13 +136,27 @@ impl Kernel {
         self.table.take_watches().into_iter().for_each(|watch| self.ways.watch(watch));
     }
 
-    /// Waits for a change and puts it into the kernel. Cancel safe.
+    /// Has some of the flows follow whose way has changed. Takes a few milliseconds at most.
+    pub fn catch_up(&mut self) {
+        for (flow, error) in self.table.catch_up(&mut self.program, SLICE) {
+            tracing::warn!(?flow, %error, "the daemon forwards a flow that the kernel dropped");
+        }
+    }
+
+    /// Waits for a change and puts it into the kernel; meanwhile flows follow earlier ones, bit by bit. Cancel safe.
     pub async fn maintain(&mut self, report: &mut Report) {
-        match self.ways.changed().await {
+        let change = loop {
+            tokio::select! {
+                biased;
+                change = self.ways.changed() => break change,
+                // not at once: whatever else the caller waits for comes first
+                () = tokio::task::yield_now(), if self.table.is_behind() => self.catch_up(),
+            }
+        };
+        match change {
             Change::Way(ends, way) => {
-                for (flow, error) in self.table.set_way(&mut self.program, ends, way) {
-                    tracing::warn!(?flow, %error, "the daemon forwards a flow that the kernel dropped");
-                }
+                self.table.set_way(&mut self.program, ends, way);
+                self.catch_up();
             }
             Change::Interfaces(host) => {
                 self.log_events();
@@ -292,9 +309,8 @@ impl Kept {
 
     /// Flows that the maps hold.
     pub fn flows(&self) -> impl Iterator<Item = (Flow, Target)> {
-        let Leftovers { flows, next_hops, .. } = &self.leftovers;
-        let clock = table::Clock::read();
-        flows.iter().map(move |(key, value)| table::restore(*key, *value, next_hops, clock))
+        let (next_hops, clock) = (&self.leftovers.next_hops, table::Clock::read());
+        self.leftovers.flows().map(move |(key, value)| table::restore(key, value, next_hops, clock))
     }
 
     /// Detaches everything that was kept and forgets it.

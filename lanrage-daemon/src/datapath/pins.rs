@@ -87,7 +87,7 @@ impl Pins {
     pub fn leftovers(&self, shapes: &[Shape]) -> Leftovers {
         let Some(set) = self.last_set(shapes) else { return Leftovers::default() };
         Leftovers {
-            flows: Vec::new(),
+            flows: Entries::default(),
             reading: set.read_flows(),
             records: set
                 .entries(maps::RECORDS)
@@ -181,10 +181,10 @@ impl Pins {
 pub struct Leftovers {
     /// Where.
     pub set: Option<Set>,
-    /// Its flows, once they are read.
-    pub flows: Vec<(FlowKey, FlowValue)>,
+    /// Once they are read.
+    flows: Entries,
     /// A million flows take as long to read as the program takes to load: both happen at once.
-    reading: Option<JoinHandle<Vec<(FlowKey, FlowValue)>>>,
+    reading: Option<JoinHandle<Entries>>,
     /// What they point to, by slot.
     pub next_hops: Vec<NextHop>,
     /// Records of bindings by slot.
@@ -192,6 +192,11 @@ pub struct Leftovers {
 }
 
 impl Leftovers {
+    /// Its flows, once they are read.
+    pub fn flows(&self) -> impl ExactSizeIterator<Item = (FlowKey, FlowValue)> {
+        self.flows.typed()
+    }
+
     /// Waits until the flows are read.
     pub fn complete(&mut self) {
         if let Some(reading) = self.reading.take() {
@@ -250,12 +255,11 @@ impl Set {
     }
 
     /// Begins to read all flows.
-    fn read_flows(&self) -> Option<JoinHandle<Vec<(FlowKey, FlowValue)>>> {
+    fn read_flows(&self) -> Option<JoinHandle<Entries>> {
         let set = self.clone();
         let failed = move |error: &io::Error| set.cannot_read(maps::FLOWS, error);
         let read = self.open(maps::FLOWS).inspect_err(|error| drop(failed(error))).ok()?;
-        let flows = move || read().unwrap_or_else(|error| failed(&error)).typed().collect();
-        Some(std::thread::spawn(flows))
+        Some(std::thread::spawn(move || read().unwrap_or_else(|error| failed(&error))))
     }
 
     fn cannot_read(&self, map: &str, error: &io::Error) -> Entries {

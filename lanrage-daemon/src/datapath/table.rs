@@ -1,18 +1,26 @@
 //! What should be in the kernel's maps, and the writes that make it so.
 //!
-//! Flows to one destination share its [`Way`]; destinations behind one router share a next-hop slot. Slot 0 is always
+//! Flows to one destination share its way; destinations behind one router share a next-hop slot. Slot 0 is always
 //! empty: flows whose way is not known point there, so the kernel passes their packets up under `no_next_hop`.
+//!
+//! What a flow's packets get is kept in the kernel alone; the table remembers to which destination it belongs. When the
+//! way of a destination changes, its flows are stale until [`Table::catch_up`] has come to them, and both slots are held.
 
 mod adopt;
+#[cfg(test)]
+mod tests;
+mod ways;
 
 pub use adopt::{Clock, restore};
 
 use super::InstallError;
+use foldhash::fast::RandomState;
 use lanrage_common::maps::{FlowKey, FlowValue, MemberState, NextHop, SourceKey};
 use lanrage_common::relay::{Flow, Target};
 use lanrage_common::wire::{Be16, Be32};
 use nix::time::{ClockId, clock_gettime};
-use std::collections::{HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -20,6 +28,8 @@ use std::time::Instant;
 pub trait Maps {
     /// Adds or replaces a flow.
     fn put_flow(&mut self, key: FlowKey, value: FlowValue) -> Result<(), InstallError>;
+    /// A flow's entry.
+    fn flow(&self, key: FlowKey) -> Option<FlowValue>;
     /// Removes a flow, if it is there.
     fn remove_flow(&mut self, key: FlowKey);
     /// Fills a next-hop slot.
@@ -60,33 +70,45 @@ pub enum Watch {
     End(Ends),
 }
 
-#[derive(Debug, Default)]
+/// Where packets to a destination go.
+#[derive(Debug)]
 struct Destination {
+    ends: Ends,
     way: Option<NextHop>,
     slot: u32,
-    flows: HashSet<Flow>,
+    flows: Vec<FlowKey>,
+    /// So many of the flows, the first ones, may still lead by one of the old slots.
+    stale: usize,
+    old_slots: Vec<u32>,
 }
 
-#[derive(Debug)]
-struct Slot {
-    number: u32,
-    hop: NextHop,
-    users: usize,
+/// A flow's destination, and its place among the flows there.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    destination: u32,
+    at: u32,
 }
 
-/// Flows, destinations and next hops. A million flows must be there again within a second of a restart: hence the hash.
+/// Flows, destinations and next hops. A million flows must be there again within a second of a restart, and fit into a
+/// small server: hence few bytes and one hash for each.
 #[derive(Debug, Default)]
 pub struct Table {
-    flows: HashMap<Flow, Target>,
-    destinations: HashMap<Ends, Destination>,
-    slots: Vec<Slot>,
+    flows: HashMap<FlowKey, Place, RandomState>,
+    numbers: HashMap<Ends, u32, RandomState>,
+    /// By number.
+    destinations: Vec<Option<Destination>>,
+    /// Numbers that are free.
+    free: Vec<u32>,
+    /// Destinations with stale flows, and perhaps some that had such.
+    stale: VecDeque<u32>,
+    slots: ways::Slots,
     watches: Vec<Watch>,
 }
 
 impl Table {
     /// Destinations of flows to which no way is known.
     pub fn unresolved(&self) -> usize {
-        self.destinations.values().filter(|destination| destination.way.is_none()).count()
+        self.destinations.iter().flatten().filter(|destination| destination.way.is_none()).count()
     }
 
     /// Changes of watched destinations since the last call, in order.
@@ -96,110 +118,91 @@ impl Table {
 
     /// Adds a flow or moves it to a new target. After an error the flow is not in the kernel.
     pub fn install(&mut self, maps: &mut impl Maps, flow: Flow, target: Target) -> Result<(), InstallError> {
-        let ends = Ends::of(&target);
-        if self.flows.get(&flow).is_some_and(|old| Ends::of(old) != ends) {
-            self.unlink(maps, flow);
+        let (key, ends) = (key(flow), Ends::of(&target));
+        let number = self.numbers.get(&ends).copied();
+        if self.flows.get(&key).is_some_and(|place| Some(place.destination) != number) {
+            self.unlink(maps, key);
         }
-        if let Err(error) = maps.put_flow(key(flow), self.value(target)) {
+        let slot = number.and_then(|number| self.destination(number)).map_or(0, |known| known.slot);
+        if let Err(error) = maps.put_flow(key, value(target, slot)) {
             self.remove(maps, flow);
             return Err(error);
         }
-        self.flows.insert(flow, target);
-        if !self.destinations.contains_key(&ends) {
-            self.watches.push(Watch::Begin(ends));
+        if !self.flows.contains_key(&key) {
+            let number = number.unwrap_or_else(|| self.begin(ends, None, 0));
+            self.link(key, number);
         }
-        self.destinations.entry(ends).or_default().flows.insert(flow);
         Ok(())
     }
 
     /// Removes a flow.
     pub fn remove(&mut self, maps: &mut impl Maps, flow: Flow) {
         maps.remove_flow(key(flow));
-        self.unlink(maps, flow);
-        self.flows.remove(&flow);
+        self.unlink(maps, key(flow));
     }
 
-    /// A destination's way is now this one, or not known. Gives the flows that the kernel refused to keep.
-    pub fn set_way(
-        &mut self,
-        maps: &mut impl Maps,
-        ends: Ends,
-        way: Option<NextHop>,
-    ) -> Vec<(Flow, InstallError)> {
-        let Some(destination) = self.destinations.get(&ends) else { return Vec::new() };
-        if destination.way == way {
-            return Vec::new();
-        }
-        let old_slot = destination.slot;
-        let slot = way.map_or(0, |way| self.acquire(maps, way));
-        let Some(destination) = self.destinations.get_mut(&ends) else { return Vec::new() };
-        destination.way = way;
-        destination.slot = slot;
-        let flows: Vec<Flow> = destination.flows.iter().copied().collect();
-        let refused = flows.into_iter().filter_map(|flow| self.rewrite(maps, flow)).collect();
-        self.release(maps, old_slot);
-        refused
+    fn destination(&self, number: u32) -> Option<&Destination> {
+        self.destinations.get(number as usize)?.as_ref()
     }
 
-    fn rewrite(&mut self, maps: &mut impl Maps, flow: Flow) -> Option<(Flow, InstallError)> {
-        let target = *self.flows.get(&flow)?;
-        let error = maps.put_flow(key(flow), self.value(target)).err()?;
-        maps.remove_flow(key(flow));
-        Some((flow, error))
+    fn destination_mut(&mut self, number: u32) -> Option<&mut Destination> {
+        self.destinations.get_mut(number as usize)?.as_mut()
     }
 
-    fn value(&self, target: Target) -> FlowValue {
-        let destination = self.destinations.get(&Ends::of(&target));
-        FlowValue {
-            destination: target.leg.remote.ip().into(),
-            destination_port: Be16::new(target.leg.remote.port()),
-            source_port: Be16::new(target.leg.local.port()),
-            next_hop: destination.map_or(0, |destination| destination.slot),
-            member: target.member,
-            expires: monotonic_seconds(target.expires),
+    /// A number for a destination that comes.
+    fn begin(&mut self, ends: Ends, way: Option<NextHop>, slot: u32) -> u32 {
+        let new = Destination { ends, way, slot, flows: Vec::new(), stale: 0, old_slots: Vec::new() };
+        let number = self.free.pop().unwrap_or(self.destinations.len() as u32);
+        match self.destinations.get_mut(number as usize) {
+            Some(place) => *place = Some(new),
+            None => self.destinations.push(Some(new)),
         }
-    }
-
-    /// Takes a flow off its destination.
-    fn unlink(&mut self, maps: &mut impl Maps, flow: Flow) {
-        let Some(target) = self.flows.get(&flow) else { return };
-        let ends = Ends::of(target);
-        let Some(destination) = self.destinations.get_mut(&ends) else { return };
-        destination.flows.remove(&flow);
-        if destination.flows.is_empty() {
-            let slot = destination.slot;
-            self.destinations.remove(&ends);
-            self.release(maps, slot);
-            self.watches.push(Watch::End(ends));
-        }
-    }
-
-    /// The slot that holds a next hop; 0 when there is no room for another, which leaves its flows to the daemon.
-    fn acquire(&mut self, maps: &mut impl Maps, hop: NextHop) -> u32 {
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.hop == hop && slot.users > 0) {
-            slot.users += 1;
-            return slot.number;
-        }
-        let free = self.slots.iter().position(|slot| slot.users == 0);
-        let number = free.map_or(self.slots.len() as u32 + 1, |at| at as u32 + 1);
-        if number >= maps.next_hops() || maps.put_next_hop(number, hop).is_err() {
-            tracing::warn!(number, "no room for another next hop: the daemon forwards to it");
-            return 0;
-        }
-        let slot = Slot { number, hop, users: 1 };
-        match free {
-            Some(at) => self.slots[at] = slot,
-            None => self.slots.push(slot),
-        }
+        self.numbers.insert(ends, number);
+        self.watches.push(Watch::Begin(ends));
         number
     }
 
-    fn release(&mut self, maps: &mut impl Maps, number: u32) {
-        let Some(slot) = self.slots.iter_mut().find(|slot| slot.number == number) else { return };
-        slot.users -= 1;
-        if slot.users == 0 && maps.put_next_hop(number, NextHop::default()).is_err() {
-            tracing::warn!(number, "cannot clear a next hop");
+    /// A destination without flows goes.
+    fn end(&mut self, maps: &mut impl Maps, number: u32) {
+        let Some(gone) = self.destinations.get_mut(number as usize).and_then(Option::take) else { return };
+        gone.old_slots.into_iter().chain([gone.slot]).for_each(|slot| self.slots.release(maps, slot));
+        self.numbers.remove(&gone.ends);
+        self.free.push(number);
+        self.watches.push(Watch::End(gone.ends));
+    }
+
+    fn link(&mut self, key: FlowKey, number: u32) {
+        let destination = self.destinations.get_mut(number as usize).and_then(Option::as_mut);
+        if let (Some(destination), Entry::Vacant(vacant)) = (destination, self.flows.entry(key)) {
+            vacant.insert(Place { destination: number, at: destination.flows.len() as u32 });
+            destination.flows.push(key);
         }
+    }
+
+    /// Takes a flow off its destination. The last one takes its place.
+    fn unlink(&mut self, maps: &mut impl Maps, key: FlowKey) {
+        let Some(Place { destination: number, at }) = self.flows.remove(&key) else { return };
+        let Some(destination) = self.destination_mut(number) else { return };
+        destination.flows.swap_remove(at as usize);
+        destination.stale = destination.stale.min(destination.flows.len());
+        let (moved, is_empty) = (destination.flows.get(at as usize).copied(), destination.flows.is_empty());
+        if let Some(place) = moved.and_then(|moved| self.flows.get_mut(&moved)) {
+            place.at = at;
+        }
+        if is_empty {
+            self.end(maps, number);
+        }
+    }
+}
+
+fn value(target: Target, next_hop: u32) -> FlowValue {
+    FlowValue {
+        destination: target.leg.remote.ip().into(),
+        destination_port: Be16::new(target.leg.remote.port()),
+        source_port: Be16::new(target.leg.local.port()),
+        next_hop,
+        member: target.member,
+        expires: monotonic_seconds(target.expires),
     }
 }
 

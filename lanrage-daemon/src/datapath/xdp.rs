@@ -336,6 +336,10 @@ impl Maps for Program {
         self.flows.insert(key, value, 0).map_err(map_error)
     }
 
+    fn flow(&self, key: FlowKey) -> Option<FlowValue> {
+        self.flows.get(&key, 0).ok()
+    }
+
     fn remove_flow(&mut self, key: FlowKey) {
         // A flow that is not there is as good as removed.
         let _ = self.flows.remove(&key);

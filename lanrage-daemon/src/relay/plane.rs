@@ -62,7 +62,7 @@ struct Running {
 /// What workers at these endpoints forward by, with all that the relay server knows already.
 pub(super) fn table(endpoints: &[Endpoint], server: &RelayServer) -> Table {
     let table = Table::new(endpoints.iter().map(|endpoint| endpoint.bound).collect());
-    server.members().for_each(|member| table.admit(member.slot, member.leg.remote, member.limits));
+    server.members().for_each(|member| table.admit(member.slot, member.leg, member.limits));
     table.install_all(server.installed());
     table
 }
@@ -139,9 +139,9 @@ impl Plane {
         self.table.remove(flow);
     }
 
-    /// Takes what comes from an address for a member's.
-    pub(super) fn admit(&self, slot: u32, address: SocketAddr, limits: MemberLimits) {
-        self.table.admit(slot, address, limits);
+    /// Takes what comes from an address for a member's, and sends there what is for it.
+    pub(super) fn admit(&self, slot: u32, leg: Leg, limits: MemberLimits) {
+        self.table.admit(slot, leg, limits);
     }
 
     /// Takes what comes from an address for a stranger's.

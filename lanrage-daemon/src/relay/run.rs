@@ -138,6 +138,8 @@ impl Relay {
             self.parts.server.handle_datagram(leg, &datagram, now);
             self.drain();
         }
+        // under load nothing else comes to it
+        self.parts.datapath.catch_up();
         if self.parts.server.bindings() != bindings {
             self.publish();
         }
@@ -161,9 +163,9 @@ impl Relay {
                 Output::Unbound { party, member, why } => {
                     tracing::info!(%party, %member, ?why, "member unbound");
                 }
-                Output::Admit { slot, address, limits } => {
-                    self.parts.datapath.admit(slot, address, limits);
-                    self.parts.plane.admit(slot, address, limits);
+                Output::Admit { slot, leg, limits } => {
+                    self.parts.datapath.admit(slot, leg.remote, limits);
+                    self.parts.plane.admit(slot, leg, limits);
                 }
                 Output::Dismiss { address, .. } => {
                     self.parts.datapath.dismiss(address);

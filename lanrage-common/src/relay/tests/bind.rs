@@ -320,8 +320,8 @@ fn the_data_path_hears_who_is_where_and_may_send_what() {
     assert_eq!(
         police(&mut bench),
         [
-            Output::Admit { slot: 0, address: address(1), limits: limits(0) },
-            Output::Admit { slot: 1, address: address(2), limits: limits(0) },
+            Output::Admit { slot: 0, leg: leg(address(1)), limits: limits(0) },
+            Output::Admit { slot: 1, leg: leg(address(2)), limits: limits(0) },
         ]
     );
     bench.bind(1);
@@ -333,9 +333,9 @@ fn the_data_path_hears_who_is_where_and_may_send_what() {
     assert_eq!(
         police(&mut bench),
         [
-            Output::Admit { slot: 0, address: address(1), limits: limits(100) },
+            Output::Admit { slot: 0, leg: leg(address(1)), limits: limits(100) },
             Output::Dismiss { slot: 0, address: address(1) },
-            Output::Admit { slot: 0, address: address(3), limits: limits(100) },
+            Output::Admit { slot: 0, leg: leg(address(3)), limits: limits(100) },
             Output::Dismiss { slot: 1, address: address(2) },
             Output::Dismiss { slot: 0, address: address(3) },
         ]

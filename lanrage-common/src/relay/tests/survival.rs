@@ -50,7 +50,7 @@ fn nobody_notices_a_restart() {
     let (mut next, adoption) = restarted(&bench);
     assert_eq!(adoption, Adoption { members: 2, flows: 2, ..Adoption::default() });
     let admitted =
-        |slot, member| Output::Admit { slot, address: address(member), limits: MemberLimits::default() };
+        |slot, member| Output::Admit { slot, leg: leg(address(member)), limits: MemberLimits::default() };
     assert_eq!(next.log, [admitted(0, 1), admitted(1, 2)]);
     next.assert_same_as_data_path();
 

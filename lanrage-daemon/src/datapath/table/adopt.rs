@@ -1,8 +1,11 @@
 //! Taking over what an earlier daemon left in the maps.
 
-use super::{Destination, Ends, Maps, Slot, Table, Watch, monotonic_now};
+use super::{Destination, Ends, Maps, Table, monotonic_now};
+use foldhash::fast::RandomState;
 use lanrage_common::maps::{FlowKey, FlowValue, NextHop};
 use lanrage_common::relay::{Flow, Leg, Target};
+use lanrage_common::wire::Address;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -25,65 +28,67 @@ impl Clock {
 }
 
 impl Table {
-    /// Takes over flows and the next hops, by slot, that they point to. Writes nothing, unless an earlier daemon was
-    /// interrupted while it moved the flows to one destination to another way.
-    pub fn adopt(&mut self, maps: &mut impl Maps, flows: &[(FlowKey, FlowValue)], next_hops: &[NextHop]) {
+    /// Takes over flows and the next hops, by slot, that they point to. Flows are stale where an earlier daemon was
+    /// interrupted while it moved those to one destination to another way.
+    pub fn adopt(
+        &mut self,
+        maps: &mut impl Maps,
+        flows: impl ExactSizeIterator<Item = (FlowKey, FlowValue)>,
+        next_hops: &[NextHop],
+    ) {
         self.flows.reserve(flows.len());
-        let (clock, mut torn) = (Clock::read(), Vec::new());
+        let mut known: HashMap<(Address, u32), u32, RandomState> = HashMap::default();
         for (key, value) in flows {
-            let (flow, target) = restore(*key, *value, next_hops, clock);
-            let destination = self.destination(Ends::of(&target), value, next_hops);
-            destination.flows.insert(flow);
-            if destination.slot != value.next_hop {
-                torn.push(flow);
-            }
-            self.flows.insert(flow, target);
+            let number = *known
+                .entry((value.destination, value.next_hop))
+                .or_insert_with(|| self.adopt_destination(&value, next_hops));
+            self.link(key, number);
         }
-        for flow in torn {
-            if let Some((flow, error)) = self.rewrite(maps, flow) {
-                tracing::warn!(?flow, %error, "the daemon forwards a flow that the kernel dropped");
-            }
-        }
+        self.slots.tidy(maps, next_hops);
+        let torn = |destination: &mut Destination| {
+            destination.stale = if destination.old_slots.is_empty() { 0 } else { destination.flows.len() };
+            destination.stale > 0
+        };
+        let destinations = (0..).zip(self.destinations.iter_mut().flatten());
+        self.stale = destinations.filter_map(|(number, it)| torn(it).then_some(number)).collect();
     }
 
-    fn destination(&mut self, ends: Ends, value: &FlowValue, next_hops: &[NextHop]) -> &mut Destination {
-        let Self { destinations, slots, watches, .. } = self;
-        destinations.entry(ends).or_insert_with(|| {
-            let way = next_hops.get(value.next_hop as usize).filter(|hop| hop.ifindex != 0).copied();
-            let slot = way.map_or(0, |hop| occupy(slots, value.next_hop, hop));
-            watches.push(Watch::Begin(ends));
-            Destination { way, slot, ..Destination::default() }
-        })
+    /// The destination to which an entry leads. What slots its flows lead by stays as it is while they do.
+    fn adopt_destination(&mut self, value: &FlowValue, next_hops: &[NextHop]) -> u32 {
+        let (slot, hop) = (value.next_hop, next_hops.get(value.next_hop as usize).copied());
+        if slot > 0
+            && let Some(hop) = hop
+        {
+            self.slots.occupy(slot, hop);
+        }
+        let ends = Ends { local: own_address(value, next_hops), remote: value.destination.into() };
+        let way = hop.filter(|hop| hop.ifindex != 0);
+        let number = self.numbers.get(&ends).copied();
+        let number = number.unwrap_or_else(|| self.begin(ends, way, way.map_or(0, |_| slot)));
+        if let Some(destination) = self.destination_mut(number).filter(|it| it.slot != slot) {
+            destination.old_slots.push(slot);
+        }
+        number
     }
-}
-
-/// Counts one more user of a slot that is filled already.
-fn occupy(slots: &mut Vec<Slot>, number: u32, hop: NextHop) -> u32 {
-    let free = |number| Slot { number, hop: NextHop::default(), users: 0 };
-    let have = slots.len() as u32;
-    slots.extend((have + 1..=number).map(free));
-    if let Some(slot) = slots.iter_mut().find(|slot| slot.number == number) {
-        slot.hop = hop;
-        slot.users += 1;
-    }
-    number
 }
 
 /// What the relay server calls an entry of the map. The relay's own address is the next hop's; it is unspecified where
 /// that was not known.
 pub fn restore(key: FlowKey, value: FlowValue, next_hops: &[NextHop], clock: Clock) -> (Flow, Target) {
-    let remote = IpAddr::from(value.destination);
-    let hop = next_hops.get(value.next_hop as usize).filter(|hop| hop.ifindex != 0);
-    let local = hop.map_or_else(|| unspecified_like(remote), |hop| IpAddr::from(hop.source));
     let source = SocketAddr::new(key.source.into(), key.source_port.value());
     let leg = Leg {
-        local: SocketAddr::new(local, value.source_port.value()),
-        remote: SocketAddr::new(remote, value.destination_port.value()),
+        local: SocketAddr::new(own_address(&value, next_hops), value.source_port.value()),
+        remote: SocketAddr::new(value.destination.into(), value.destination_port.value()),
     };
     (
         Flow { source, index: u32::from_le_bytes(key.index.octets()) },
         Target { leg, member: value.member, expires: clock.end(value.expires) },
     )
+}
+
+fn own_address(value: &FlowValue, next_hops: &[NextHop]) -> IpAddr {
+    let hop = next_hops.get(value.next_hop as usize).filter(|hop| hop.ifindex != 0);
+    hop.map_or_else(|| unspecified_like(value.destination.into()), |hop| hop.source.into())
 }
 
 fn unspecified_like(address: IpAddr) -> IpAddr {

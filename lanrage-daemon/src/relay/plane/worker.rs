@@ -136,7 +136,7 @@ struct Batch<'a> {
 struct Last<'a> {
     source: SocketAddr,
     index: u32,
-    entry: &'a Entry,
+    entry: Entry<'a>,
     traffic: Traffic,
 }
 
@@ -168,7 +168,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn route(&mut self, from: SocketAddr, datagram: &[u8]) -> Result<&'a Entry, Reason> {
+    fn route(&mut self, from: SocketAddr, datagram: &[u8]) -> Result<Entry<'a>, Reason> {
         let index = match datagram {
             [DATA, 0, 0, 0, a, b, c, d, ..] if datagram.len() >= WIREGUARD_DATA_LEN => {
                 u32::from_le_bytes([*a, *b, *c, *d])
@@ -180,6 +180,7 @@ impl<'a> Batch<'a> {
             self.last = Some(Last { source: from, index, entry, traffic: Traffic::default() });
         }
         let Some(Last { entry, traffic, .. }) = &mut self.last else { return Err(Reason::IndexUnknown) };
+        let entry = *entry;
         if self.now >= entry.expires {
             return Err(Reason::IndexUnknown);
         }
