@@ -217,6 +217,11 @@ impl Inbox {
         Ok(())
     }
 
+    /// Whether there may be more of what came last.
+    pub fn is_full(&self) -> bool {
+        self.messages.len() == BATCH
+    }
+
     /// What came last.
     pub fn messages(&self) -> &[Message] {
         &self.messages

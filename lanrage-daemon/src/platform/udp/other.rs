@@ -5,7 +5,6 @@ use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Range;
 
 /// Largest UDP payload.
 const MAX_DATAGRAM: usize = 65_535;
@@ -75,6 +74,11 @@ impl Inbox {
         Ok(())
     }
 
+    /// Whether there may be more of what came last.
+    pub fn is_full(&self) -> bool {
+        false
+    }
+
     /// What came last.
     pub fn messages(&self) -> &[Message] {
         &self.messages
@@ -86,9 +90,9 @@ impl Inbox {
     }
 }
 
-/// Datagrams to be sent through one socket, as places in somebody's bytes.
+/// Datagrams to be sent through one socket.
 #[derive(Debug, Default)]
-pub struct Outbox(Vec<(Way, Range<usize>)>);
+pub struct Outbox(Vec<(Way, Vec<u8>)>);
 
 impl Outbox {
     /// Whether there is nothing to send.
@@ -96,16 +100,21 @@ impl Outbox {
         self.0.is_empty()
     }
 
-    /// Adds a datagram. Those of one way leave in the order in which they were added.
-    pub fn push(&mut self, way: Way, datagram: Range<usize>) {
-        self.0.push((way, datagram));
+    /// Bytes that wait.
+    pub fn waiting(&self) -> usize {
+        self.0.iter().map(|(_, datagram)| datagram.len()).sum()
     }
 
-    /// Sends everything; `bytes` is what the datagrams are places in.
-    pub fn flush(&mut self, socket: &Socket, bytes: &[u8]) -> Sent {
+    /// Adds a datagram. Those of one way leave in the order in which they were added.
+    pub fn push(&mut self, way: Way, datagram: &[u8]) {
+        self.0.push((way, datagram.to_vec()));
+    }
+
+    /// Sends everything.
+    pub fn flush(&mut self, socket: &Socket) -> Sent {
         let mut sent = Sent::default();
         for (way, datagram) in self.0.drain(..) {
-            match socket.send(way, &bytes[datagram]) {
+            match socket.send(way, &datagram) {
                 Ok(()) => sent.datagrams += 1,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => sent.full += 1,
                 Err(_) => sent.failed += 1,

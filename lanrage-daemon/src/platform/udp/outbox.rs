@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// How long segmentation offload is left alone after a device has refused it.
 const REFUSED: Duration = Duration::from_secs(10);
 /// Places in which the last group to a destination is looked for.
-const RECENT: usize = 256;
+const RECENT: usize = 4096;
 const NONE: u32 = u32::MAX;
 
 /// Datagrams that leave as one message.
@@ -40,8 +40,9 @@ struct Piece {
     next: u32,
 }
 
-/// Datagrams to be sent through one socket, as places in somebody's bytes.
+/// Datagrams to be sent through one socket.
 pub struct Outbox {
+    bytes: Vec<u8>,
     groups: Vec<Group>,
     pieces: Vec<Piece>,
     recent: Box<[u32; RECENT]>,
@@ -61,6 +62,7 @@ impl std::fmt::Debug for Outbox {
 impl Default for Outbox {
     fn default() -> Self {
         Self {
+            bytes: Vec::new(),
             groups: Vec::new(),
             pieces: Vec::new(),
             recent: Box::new([NONE; RECENT]),
@@ -79,8 +81,16 @@ impl Outbox {
         self.groups.is_empty()
     }
 
+    /// Bytes that wait.
+    pub fn waiting(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Adds a datagram. Those of one way leave in the order in which they were added.
-    pub fn push(&mut self, way: Way, datagram: Range<usize>) {
+    pub fn push(&mut self, way: Way, datagram: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(datagram);
+        let datagram = start..self.bytes.len();
         let place = &mut self.recent[place(way.to)];
         // a group that is no longer found here is never added to, so a later one cannot be overtaken
         if let Some(group) = self.groups.get_mut(*place as usize)
@@ -94,8 +104,8 @@ impl Outbox {
         self.groups.push(Group::new(way, &mut self.pieces, datagram));
     }
 
-    /// Sends everything; `bytes` is what the datagrams are places in.
-    pub fn flush(&mut self, socket: &Socket, bytes: &[u8]) -> Sent {
+    /// Sends everything.
+    pub fn flush(&mut self, socket: &Socket) -> Sent {
         let mut sent = Sent::default();
         if self.groups.is_empty() {
             return sent;
@@ -105,7 +115,7 @@ impl Outbox {
         if !may_segment {
             self.split();
         }
-        self.prepare(socket, bytes);
+        self.prepare(socket);
         let mut at = 0;
         while at < self.headers.len() {
             match self.send_from(socket, at) {
@@ -119,7 +129,7 @@ impl Outbox {
                     break;
                 }
                 Err(error) => {
-                    self.send_one_by_one(socket, bytes, at, &error, &mut sent);
+                    self.send_one_by_one(socket, at, &error, &mut sent);
                     at += 1;
                 }
             }
@@ -130,7 +140,7 @@ impl Outbox {
 
     fn send_from(&mut self, socket: &Socket, at: usize) -> io::Result<usize> {
         let headers = &mut self.headers[at..];
-        // SAFETY: the headers point into buffers of `self` and into the caller's bytes, all borrowed.
+        // SAFETY: the headers point into buffers of `self`.
         let sent = unsafe {
             libc::sendmmsg(
                 socket.socket.as_raw_fd(),
@@ -144,14 +154,7 @@ impl Outbox {
 
     /// A group that was refused: its device does not segment (EIO), or its datagrams are larger than the path's MTU
     /// (EINVAL), which the stack fragments when they come alone.
-    fn send_one_by_one(
-        &mut self,
-        socket: &Socket,
-        bytes: &[u8],
-        at: usize,
-        why: &io::Error,
-        sent: &mut Sent,
-    ) {
+    fn send_one_by_one(&mut self, socket: &Socket, at: usize, why: &io::Error, sent: &mut Sent) {
         let group = self.groups[at];
         if group.count == 1 {
             tracing::trace!(to = %group.way.to, error = %why, "datagram not sent");
@@ -163,7 +166,7 @@ impl Outbox {
             self.refused_until = Some(Instant::now() + REFUSED);
         }
         for datagram in self.datagrams(&group) {
-            match socket.send(group.way, &bytes[datagram]) {
+            match socket.send(group.way, &self.bytes[datagram]) {
                 Ok(()) => sent.datagrams += 1,
                 Err(error) if is_full(&error) => sent.full += 1,
                 Err(_) => sent.failed += 1,
@@ -200,7 +203,7 @@ impl Outbox {
         })
     }
 
-    fn prepare(&mut self, socket: &Socket, bytes: &[u8]) {
+    fn prepare(&mut self, socket: &Socket) {
         let count = self.groups.len();
         self.names.clear();
         self.names.extend(self.groups.iter().map(|group| Name::from(group.way.to)));
@@ -209,7 +212,7 @@ impl Outbox {
         for group in &self.groups {
             let mut next = group.pieces.0;
             while let Some(piece) = self.pieces.get(next as usize) {
-                self.iovecs.push(iovec(&bytes[piece.start..piece.end]));
+                self.iovecs.push(iovec(&self.bytes[piece.start..piece.end]));
                 next = piece.next;
             }
         }
@@ -228,11 +231,12 @@ impl Outbox {
     }
 
     fn clear(&mut self) {
-        self.groups.clear();
+        // one by one: mostly there are few
+        self.groups.drain(..).for_each(|group| self.recent[place(group.way.to)] = NONE);
+        self.bytes.clear();
         self.pieces.clear();
         self.headers.clear();
         self.iovecs.clear();
-        self.recent.fill(NONE);
     }
 }
 
@@ -293,7 +297,7 @@ fn place(to: SocketAddr) -> usize {
         }
     };
     let mixed = (ip ^ (u32::from(to.port()) << 16) ^ u32::from(to.port())).wrapping_mul(0x9e37_79b1);
-    (mixed >> 24) as usize
+    (mixed >> (u32::BITS - RECENT.ilog2())) as usize
 }
 
 fn is_full(error: &io::Error) -> bool {

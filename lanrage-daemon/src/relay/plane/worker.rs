@@ -15,6 +15,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 
+/// Times that a socket is received from, 64 datagrams each, before what came leaves. That is some milliseconds where one
+/// cannot keep up, of the many that the socket's own queue then takes.
+const ROUNDS: usize = 32;
+/// Bytes that leave at once, however little time it took to receive them.
+const ENOUGH: usize = 1 << 20;
 /// First byte of WireGuard's transport messages.
 const DATA: u8 = 4;
 
@@ -79,23 +84,40 @@ impl Worker {
     /// Whether there may be more.
     fn forward_batch(&self, endpoint: usize, inbox: &mut Inbox, outboxes: &mut [Outbox]) -> bool {
         let mut tally = Tally::default();
-        match inbox.receive(&self.sockets[endpoint]) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-            Err(_) => {
-                tally.receive_failed += 1;
-                self.counters.add(&tally);
-                // the next datagram wakes the worker again; to go on at once could go on for ever
-                return false;
-            }
-        }
-        self.sort(endpoint, inbox, outboxes, &mut tally);
+        let may_be_more = self.collect(endpoint, inbox, outboxes, &mut tally);
         for (outbox, socket) in
             outboxes.iter_mut().zip(&self.sockets).filter(|(outbox, _)| !outbox.is_empty())
         {
-            tally.add_sent(outbox.flush(socket, inbox.bytes()));
+            tally.add_sent(outbox.flush(socket));
         }
         self.counters.add(&tally);
+        may_be_more
+    }
+
+    /// Fills the outboxes with what is there. Only a socket that cannot be emptied is received from more than once: the more
+    /// flows there are, the more datagrams it takes until several have the same destination, and those leave together.
+    fn collect(
+        &self,
+        endpoint: usize,
+        inbox: &mut Inbox,
+        outboxes: &mut [Outbox],
+        tally: &mut Tally,
+    ) -> bool {
+        for _ in 0..ROUNDS {
+            match inbox.receive(&self.sockets[endpoint]) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(_) => {
+                    tally.receive_failed += 1;
+                    // the next datagram wakes the worker again; to go on at once could go on for ever
+                    return false;
+                }
+            }
+            self.sort(endpoint, inbox, outboxes, tally);
+            if !inbox.is_full() || outboxes.iter().any(|outbox| outbox.waiting() >= ENOUGH) {
+                break;
+            }
+        }
         true
     }
 
@@ -112,8 +134,9 @@ impl Worker {
         };
         for message in inbox.messages() {
             for range in message.datagrams() {
-                if let Some((out, way)) = batch.handle(message, &inbox.bytes()[range.clone()]) {
-                    outboxes[out].push(way, range);
+                let datagram = &inbox.bytes()[range];
+                if let Some((out, way)) = batch.handle(message, datagram) {
+                    outboxes[out].push(way, datagram);
                 }
             }
         }
