@@ -23,7 +23,7 @@ pub struct Vm {
     #[arg(long = "kernel")]
     kernels: Vec<String>,
     /// Test program of the `tests` crate to run there; may be given several times.
-    #[arg(long = "test", default_values_t = ["differential".to_owned(), "datapath".to_owned()])]
+    #[arg(long = "test", default_values_t = ["differential".to_owned(), "datapath".to_owned(), "vlan".to_owned()])]
     tests: Vec<String>,
     /// Random cases of the differential test, which emulation makes slow.
     #[arg(long, default_value_t = 20_000)]
@@ -57,11 +57,12 @@ const MODULES: &[&str] = &[
 /// Begins the lines that this task reads from the machine's console.
 const MARK: &str = "LANRAGE-VM";
 
-/// The short form for CI: the kernel program against its model, on the oldest kernel that Debian supports. A kernel that
-/// cannot be downloaded is said, and is no failure of the program.
+/// The short form for CI: the kernel program against its model, and between VLANs, on the oldest kernel that Debian
+/// supports. A kernel that cannot be downloaded is said, and is no failure of the program.
 pub fn check_program(root: &Path) -> Result<()> {
     install_programs()?;
-    let vm = Vm { kernels: Vec::new(), tests: vec!["differential".into()], cases: 2_000, minutes: 10 };
+    let tests = ["differential", "vlan"].map(str::to_owned).into();
+    let vm = Vm { kernels: Vec::new(), tests, cases: 2_000, minutes: 10 };
     let image = match default_kernel().and_then(|kernel| fetch(root, &kernel)) {
         Ok(image) => image,
         Err(error) => {
