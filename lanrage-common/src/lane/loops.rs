@@ -13,7 +13,7 @@ use super::maps::{ContentKey, ContentTimes};
 /// after which games repeat themselves.
 pub const LOOP_WINDOW: u64 = 500_000_000;
 /// The same from this device within [`LOOP_WINDOW`], while nobody else says it.
-pub const MOST_SENT: u32 = 3;
+pub const MOST_SENT: u32 = 2;
 /// Bytes of the payload that are looked at, beside the last eight and the length.
 const LOOKED_AT: u32 = 128;
 const EIGHT: u32 = 8;
@@ -133,7 +133,7 @@ mod tests {
         let every_second: Vec<u64> = (0..20).map(|n| n * 1000).collect();
         let others: Vec<u64> = (0..2000).map(|n| n * 10 + 3).collect();
         assert_eq!(kept_back(&every_second, &others), [0; 0], "however many search with the same payload");
-        assert_eq!(kept_back(&[0, 0, 0, 1000, 1000, 1000], &[]), [0; 0], "three in a row");
+        assert_eq!(kept_back(&[0, 0, 1000, 1000], &[]), [0; 0], "two in a row");
         assert_eq!(kept_back(&[5], &[1, 2, 3, 4]), [0; 0], "the first one, whoever was faster");
     }
 
@@ -141,6 +141,6 @@ mod tests {
     fn what_comes_back_is_not_sent_again() {
         assert_eq!(kept_back(&[0, 2, 4, 499, 500], &[1, 3]), [2, 4, 499]);
         assert_eq!(kept_back(&[2, 4, 6, 8], &[1]), [4, 6, 8], "heard, and repeated once");
-        assert_eq!(kept_back(&[0, 2, 4, 6, 8], &[]), [6, 8], "a ring that comes back another way");
+        assert_eq!(kept_back(&[0, 2, 4, 6], &[]), [4, 6], "a ring that comes back another way");
     }
 }

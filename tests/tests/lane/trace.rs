@@ -27,16 +27,16 @@ pub fn every_rung(lab: &TestLab) {
     let (ana, ben) = (peer(lab, 1), peer(lab, 2));
     let at_ana = lab.overlay(1).unwrap();
     let asker = game(&ana, 4010);
-    let ask = |to, port| asker.send_to(b"who is there?", (to, port)).unwrap();
+    let ask = |number: u8, to, port| asker.send_to(&[number; 13], (to, port)).unwrap();
     let (_elsewhere, server) = (game_at(&ben, BENS_HOME, 30_101), game(&ben, 30_102));
     let _outside = game(&ben, 30_103);
-    for _ in 0..3 {
-        ask(EVERYBODY, 30_100);
-        ask(EVERYBODY, 30_101);
-        ask(EVERYBODY, 30_102);
-        ask(GROUP, 30_103);
+    for number in 0..3 {
+        ask(number, EVERYBODY, 30_100);
+        ask(number, EVERYBODY, 30_101);
+        ask(number, EVERYBODY, 30_102);
+        ask(number, GROUP, 30_103);
     }
-    ask(EVERYBODY, 138);
+    ask(3, EVERYBODY, 138);
     assert_eq!(receive(&server, 3).len(), 3);
     server.send_to(b"me", (at_ana, 4010)).unwrap();
 
