@@ -124,7 +124,7 @@ pub struct Report {
 pub fn run(quick: bool) -> Result<Report> {
     let mut machine = Machine::look();
     let (many, some, questions) = if quick { (60_000, 10_000, 500) } else { (300_000, 50_000, 2_000) };
-    let mut storms = vec![alone::storm(many)?];
+    let mut storms = vec![alone::storm(many)?, alone::storm_in_userspace(some)?];
     storms.extend(party::storms(some)?);
     let latency = party::round_trips(questions)?;
     machine.load_after = super::machine::load();
