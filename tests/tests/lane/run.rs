@@ -3,6 +3,8 @@
 use super::*;
 use aya::programs::loaded_programs;
 use lanrage_daemon::platform::cgroup;
+use lanrage_tests::lab::process;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
@@ -12,9 +14,12 @@ pub struct Program(Child);
 impl Program {
     /// Starts `lanrage run -- socat - ADDRESS` in that peer's network.
     fn start(lab: &TestLab, n: u8, address: &str) -> Self {
-        let mut command = lab.lanrage(Role::Peer(n), &["run", "--", "socat", "-", address]).unwrap();
+        Self::spawn(&peer(lab, n), lab.lanrage(Role::Peer(n), &["run", "--", "socat", "-", address]).unwrap())
+    }
+
+    fn spawn(place: &Namespace, mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        Self(peer(lab, n).spawn(&mut command).unwrap())
+        Self(place.spawn(&mut command).unwrap())
     }
 
     fn say(&mut self, text: &[u8]) {
@@ -91,7 +96,39 @@ pub fn a_program_uses_the_party(lab: &TestLab) {
     other.hears(b"none");
     other.ends();
     nothing_is_left();
+    an_ordinary_user(lab);
     complaints(lab);
+}
+
+/// One who may use the socket, and make groups below the own session's, as systemd lets users.
+fn an_ordinary_user(lab: &TestLab) {
+    const NOBODY: Option<u32> = Some(65_534);
+    let session = cgroup::root().unwrap().join("lanrage-test-session");
+    std::fs::create_dir_all(&session).unwrap();
+    for owned in [session.clone(), session.join("cgroup.procs")] {
+        chown(owned, NOBODY, NOBODY).unwrap();
+    }
+    let socket = lab.socket(Role::Peer(1));
+    for (path, mode) in socket.ancestors().take(4).zip([0o666, 0o711, 0o711, 0o711]) {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+    // where the tests were built others may not look
+    let programs = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(programs.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let lanrage = programs.path().join("lanrage");
+    std::fs::copy(process::program("lanrage").unwrap(), &lanrage).unwrap();
+    let script = "echo 0 > $0/cgroup.procs; exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).args([&session, &lanrage]).arg("--socket").arg(&socket);
+    command.args(["run", "--", "socat", "-"]);
+    command.arg(format!("UDP4-DATAGRAM:{EVERYBODY}:36005,broadcast,bind={HOME}:4027"));
+    let server = game(&peer(lab, 2), 36_005);
+    let mut asker = Program::spawn(&peer(lab, 1), command);
+    asker.say(b"who is there?");
+    exactly(&server, b"who is there?", (lab.overlay(1).unwrap(), 4027));
+    asker.ends();
+    std::fs::remove_dir(&session).unwrap_or_else(|error| panic!("something is left there: {error}"));
+    nothing_is_left();
 }
 
 fn complaints(lab: &TestLab) {
