@@ -20,6 +20,7 @@
 //! | `GET /api/v1/games` | → what `lanrage games --json` prints: the profiles of games by id |
 //! | `GET /api/v1/log` | → [`LogAnswer`] |
 //! | `GET /api/v1/bundle` | → [`SupportBundle`] |
+//! | `GET /api/v1/openapi.json` | → all of this for programs (OpenAPI 3.1): `lanrage-daemon/src/api/openapi.json` |
 //! | `POST /api/v1/relay/drain` | [`DrainRequest`] → [`Status`] |
 //! | `POST /api/v1/ui` | → [`UiAnswer`]; on the Unix socket only, because the answer holds the token |
 //! | `POST /api/v1/run` | [`RunRequest`] → [`RunAnswer`]; on the Unix socket only |

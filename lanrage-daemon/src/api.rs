@@ -7,6 +7,7 @@ mod answer;
 mod guard;
 mod listen;
 pub(crate) mod metrics;
+mod openapi;
 mod page;
 mod routes;
 mod status;

@@ -124,6 +124,7 @@ const ROWS: &[Row] = &[
     row("the relay's detail needs it", 401, "GET /api/v1/relay", &[HOST]),
     row("settings need it", 401, "GET /api/v1/settings", &[HOST]),
     row("changing settings needs it", 401, "POST /api/v1/settings", &[HOST, JSON]),
+    row("the description needs it", 401, "GET /api/v1/openapi.json", &[HOST]),
     row("games need it", 401, "GET /api/v1/games", &[HOST]),
     row("the log needs it", 401, "GET /api/v1/log", &[HOST]),
     row("the support bundle needs it", 401, "GET /api/v1/bundle", &[HOST]),
@@ -351,11 +352,12 @@ fn secrets(lab: &TestLab, link: &str) -> Vec<String> {
     secrets
 }
 
-const READS: [&str; 8] = [
+const READS: [&str; 9] = [
     STATUS,
     "GET /metrics",
     "GET /api/v1/settings",
     "GET /api/v1/games",
+    "GET /api/v1/openapi.json",
     "GET /api/v1/log",
     "GET /api/v1/bundle",
     "POST /api/v1/doctor",

@@ -3,7 +3,7 @@
 use super::answer::{Body, Refusal};
 use super::guard::Guard;
 use super::status::Changes;
-use super::{Shared, metrics, page, support};
+use super::{Shared, metrics, openapi, page, support};
 use crate::peer::{PeerCommand, PeerStatus, Reply};
 use crate::relay::Drain;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -74,6 +74,7 @@ fn common() -> Router<Arc<Shared>> {
         .route("/api/v1/games", get(support::games))
         .route("/api/v1/log", get(support::log))
         .route("/api/v1/bundle", get(support::bundle))
+        .route("/api/v1/openapi.json", get(openapi::document))
         .route("/api/v1/relay/drain", post(drain))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(wrong_method)
