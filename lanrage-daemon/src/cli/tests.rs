@@ -173,7 +173,8 @@ async fn ping_shows_each_answer_and_a_summary() {
     let ran = lanrage(&server, &["ping", "Bob", "-c", "1"]).await;
     let wanted = "Bob (10.66.0.2)\n  1  12.3 ms     through a relay\n\
                   1 sent, 1 answered, 0 % lost, 12.3 / 12.3 / 12.3 ms (min / median / max)\n\
-                  The tunnel works: packets of up to 1420 bytes came back, probes outside it take 11.5 ms\n";
+                  The tunnel works: packets of up to 1420 bytes came back, probes outside it take 11.5 ms\n\
+                  The path carries packets of 1420 bytes whole.\n";
     assert_eq!((ran.out.as_str(), ran.code), (wanted, 0));
     let ran = lanrage(&server, &["ping", "Eve"]).await;
     assert_eq!(
