@@ -9,6 +9,7 @@
 //! | `POST /api/v1/party/leave` | → [`Status`] |
 //! | `POST /api/v1/party/invite` | [`InviteRequest`] → [`InviteAnswer`] |
 //! | `POST /api/v1/party/revoke` | [`RevokeRequest`] → [`Status`] |
+//! | `POST /api/v1/firewall` | [`FirewallRequest`] → [`Status`] |
 //! | `POST /api/v1/up`, `POST /api/v1/down` | → [`Status`] |
 //! | `POST /api/v1/ping` | [`PingRequest`] → [`PingAnswer`] |
 //! | `POST /api/v1/netcheck` | → [`NetworkStatus`], found out anew; refused while the tunnel is down |
@@ -33,6 +34,7 @@
 //! Refusals are [`crate::protocol::ErrorBody`]. Field names are part of the documented interface: add, do not rename.
 
 mod gateway;
+mod firewall;
 mod lane;
 mod matrix;
 mod network;
@@ -42,6 +44,7 @@ mod request;
 mod settings;
 mod support;
 
+pub use firewall::{FirewallRequest, FirewallStatus, RefusedPort};
 pub use gateway::{
     AddDeviceAnswer, AddDeviceRequest, AliasConflict, AliasStatus, GatewayDevice, GatewayStatus, LanStatus,
     RemoveDeviceRequest,
@@ -92,6 +95,9 @@ pub struct Status {
     /// The gateway on this device, while it is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayStatus>,
+    /// What other members reach on this device; absent without the peer role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firewall: Option<FirewallStatus>,
     /// What a person should know or do now, most urgent first.
     pub problems: Vec<Problem>,
 }

@@ -32,7 +32,7 @@ mod limit;
 #[cfg(feature = "std")]
 mod membership;
 #[cfg(feature = "std")]
-mod packet;
+pub(crate) mod packet;
 #[cfg(feature = "std")]
 mod report;
 #[cfg(feature = "std")]

@@ -14,11 +14,11 @@ const FRAGMENT_LEN: usize = 8;
 
 /// A packet is not well-formed IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(crate) struct Malformed;
 
 /// A checked view: version, header length and total length fit the bytes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Packet<'a> {
+pub(crate) struct Packet<'a> {
     bytes: &'a [u8],
     /// Where UDP begins.
     header_len: usize,
