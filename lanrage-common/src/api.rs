@@ -33,8 +33,8 @@
 //!
 //! Refusals are [`crate::protocol::ErrorBody`]. Field names are part of the documented interface: add, do not rename.
 
-mod gateway;
 mod firewall;
+mod gateway;
 mod lane;
 mod matrix;
 mod network;

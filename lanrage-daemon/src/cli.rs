@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod doctor;
 mod failure;
+mod firewall;
 mod games;
 mod gateway;
 mod local;

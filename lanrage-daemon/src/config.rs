@@ -20,6 +20,7 @@ pub use validate::origin as check_origin;
 
 use clap::ValueEnum;
 use ipnet::Ipv4Net;
+use lanrage_common::firewall::{Mode, PortRange};
 use lanrage_common::lane::Service;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -339,6 +340,10 @@ pub struct PeerConfig {
     pub lane: LaneChoice,
     /// Discovery services of whole systems that are carried as well: `mdns`, `ssdp`, `wsd`.
     pub lane_services: Vec<Service>,
+    /// What other members reach on this machine; `lanrage firewall` has the last word.
+    pub firewall: Mode,
+    /// Ports that are open to other members whoever listens there.
+    pub allow: Vec<PortRange>,
 }
 
 impl Default for PeerConfig {
@@ -354,6 +359,8 @@ impl Default for PeerConfig {
             stun_servers: Vec::new(),
             lane: LaneChoice::Auto,
             lane_services: Vec::new(),
+            firewall: Mode::Games,
+            allow: Vec::new(),
         }
     }
 }

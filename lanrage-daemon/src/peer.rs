@@ -5,6 +5,7 @@ mod bulletins;
 mod commands;
 mod configure;
 mod event_loop;
+mod firewall;
 mod invite;
 mod lengths;
 mod nat;
@@ -25,9 +26,7 @@ mod wire;
 use crate::config::{GatewayConfig, PeerConfig};
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{
-    AddDeviceAnswer, AddDeviceRequest, ControlStatus, CreatePartyRequest, DeviceStatus, GatewayStatus,
-    InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PartyStatus, PingAnswer, PingRequest, Problem,
-    RemoveDeviceRequest, RevokeRequest, RunAnswer, RunRequest,
+    AddDeviceAnswer, AddDeviceRequest, ControlStatus, CreatePartyRequest, DeviceStatus, FirewallRequest, FirewallStatus, GatewayStatus, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PartyStatus, PingAnswer, PingRequest, Problem, RemoveDeviceRequest, RevokeRequest, RunAnswer, RunRequest,
 };
 use lanrage_common::protocol::ErrorBody;
 use std::path::Path;
@@ -50,6 +49,8 @@ pub struct PeerStatus {
     pub network: Option<NetworkStatus>,
     /// The gateway, while it is used.
     pub gateway: Option<GatewayStatus>,
+    /// What other members reach here.
+    pub firewall: FirewallStatus,
     /// What a person should know.
     pub problems: Vec<Problem>,
 }
@@ -70,6 +71,8 @@ pub enum PeerCommand {
     Invite(InviteRequest, Reply<InviteAnswer>),
     /// Takes an invite back.
     Revoke(RevokeRequest, Reply<()>),
+    /// Says something about the party firewall.
+    Firewall(FirewallRequest, Reply<()>),
     /// Brings the tunnel up.
     Up(Reply<()>),
     /// Takes the tunnel down; the membership stays.

@@ -122,10 +122,10 @@ fn a_game_bound_to_its_home_address_plays_both_ways() {
         exactly(&server, b"join", (at_ana, 4001));
     }
     // TCP: a server on the home address, and a client from it
-    let listener = ana.run(|| TcpListener::bind((HOME, 4100))).unwrap().unwrap();
+    let listener = ana.play(|| TcpListener::bind((HOME, 4100))).unwrap().unwrap();
     let client = || TcpStream::connect_timeout(&(at_ana, 4100).into(), PATIENCE);
     talk(&listener, ben.run(client).unwrap().unwrap(), at_ben);
-    let listener = ben.run(|| TcpListener::bind((ANY, 4101))).unwrap().unwrap();
+    let listener = ben.play(|| TcpListener::bind((ANY, 4101))).unwrap().unwrap();
     let client = ana.run(|| {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.bind(&SocketAddrV4::new(HOME, 0).into())?;
@@ -186,7 +186,7 @@ fn ipv6(lab: &TestLab, ana: &Namespace, ben: &Namespace) {
     use std::net::{Ipv6Addr, SocketAddrV6};
     let index = |place: &Namespace| place.run(|| nix::net::if_::if_nametoindex("lanrage0")).unwrap().unwrap();
     let bind = |place: &Namespace, port| {
-        let socket = place.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))).unwrap().unwrap();
+        let socket = place.play(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))).unwrap().unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         socket
     };

@@ -7,13 +7,9 @@ use crate::relay::Inquiry;
 use crate::settings::Desk;
 use crate::shutdown::{self, ShutdownTrigger};
 use lanrage_common::api::{
-    AddDeviceAnswer, AddDeviceRequest, CarrierStatus, ControlStatus, DeviceStatus, GameServer, InviteAnswer,
-    LaneStatus, MatrixStatus, MemberStatus, NetworkStatus, PartyStatus, PathKind, PingAnswer, PingReply,
-    Problem, ReasonCount, RelayChoiceStatus, RelayDetail, RelayMember, RelayMode, RelayStatus,
-    RelayTlsStatus, RelayWorker,
+    AddDeviceAnswer, AddDeviceRequest, CarrierStatus, ControlStatus, DeviceStatus, FirewallStatus, GameServer, InviteAnswer, LaneStatus, MatrixStatus, MemberStatus, NetworkStatus, PartyStatus, PathKind, PingAnswer, PingReply, Problem, ReasonCount, RefusedPort, RelayChoiceStatus, RelayDetail, RelayMember, RelayMode, RelayStatus, RelayTlsStatus, RelayWorker,
 };
-use lanrage_common::bulletin::{Link, hosts};
-use lanrage_common::identity::{CertificateFingerprint, DeviceKey, Fingerprint, PartyId, WgKey};
+use lanrage_common::bulletin::{Link, hostsuse lanrage_common::firewall::{Choice, Worduse lanrage_common::identity::{CertificateFingerprint, DeviceKey, Fingerprint, PartyId, WgKey};
 use lanrage_common::protocol::{ErrorBody, ErrorCode, RelayState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -121,6 +117,7 @@ async fn play_peer(
                 let message = "no control groups here; use Linux".into();
                 reply.send(Err(ErrorBody { code: ErrorCode::BadRequest, message })).is_ok()
             }
+            PeerCommand::Firewall(_, reply) => reply.send(Ok(())).is_ok(),
             PeerCommand::Ping(request, reply) => reply.send(pong(&request.member, request.count)).is_ok(),
         };
     }
@@ -216,6 +213,21 @@ pub(crate) fn peer_status() -> PeerStatus {
         control: Some(ControlStatus { url: "http://192.0.2.1:8667".into(), connected: true }),
         network: None,
         gateway: None,
+        firewall: FirewallStatus {
+            words: vec![Word { ports: "udp/27015-27020".parse().unwrap(), choice: Choice::Allow }],
+            reached: vec!["tcp/25565".parse().unwrap()],
+            players: vec![27960],
+            refused_total: 5,
+            refused: vec![RefusedPort {
+                member: Some("Bob".into()),
+                address: Ipv4Addr::new(10, 66, 0, 2),
+                port: "tcp/22".parse().unwrap(),
+                packets: 3,
+                why: "ssh: no game".into(),
+                may_be_game: false,
+            }],
+            ..FirewallStatus::default()
+        },
         problems: vec![Problem {
             code: "clock_wrong".into(),
             message: "this machine's clock is 3 minutes behind".into(),

@@ -9,6 +9,7 @@ use lanrage_common::api::{
     CarrierStatus, GameServer, GatewayStatus, LaneStatus, MemberStatus, PartyStatus, PathKind, RelayDetail,
     Status,
 };
+use lanrage_common::firewall::Mode;
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
@@ -41,6 +42,16 @@ pub(super) fn render(status: &Status, detail: Option<&RelayDetail>) -> String {
     }
     if let Some(gateway) = &status.gateway {
         page.gateway(gateway);
+    }
+    if let Some(firewall) = &status.firewall {
+        page.family(
+            "lanrage_firewall_refused_total",
+            "counter",
+            "Members' packets that the party firewall refused.",
+        );
+        page.sample("lanrage_firewall_refused_total", &[], firewall.refused_total);
+        page.family("lanrage_firewall_open", "gauge", "Whether members may reach everything.");
+        page.sample("lanrage_firewall_open", &[], u8::from(firewall.mode == Mode::Open));
     }
     if let Some(server) = &status.server {
         page.family("lanrage_server_online", "gauge", "Devices connected to the control server here.");

@@ -14,9 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use lanrage_common::api::{
-    AddDeviceAnswer, AddDeviceRequest, CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest,
-    JoinRequest, NetworkStatus, PingAnswer, PingRequest, RelayDetail, RemoveDeviceRequest, RevokeRequest,
-    RunAnswer, RunRequest, Status, UiAnswer,
+    AddDeviceAnswer, AddDeviceRequest, CreatePartyRequest, DrainRequest, FirewallRequest, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PingAnswer, PingRequest, RelayDetail, RemoveDeviceRequest, RevokeRequest, RunAnswer, RunRequest, Status, UiAnswer,
 };
 use lanrage_common::invite::Invite;
 use lanrage_common::protocol::{ErrorCode, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, is_valid_name};
@@ -63,6 +61,7 @@ fn common() -> Router<Arc<Shared>> {
         .route("/api/v1/party/leave", post(leave))
         .route("/api/v1/party/invite", post(invite))
         .route("/api/v1/party/revoke", post(revoke))
+        .route("/api/v1/firewall", post(firewall))
         .route("/api/v1/up", post(up))
         .route("/api/v1/down", post(down))
         .route("/api/v1/ping", post(ping))
@@ -175,6 +174,11 @@ async fn invite(State(shared): App, Body(request): Body<InviteRequest>) -> Answe
 async fn revoke(State(shared): App, Body(request): Body<RevokeRequest>) -> Answer<Status> {
     request.invite.parse::<Invite>().map_err(|error| Refusal::bad_request(error.to_string()))?;
     shared.ask(COMMAND, |reply| PeerCommand::Revoke(request, reply)).await?;
+    Ok(Json(shared.daemon.status()))
+}
+
+async fn firewall(State(shared): App, Body(request): Body<FirewallRequest>) -> Answer<Status> {
+    shared.ask(COMMAND, |reply| PeerCommand::Firewall(request, reply)).await?;
     Ok(Json(shared.daemon.status()))
 }
 

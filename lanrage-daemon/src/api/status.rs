@@ -25,6 +25,7 @@ impl Daemon {
             control: None,
             network: None,
             gateway: None,
+            firewall: None,
             relay: self.relay.as_ref().map(|relay| relay.borrow().clone()),
             server: self.control.as_ref().and_then(ControlView::status),
             problems: self.stopped_roles(),
@@ -32,9 +33,9 @@ impl Daemon {
         if let Some(relay) = &mut status.relay {
             status.problems.append(&mut relay.problems);
         }
-        if let Some(PeerStatus { up, device, party, control, network, gateway, problems }) = peer {
+        if let Some(PeerStatus { up, device, party, control, network, gateway, firewall, problems }) = peer {
             (status.up, status.device, status.party, status.control) = (up, Some(device), party, control);
-            (status.network, status.gateway) = (network, gateway);
+            (status.network, status.gateway, status.firewall) = (network, gateway, Some(firewall));
             status.problems.extend(problems);
         }
         status.problems.extend(self.problems.iter().cloned());

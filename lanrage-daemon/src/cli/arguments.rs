@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use clap::{Args, Parser, Subcommand};
+use lanrage_common::firewall::PortRange;
 use lanrage_common::identity::WgKey;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -75,6 +76,12 @@ pub enum Command {
     Servers(Watch),
     /// Show how members reach each other, and who should host.
     Matrix(Watch),
+    /// Show what other members reach on this machine and what was refused, or change it. What you say here is kept.
+    Firewall {
+        /// What to change.
+        #[command(subcommand)]
+        change: Option<Firewall>,
+    },
     /// Check what could stand in the way of playing, each with its cure. Exit code 1 when something is bad.
     Doctor,
     /// Find out how this network treats LANrage: UDP, addresses, the router's NAT, forwarded ports, relays.
@@ -261,6 +268,33 @@ pub enum Party {
     Leave,
     /// Make an invite link. On a terminal also shown as QR code.
     Invite(Invite),
+}
+
+/// What can be said about the party firewall. Ports are written as tcp/25565 or udp/27015-27020.
+#[derive(Debug, Subcommand)]
+pub enum Firewall {
+    /// Let members reach everything on this machine.
+    Open,
+    /// Let members reach games alone, as at first.
+    Close,
+    /// Open ports whoever listens there.
+    Allow {
+        /// Which.
+        #[arg(required = true, value_name = "PORTS")]
+        ports: Vec<PortRange>,
+    },
+    /// Close ports whoever listens there.
+    Deny {
+        /// Which.
+        #[arg(required = true, value_name = "PORTS")]
+        ports: Vec<PortRange>,
+    },
+    /// Take back what was said about ports: open while a game listens there.
+    Auto {
+        /// Which.
+        #[arg(required = true, value_name = "PORTS")]
+        ports: Vec<PortRange>,
+    },
 }
 
 /// Joining.

@@ -1,11 +1,11 @@
 //! Each command: what it asks, and what it prints.
 
-use super::arguments::{Arguments, Command, ConfigCommand, Invite, Party, Relay};
+use super::arguments::{Arguments, Command, ConfigCommand, Firewall, Invite, Party, Relay};
 use super::client::{Answer, Client};
 use super::failure::Failure;
 use super::screen::Screen;
 use super::{
-    doctor, gateway, local, matrix, netcheck, relay, run as program, servers, settings, show, support, trace,
+    doctor, firewall, gateway, local, matrix, netcheck, relay, run as program, servers, settings, show, support, trace,
 };
 use lanrage_common::api::{
     CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PartyStatus, PingAnswer,
@@ -60,6 +60,7 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         }
         Command::Servers(watch) => session.look_at(watch.watch, servers::part, servers::show).await,
         Command::Matrix(watch) => session.look_at(watch.watch, matrix::part, matrix::show).await,
+        Command::Firewall { change } => session.firewall(change).await,
         Command::Doctor => doctor::run(&session.client, session.screen, json).await,
         Command::Netcheck { servers } => netcheck::run(&session.client, session.screen, &servers, json).await,
         Command::Gateway { command } => gateway::run(&session.client, session.screen, command, json).await,
@@ -179,6 +180,14 @@ impl Session<'_, '_> {
                 show::members(screen, party);
             }
         })
+    }
+
+    async fn firewall(&mut self, change: Option<Firewall>) -> Result<u8, Failure> {
+        let answer = match change {
+            Some(change) => self.client.send::<Status>("/api/v1/firewall", &change.request()).await?,
+            None => self.client.get::<Status>("/api/v1/status").await?,
+        };
+        self.finish(&answer, firewall::show)
     }
 
     async fn invite(&mut self, invite: Invite) -> Result<u8, Failure> {

@@ -1,5 +1,6 @@
 //! The daemon's answers for people.
 
+use super::firewall;
 use super::screen::{Screen, Style};
 use super::table::{Cell, Table};
 use lanrage_common::api::{
@@ -32,6 +33,9 @@ pub(super) fn status(screen: &mut Screen<'_>, status: &Status) {
             "none yet: found one with `lanrage party create NAME` or join one with `lanrage join LINK`",
         ),
         None => {}
+    }
+    if let (Some(firewall), Some(_)) = (&status.firewall, &status.party) {
+        fact(screen, "Firewall", &firewall::summary(firewall));
     }
     if let Some(server) = &status.server {
         let (online, relays) = (server.online, server.relays);

@@ -34,6 +34,7 @@ LANrage  VERSION, roles relay peer, tunnel up
 Device   Ana (AQEBAQEBAQEBAQEBAQEBAQ)
 Control  http://192.0.2.1:8667 connected
 Party    Friday: 10.66.0.1/16 on lanrage0 (MTU 1420), you are the host
+Firewall games: 5 packets to other ports were refused, `lanrage firewall` tells which
 Relay    203.0.113.7:3478 registered, generic XDP, 3 bound, 6 flows, forwarded 10000 in the kernel and 12 in the daemon
          203.0.113.7:443 over TLS, 2 connected, 1 dropped
          generic XDP because the driver of eth0 has no native XDP
@@ -50,6 +51,25 @@ Dan[31m     10.66.0.4  offline      -        -       -     not connected since 2
 ! this machine's clock is 3 minutes behind
   set it: timedatectl set-ntp true
 ";
+
+const FIREWALL: &str = "\
+Firewall games: 5 packets to other ports were refused, `lanrage firewall` tells which
+Allowed  udp/27015-27020
+Reached  tcp/25565
+Playing  udp/27960
+
+REFUSED  MEMBER  PACKETS  WHY           TO OPEN IT
+tcp/22   Bob     3        ssh: no game  lanrage firewall allow tcp/22
+";
+
+#[tokio::test]
+async fn firewall_shows_what_was_refused_and_how_to_open_it() {
+    let server = TestServer::start().await;
+    assert_eq!(lanrage(&server, &["firewall"]).await.out, FIREWALL);
+    let ran = lanrage(&server, &["firewall", "allow", "tcp/22", "udp/27015-27020"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, FIREWALL), "{}", ran.err);
+    assert!(Arguments::try_parse_from(["lanrage", "firewall", "allow", "22"]).is_err());
+}
 
 #[tokio::test]
 async fn status_shows_everything_aligned() {

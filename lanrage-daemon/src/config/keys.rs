@@ -54,6 +54,7 @@ pub(super) fn example(keys: &Keys, key: &str) -> String {
         None | Some(Value::Null) => optional_example(key).into(),
         Some(Value::Array(_)) if key == "peer.stun_servers" => "[\"stun.example:3478\"]".into(),
         Some(Value::Array(_)) if key == "peer.lane_services" => "[\"mdns\"]".into(),
+        Some(Value::Array(_)) if key == "peer.allow" => "[\"tcp/25565\", \"udp/27015-27020\"]".into(),
         Some(Value::Array(_)) => "[\"eth0\"]".into(),
         Some(default) => default.to_string(),
     }

@@ -3,6 +3,7 @@
 use super::Config;
 use crate::control::origin::normalize;
 use ipnet::Ipv4Net;
+use lanrage_common::firewall::MAX_WORDS;
 use lanrage_common::protocol::{MAX_NAME, is_valid_name};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -71,6 +72,7 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     rule("gateway.alias_range", alias_range(config));
     rule("peer.mtu", range(config.peer.mtu, &MTU, "bytes"));
     rule("peer.stun_servers", config.peer.stun_servers.iter().try_for_each(|server| stun_server(server)));
+    rule("peer.allow", port_count(config.peer.allow.len()));
     faults
 }
 
@@ -81,6 +83,15 @@ fn alias_range(config: &Config) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+fn port_count(count: usize) -> Result<(), String> {
+    if count <= MAX_WORDS {
+        return Ok(());
+    }
+    Err(format!(
+        "{count} entries are too many: write ports in a row as udp/27015-27020, at most {MAX_WORDS} entries"
+    ))
 }
 
 fn stun_server(server: &str) -> Result<(), String> {

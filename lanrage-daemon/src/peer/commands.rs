@@ -83,6 +83,10 @@ impl Peer {
             }
             PeerCommand::AddDevice(request, reply) => self.add_device(request, reply),
             PeerCommand::RemoveDevice(request, reply) => self.remove_device(&request, reply),
+            PeerCommand::Firewall(request, reply) => {
+                let result = self.say(request);
+                self.answer(reply, result);
+            }
             PeerCommand::Ping(request, reply) => self.ping(&request, reply),
             PeerCommand::Netcheck(reply) => self.netcheck(reply),
             PeerCommand::Run(request, reply) => {

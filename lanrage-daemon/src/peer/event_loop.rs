@@ -24,6 +24,7 @@ use crate::platform::{self, Interface, Network, NetworkWatch};
 use crate::shutdown::Shutdown;
 use anyhow::Context as _;
 use lanrage_common::api::Problem;
+use lanrage_common::firewall::Policy;
 use lanrage_common::identity::{Device, PartySecret};
 use lanrage_common::party::PartyClient;
 use lanrage_common::protocol::{MAX_NAME, is_valid_name};
@@ -58,6 +59,8 @@ pub(super) struct Peer {
     pub(super) port: u16,
     /// The party this device is in.
     pub(super) stored: Option<StoredParty>,
+    /// What was said about the party firewall.
+    pub(super) said: Policy,
     /// The party at work, or one that is being joined.
     pub(super) session: Option<Session>,
     pub(super) joining: Option<Joining>,
@@ -137,6 +140,7 @@ impl Peer {
         let (events, event_receiver) = mpsc::unbounded_channel();
         let now = Instant::now();
         let peer = Self {
+            said: store.firewall(),
             config: config.clone(),
             gateway_config: gateway.clone(),
             device,
@@ -381,7 +385,8 @@ impl Peer {
         let now = now();
         tracing::info!(party = party.party().name, address = %party.own().address, "party is up");
         let (gateway, store) = (self.gateway_config.clone(), self.store.clone());
-        let around = Surroundings { port: self.port, gateway, store, mtu: self.config.mtu };
+        let policy = self.firewall_policy();
+        let around = Surroundings { port: self.port, gateway, store, mtu: self.config.mtu, policy };
         self.session = Some(Session::new(control, party, secret, tickets, &self.device, around, now));
         self.interface_retry = None;
         self.refresh_networks(now).await;

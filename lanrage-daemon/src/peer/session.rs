@@ -23,6 +23,7 @@ use crate::roles::addresses;
 use lanrage_common::api::{PathKind, Problem};
 use lanrage_common::binding::is_stun;
 use lanrage_common::bulletin::Board;
+use lanrage_common::firewall::{Firewall, Policy};
 use lanrage_common::gateway::Mac;
 use lanrage_common::identity::{Device, DeviceKey, PartySecret, RosterEntry, WgKey};
 use lanrage_common::lane::maps::MAX_HOMES;
@@ -36,6 +37,9 @@ use rand_core::OsRng;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
+
+/// How often the party firewall forgets what is old.
+const FIREWALL_SWEEP: Duration = Duration::from_secs(60);
 
 /// What the event loop must do or answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +67,8 @@ pub struct Surroundings {
     pub store: Store,
     /// The longest packet on the party's interface.
     pub mtu: u16,
+    /// What members may reach on this machine.
+    pub policy: Policy,
 }
 
 /// How the link to the control server is.
@@ -83,6 +89,8 @@ pub struct Session {
     pub(super) party: PartyClient,
     pub(super) paths: PathAgent,
     pub(super) lane: Lane,
+    pub(super) firewall: Firewall,
+    firewall_due: Instant,
     /// The kernel wraps and unwraps group packets; `lane` knows what to tell it.
     lane_in_kernel: bool,
     /// What programs say to everybody, and how far it came.
@@ -135,7 +143,7 @@ impl Session {
         now: Now,
     ) -> Self {
         let (facts, me) = (party.party(), party.own().address);
-        let Surroundings { port, gateway, store, mtu } = around;
+        let Surroundings { port, gateway, store, mtu, policy } = around;
         let gateway = Gateway::new((gateway, store, mtu), facts.id, (me, facts.subnet));
         let config = PathConfig {
             me: device.wg_key(),
@@ -144,13 +152,16 @@ impl Session {
             subnet: facts.subnet,
             mtu,
         };
+        let lane = Lane::new(me, facts.subnet);
         let mut session = Self {
             link: control.connect(),
             control,
             health: ControlHealth { down_since: Some(now.instant), reason: "connecting".into() },
             secret,
             paths: PathAgent::new(config, OsRng),
-            lane: Lane::new(me, facts.subnet),
+            firewall: Firewall::new(*lane.local(), policy),
+            firewall_due: now.instant,
+            lane,
             lane_in_kernel: false,
             trace: Trace::new(me),
             board: Board::new(me),
@@ -253,6 +264,7 @@ impl Session {
             sender: Sender::new(io.socket),
             interface: io.interface,
             lane: (!self.lane_in_kernel).then_some(&mut self.lane),
+            firewall: &mut self.firewall,
             paths: &mut self.paths,
             pings: &mut self.pings,
             gateway: &mut self.gateway,
@@ -279,6 +291,7 @@ impl Session {
             }
         }
         self.note_traffic(packet, io, now);
+        self.firewall.handle_outbound(packet, now.instant);
         let mut sender = Sender::new(io.socket);
         let looked_at = match self.lane_in_kernel {
             true => Outbound::Pass,
@@ -374,6 +387,10 @@ impl Session {
         self.gateway.handle_timeout(now.instant);
         self.follow_members_at_home(now);
         self.settle_home(io, now);
+        if now.instant >= self.firewall_due {
+            self.firewall_due = now.instant + FIREWALL_SWEEP;
+            self.firewall.handle_timeout(now.instant);
+        }
         self.pings.handle_timeout(now.instant);
         self.settle(io, now);
     }

@@ -2,13 +2,14 @@
 
 use super::PeerStatus;
 use super::event_loop::Peer;
+use super::firewall;
 use super::relays::Trouble;
 use super::session::Session;
 use super::store::StoredParty;
 use crate::carrier::Figures;
 use lanrage_common::api::{
-    CarrierStatus, ControlStatus, DeviceStatus, LaneStatus, MemberStatus, PartyStatus, PathKind, Problem,
-    RelayChoiceStatus,
+    CarrierStatus, ControlStatus, DeviceStatus, FirewallStatus, LaneStatus, MemberStatus, PartyStatus,
+    PathKind, Problem, RelayChoiceStatus,
 };
 use lanrage_common::identity::{Device, RosterEntry};
 use lanrage_common::nat::{self, Fix, Verdict};
@@ -33,6 +34,7 @@ pub(super) fn empty(device: &Device, name: &str) -> PeerStatus {
         control: None,
         network: None,
         gateway: None,
+        firewall: FirewallStatus::default(),
         problems: Vec::new(),
     }
 }
@@ -41,7 +43,9 @@ impl Peer {
     /// Everything, as it is now.
     pub(super) fn status(&self, now: Instant) -> PeerStatus {
         let mut status = empty(&self.device, &self.name);
+        status.firewall = self.firewall_status(now);
         status.problems = self.problems(now);
+        status.problems.extend(firewall::problems(&status.firewall));
         let Some(stored) = &self.stored else { return status };
         status.up = stored.up;
         let connected = self.session.as_ref().is_some_and(|session| session.health.down_since.is_none());

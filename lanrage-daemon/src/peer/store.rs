@@ -4,6 +4,7 @@ use crate::gateway::Registry;
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use lanrage_common::firewall::Policy;
 use lanrage_common::identity::{Device, PartySecret};
 use lanrage_common::party::PartyState;
 use rand_core::OsRng;
@@ -18,6 +19,7 @@ const PORT: &str = "tunnel-port";
 const PARTY: &str = "party.json";
 const GATEWAY_KEY: &str = "gateway.key";
 const GATEWAY: &str = "gateway.json";
+const FIREWALL: &str = "firewall.json";
 const DAMAGED_PARTY: &str = "party.json.damaged";
 
 /// The party as it survives a restart.
@@ -193,6 +195,21 @@ impl Store {
         }
     }
 
+    /// What was said about the party firewall. A damaged file counts as none: the configuration then holds.
+    pub fn firewall(&self) -> Policy {
+        let path = self.directory.join(FIREWALL);
+        let Ok(bytes) = fs::read(&path) else { return Policy::default() };
+        serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            tracing::warn!(%error, "{} is damaged: say again what it said, with `lanrage firewall`", path.display());
+            Policy::default()
+        })
+    }
+
+    /// Keeps what was said about the party firewall.
+    pub fn save_firewall(&self, said: &Policy) -> anyhow::Result<()> {
+        self.write(FIREWALL, &serde_json::to_vec_pretty(said)?)
+    }
+
     fn set_aside(&self, path: &Path) -> anyhow::Result<PathBuf> {
         let kept = self.directory.join(DAMAGED_PARTY);
         fs::rename(path, &kept).with_context(|| {
@@ -261,6 +278,7 @@ fn write_private(path: &Path, content: &[u8], sync: bool) -> std::io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lanrage_common::firewall::Mode;
     use lanrage_common::identity::{Fingerprint, PartyId};
     use lanrage_common::protocol::{Membership, Party};
     use std::os::unix::fs::PermissionsExt as _;
@@ -307,6 +325,12 @@ mod tests {
         store.save_party(&party(&device)).unwrap();
         assert_eq!(store.port(), Some(4242));
         assert_eq!(store.party().unwrap(), Some(party(&device)));
+        let said = Policy { mode: Some(Mode::Open), words: Vec::new() };
+        assert_eq!(store.firewall(), Policy::default());
+        store.save_firewall(&said).unwrap();
+        assert_eq!(store.firewall(), said);
+        fs::write(store.directory.join(FIREWALL), b"{").unwrap();
+        assert_eq!(store.firewall(), Policy::default());
         store.forget_party().unwrap();
         store.forget_party().unwrap();
         assert_eq!(store.party().unwrap(), None);

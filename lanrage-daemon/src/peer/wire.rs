@@ -1,12 +1,14 @@
 //! Where datagrams and packets leave: the tunnel's socket and the party's interface. Neither ever waits; what does
 //! not fit is dropped, as on any network.
 
+use super::firewall;
 use super::ping::Pings;
 use super::socket::Socket;
 use super::tunnel::{TunnelSink, destination};
 use crate::gateway::Gateway;
 use crate::platform::Interface;
 use lanrage_common::bulletin::{Board, Bulletin};
+use lanrage_common::firewall::Firewall;
 use lanrage_common::identity::WgKey;
 use lanrage_common::lane::{Inbound, Lane, Trace, report_in};
 use lanrage_common::path::PathAgent;
@@ -78,6 +80,8 @@ pub struct Delivery<'a> {
     pub interface: Option<&'a Interface>,
     /// What wraps and unwraps group packets; none while the kernel does.
     pub lane: Option<&'a mut Lane>,
+    /// What of other members reaches this machine.
+    pub firewall: &'a mut Firewall,
     pub paths: &'a mut PathAgent,
     pub pings: &'a mut Pings,
     /// Takes what members say of arrivals.
@@ -126,6 +130,9 @@ impl TunnelSink for Delivery<'_> {
             return;
         }
         self.gateway.see_group(packet, source, self.now.instant);
+        if !firewall::admits(self.firewall, packet, source, self.now.instant) {
+            return;
+        }
         let looked_at = self.lane.as_mut().map(|lane| lane.handle_inbound(packet, source, self.now.instant));
         let packet = match looked_at {
             None | Some(Inbound::Pass) => packet,

@@ -3,6 +3,7 @@
 use super::process::Process;
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
+use nix::unistd::{Uid, setfsuid};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,6 +13,8 @@ use std::time::Duration;
 
 /// Where `ip netns` keeps them.
 const DIRECTORY: &str = "/run/netns";
+/// Account of the person who plays: the first that Debian gives to one.
+const PLAYER: u32 = 1000;
 
 /// A network namespace known by name. Dropping the value does not delete the namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +60,15 @@ impl Namespace {
         let inside = || self.enter().map(|()| work());
         std::thread::scope(|scope| scope.spawn(inside).join())
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// The same as [`Namespace::run`] for what a player starts: sockets made by `work` belong to [`PLAYER`], not to root,
+    /// and so are a game's to the party firewall.
+    pub fn play<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        self.run(|| {
+            setfsuid(Uid::from_raw(PLAYER));
+            work()
+        })
     }
 
     /// Starts a process inside it.

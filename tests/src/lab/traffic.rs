@@ -314,7 +314,7 @@ pub fn median(sorted: &[f64]) -> Option<f64> {
 
 /// A socket in a namespace, with room for bursts.
 pub(super) fn socket(namespace: &Namespace, address: (Ipv4Addr, u16)) -> Result<UdpSocket> {
-    let socket = namespace.run(|| UdpSocket::bind(address))?;
+    let socket = namespace.play(|| UdpSocket::bind(address))?;
     let socket = socket.map_err(|error| match error.kind() {
         ErrorKind::AddrNotAvailable => {
             anyhow::anyhow!("{} is not an address of {}", address.0, namespace.name())

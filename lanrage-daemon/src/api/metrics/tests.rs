@@ -102,6 +102,7 @@ fn status() -> Status {
             dropped: [("dhcp".to_owned(), 2)].into(),
             ..GatewayStatus::default()
         }),
+        firewall: Some(peer.firewall),
         problems: peer.problems,
     }
 }
