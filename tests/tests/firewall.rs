@@ -90,7 +90,8 @@ impl Evening {
         server.send_to(b"info", from).unwrap();
         assert_eq!(hears(&asker, b"info"), SocketAddr::from((self.at_ben, 27_960)));
         self.joins(&join);
-        assert!(self.firewall().players.contains(&27_960));
+        let plays = || self.firewall().players.contains(&27_960);
+        assert!(wait_until(PATIENCE, plays), "{:?}", self.firewall());
     }
 }
 
