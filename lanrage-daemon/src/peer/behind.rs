@@ -3,6 +3,7 @@
 use super::Reply;
 use super::commands::{Event, bad, error, no_party, refuse, tunnel_down};
 use super::event_loop::Peer;
+use super::firewall;
 use super::invite;
 use super::session::{Notice, Session};
 use super::status::problem;
@@ -108,6 +109,9 @@ impl Session {
             return self.gateway.drop_for("malformed");
         };
         if to == self.gateway.me() {
+            if !firewall::admits(&mut self.firewall, packet, from, now.instant) {
+                return;
+            }
             self.gateway.count_forwarded();
             return give_host(packet, io);
         }

@@ -281,6 +281,7 @@ impl Session {
 
     /// A packet that this machine sends into the party.
     pub fn handle_packet(&mut self, packet: &[u8], io: Io<'_>, now: Now) {
+        self.firewall.handle_outbound(packet, now.instant);
         if let Some(to) = tunnel::destination(packet) {
             if self.gateway.has(to) {
                 return self.gateway.send_from_host(packet, now.instant);
@@ -291,7 +292,6 @@ impl Session {
             }
         }
         self.note_traffic(packet, io, now);
-        self.firewall.handle_outbound(packet, now.instant);
         let mut sender = Sender::new(io.socket);
         let looked_at = match self.lane_in_kernel {
             true => Outbound::Pass,
