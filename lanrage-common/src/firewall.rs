@@ -6,10 +6,12 @@
 //!
 //! | arrives | passes |
 //! |---|---|
-//! | ping, errors of ICMP, packets for everybody, later fragments, TCP segments that open nothing | always |
+//! | ping, errors of ICMP, later fragments, TCP segments that open nothing | always |
+//! | packets for everybody | unless a [`service`] would hear them |
 //! | UDP from where this machine has sent UDP to | always |
 //! | to a port that a person has closed, or has opened | as told |
 //! | to a port on which a [`service`] lives | never |
+//! | to a port of a game that runs, by its profile | always |
 //! | UDP to a port that has searched or answered in the party | always |
 //! | to a port on which a person's program listens, or one that takes part in LAN discovery | always |
 //! | everything else | never |
@@ -30,6 +32,7 @@ mod verdict;
 pub use policy::{Choice, MAX_WORDS, Mode, Policy, Word};
 pub use port::{NoPorts, Port, PortRange, Transport};
 pub use services::service;
+use services::is_discovery;
 pub use sockets::{Listener, listeners};
 pub use verdict::{Account, Owner, Question, Refusal, Refused, Verdict};
 
@@ -38,7 +41,7 @@ use crate::lane::maps::LaneLocal;
 use crate::lane::packet::Packet;
 use crate::lane::{self, FragmentPart, Wrapped};
 use crate::wire::{Be32, Family, PROTOCOL_UDP};
-use packet::{PROTOCOL_TCP, Ports, is_welcome_icmp, unwrap};
+use packet::{PROTOCOL_TCP, Ports, is_welcome_icmp, overwrites_flags, unwrap};
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -52,8 +55,11 @@ const HEARD: Duration = Duration::from_secs(60);
 /// How long a port stays open, or closed, before somebody looks again.
 const OPEN: Duration = Duration::from_secs(10);
 const CLOSED: Duration = Duration::from_secs(1);
-/// Looking is not free. A friend's game tries a few ports, a scan thousands.
+/// The same where a program of the system listens: finding out that it does not play costs most.
+const CLOSED_SYSTEM: Duration = Duration::from_secs(5);
+/// Looking is not free. A friend's game tries a few ports, a scan thousands; one member's scan is nobody else's matter.
 const LOOKS: Rate = Rate::per_second(50, 200);
+const LOOKS_FOR_ONE: Rate = Rate::per_second(10, 50);
 /// Refusals are told for this long after the last one.
 const TOLD: Duration = Duration::from_secs(3600);
 
@@ -61,6 +67,9 @@ const MAX_ANSWERS: usize = 16_384;
 const MAX_PORTS: usize = 1024;
 /// Pairs of member and port whose refusals are told apart.
 const MAX_REFUSED: usize = 256;
+const MAX_REFUSED_OF_ONE: usize = 32;
+/// Ports of running games that are kept.
+const MAX_GAME_PORTS: usize = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
@@ -82,9 +91,12 @@ pub struct Firewall {
     /// Own ports that have searched or answered, and when.
     players: BTreeMap<u16, Instant>,
     known: HashMap<Port, (Known, Instant)>,
+    /// Of the games that run.
+    games: Vec<PortRange>,
     looks: Bucket,
+    looks_for: HashMap<Ipv4Addr, Bucket>,
     refused: BTreeMap<(Ipv4Addr, Port), Refused>,
-    refused_total: u64,
+    counts: BTreeMap<&'static str, u64>,
 }
 
 impl Firewall {
@@ -97,9 +109,11 @@ impl Firewall {
             heard: HashMap::new(),
             players: BTreeMap::new(),
             known: HashMap::new(),
+            games: Vec::new(),
             looks: Bucket::new(LOOKS),
+            looks_for: HashMap::new(),
             refused: BTreeMap::new(),
-            refused_total: 0,
+            counts: BTreeMap::new(),
         }
     }
 
@@ -126,9 +140,21 @@ impl Firewall {
         self.refused.iter().map(|((member, port), refused)| (*member, *port, *refused))
     }
 
-    /// Packets refused since the start.
-    pub fn refused_total(&self) -> u64 {
-        self.refused_total
+    /// Packets refused since the start, by reason ([`Refusal::reason`]).
+    pub fn counts(&self) -> &BTreeMap<&'static str, u64> {
+        &self.counts
+    }
+
+    /// Ports of the games that run from now on. More than 128 ranges are left out.
+    pub fn set_games(&mut self, ports: impl IntoIterator<Item = PortRange>) {
+        self.games = ports.into_iter().take(MAX_GAME_PORTS).collect();
+        let games = &self.games;
+        self.refused.retain(|(_, port), _| !games.iter().any(|ports| ports.contains(*port)));
+    }
+
+    /// Ports that are open because a game runs.
+    pub fn games(&self) -> &[PortRange] {
+        &self.games
     }
 
     /// A packet that this machine sends into the party, wrapped by the lane or not.
@@ -163,16 +189,11 @@ impl Firewall {
         if self.policy.is_open() {
             return Verdict::Pass;
         }
-        let Ok(outer) = Packet::parse(packet) else { return self.refuse_nameless() };
+        let Ok(outer) = Packet::parse(packet) else { return self.count(Refusal::Malformed) };
         let Some(inner) = unwrap(&outer) else { return self.judge(&outer, member, now) };
         match self.local.unwrapped(inner.facts(), Be32::from_octets(member.octets())) {
             Ok(Wrapped::Own) => self.judge(&inner, member, now),
-            Ok(Wrapped::Group) => {
-                if let Some(ports) = Ports::of(&inner).filter(|_| inner.facts().protocol == PROTOCOL_UDP) {
-                    note(&mut self.heard, ports.destination, now, HEARD);
-                }
-                Verdict::Pass
-            }
+            Ok(Wrapped::Group) => self.judge_group(&inner, member, now),
             // the lane refuses it, and counts why
             Err(_) => Verdict::Pass,
         }
@@ -189,7 +210,11 @@ impl Firewall {
             self.known.retain(|_, (_, until)| now < *until);
         }
         if self.known.len() < MAX_PORTS {
-            let life = if known == Known::Open { OPEN } else { CLOSED };
+            let life = match known {
+                Known::Open => OPEN,
+                Known::Closed(Owner::System) => CLOSED_SYSTEM,
+                Known::Closed(_) => CLOSED,
+            };
             self.known.insert(port, (known, now + life));
         }
         match known {
@@ -198,17 +223,36 @@ impl Firewall {
         }
     }
 
+    /// A service that hears everybody would answer, and so open the way to itself.
+    fn judge_group(&mut self, packet: &Packet<'_>, member: Ipv4Addr, now: Instant) -> Verdict {
+        let Some(ports) = Ports::of(packet).filter(|_| packet.facts().protocol == PROTOCOL_UDP) else {
+            return Verdict::Pass;
+        };
+        let port = Port { transport: Transport::Udp, number: ports.destination };
+        match (self.policy.choice(port), service(port)) {
+            (Choice::Deny, _) => return self.refuse(member, port, Refusal::Denied, now),
+            // discovery of whole systems comes in only where the lane was told to carry it
+            (Choice::Auto, Some(name)) if !is_discovery(port.number) => {
+                return self.refuse(member, port, Refusal::Service(name), now);
+            }
+            _ => {}
+        }
+        note(&mut self.heard, port.number, now, HEARD);
+        Verdict::Pass
+    }
+
     fn judge(&mut self, packet: &Packet<'_>, member: Ipv4Addr, now: Instant) -> Verdict {
         let facts = *packet.facts();
         let transport = match facts.protocol {
+            PROTOCOL_TCP if overwrites_flags(packet) => return self.count(Refusal::Fragment),
             // worth nothing without the first one
             _ if facts.part == FragmentPart::Later => return Verdict::Pass,
             _ if is_welcome_icmp(packet) => return Verdict::Pass,
             PROTOCOL_TCP => Transport::Tcp,
             PROTOCOL_UDP => Transport::Udp,
-            _ => return self.refuse_nameless(),
+            _ => return self.count(Refusal::Protocol),
         };
-        let Some(ports) = Ports::of(packet) else { return self.refuse_nameless() };
+        let Some(ports) = Ports::of(packet) else { return self.count(Refusal::Malformed) };
         let is_going_on = match transport {
             Transport::Tcp => !ports.opens,
             Transport::Udp => self.is_answer((member, ports.source, ports.destination), now),
@@ -228,35 +272,48 @@ impl Firewall {
         if let Some(service) = service(port) {
             return self.refuse(member, port, Refusal::Service(service), now);
         }
+        if self.games.iter().any(|ports| ports.contains(port)) {
+            return Verdict::Pass;
+        }
         let plays = self.players.get(&port.number);
         if port.transport == Transport::Udp && plays.is_some_and(|since| is_fresh(*since, TAKES_PART, now)) {
             return Verdict::Pass;
         }
-        match self.known.get(&port) {
-            Some((Known::Open, until)) if now < *until => Verdict::Pass,
-            Some((Known::Closed(owner), until)) if now < *until => {
-                self.refuse(member, port, Refusal::Owner(*owner), now)
+        match self.known.get(&port).copied() {
+            Some((Known::Open, until)) if now < until => Verdict::Pass,
+            Some((Known::Closed(owner), until)) if now < until => {
+                self.refuse(member, port, Refusal::Owner(owner), now)
             }
-            _ if self.looks.take(1, now) => Verdict::Ask(Question { port, member }),
+            _ if self.may_look(member, now) => Verdict::Ask(Question { port, member }),
             _ => self.refuse(member, port, Refusal::TooMany, now),
         }
     }
 
+    fn may_look(&mut self, member: Ipv4Addr, now: Instant) -> bool {
+        let own = self.looks_for.entry(member).or_insert_with(|| Bucket::new(LOOKS_FOR_ONE));
+        own.take(1, now) && self.looks.take(1, now)
+    }
+
     fn refuse(&mut self, member: Ipv4Addr, port: Port, why: Refusal, now: Instant) -> Verdict {
-        self.refused_total += 1;
-        if self.refused.len() >= MAX_REFUSED {
-            self.refused.retain(|_, refused| is_fresh(refused.last, TOLD, now));
-        }
-        if self.refused.len() < MAX_REFUSED || self.refused.contains_key(&(member, port)) {
+        let has_room = self.refused.contains_key(&(member, port)) || self.makes_room(member, now);
+        if has_room {
             let entry = self.refused.entry((member, port)).or_insert(Refused { packets: 0, why, last: now });
             *entry = Refused { packets: entry.packets + 1, why, last: now };
         }
-        Verdict::Refuse
+        self.count(why)
     }
 
-    /// No port that could be told.
-    fn refuse_nameless(&mut self) -> Verdict {
-        self.refused_total += 1;
+    /// Whether another port of that member can be told apart.
+    fn makes_room(&mut self, member: Ipv4Addr, now: Instant) -> bool {
+        if self.refused.len() >= MAX_REFUSED {
+            self.refused.retain(|_, refused| is_fresh(refused.last, TOLD, now));
+        }
+        let of_member = self.refused.keys().filter(|(who, _)| *who == member).count();
+        self.refused.len() < MAX_REFUSED && of_member < MAX_REFUSED_OF_ONE
+    }
+
+    fn count(&mut self, why: Refusal) -> Verdict {
+        *self.counts.entry(why.reason()).or_default() += 1;
         Verdict::Refuse
     }
 
@@ -265,6 +322,8 @@ impl Firewall {
         self.refused.retain(|_, refused| is_fresh(refused.last, TOLD, now));
         self.players.retain(|_, since| is_fresh(*since, TAKES_PART, now));
         self.conversations.retain(|_, last| is_fresh(*last, ANSWER, now));
+        // bounded by this: a scan has one burst more a minute, and `looks` limits all together
+        self.looks_for.clear();
     }
 
     fn is_answer(&self, conversation: Conversation, now: Instant) -> bool {

@@ -10,6 +10,8 @@ interface Lab {
   lanrage: string;
   /** Sockets of the daemons by role: `p1`, `p2`, `p3`, `relay`. */
   sockets: Record<string, string>;
+  /** Network namespaces of the peers. */
+  networks: Record<string, string>;
   /** Where screenshots go. */
   shots: string;
 }
@@ -44,6 +46,15 @@ export async function setting(role: string, key: string): Promise<Setting | unde
 /** A member as `role` sees it. */
 export async function member(role: string, name: string): Promise<MemberStatus | undefined> {
   return (await status(role)).party?.members.find((found) => found.name === name);
+}
+
+/** Whether a program on `role`'s machine gets a TCP connection; what is dropped in silence is given up. */
+export async function connects(role: string, host: string, port: number): Promise<boolean> {
+  const dial = ["timeout", "2", "bash", "-c", `exec 3<>/dev/tcp/${host}/${port}`];
+  return run("nsenter", [`--net=/run/netns/${lab.networks[role]}`, ...dial]).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Calls into the LAN as a game does that looks for others; this runs on the first peer's machine. */

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { expect, test } from "vitest";
-import { answerAsQuake, callLan, down, join, member, setting, status, uiLink } from "./lab";
+import { answerAsQuake, callLan, connects, down, join, member, setting, status, uiLink } from "./lab";
 import { PATIENCE, useScreen } from "./screen";
 
 const screen = useScreen();
@@ -82,6 +83,31 @@ test("a phone is taken in by a QR code, and turned out", async () => {
   await panel.getByRole("listitem").getByText("pixel").waitFor();
   await panel.getByRole("button", { name: "Remove pixel" }).click();
   await panel.getByText("takes part through this computer").waitFor();
+});
+
+test("a friend who was turned away is let in with a click, and out again", async () => {
+  const { page } = screen;
+  const panel = page.getByRole("region", { name: "What friends reach here" });
+  // the tests run as root, as a service does: nothing tells that this is a game
+  const server = createServer((socket) => socket.destroy()).listen(7777, "0.0.0.0");
+  try {
+    expect(await connects("p2", "10.66.0.1", 7777)).toBe(false);
+    await panel.getByText(/^ben tried tcp\/7777/).waitFor();
+    await screen.look("firewall");
+    await panel.getByRole("button", { name: "Let tcp/7777 in" }).click();
+    await panel.getByText("Let in by you").waitFor();
+    expect(await connects("p2", "10.66.0.1", 7777)).toBe(true);
+    await panel.getByRole("button", { name: "Take back what was said about tcp/7777" }).click();
+    await panel.getByText("Let in by you").waitFor({ state: "detached" });
+    expect(await connects("p2", "10.66.0.1", 7777)).toBe(false);
+    await panel.getByRole("switch").click();
+    await panel.getByText("Everything that listens").waitFor();
+    expect(await connects("p2", "10.66.0.1", 7777)).toBe(true);
+    await panel.getByRole("switch").click();
+    await panel.getByText("and nothing else").waitFor();
+  } finally {
+    server.close();
+  }
 });
 
 test("discovery shows what games call, and which rung is missing", async () => {

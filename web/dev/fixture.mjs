@@ -212,6 +212,19 @@ const detail = () => {
 const log = () =>
   Array.from({ length: 60 }, (_, n) => `2026-11-27T22:${String(n).padStart(2, "0")}:21.123456Z  INFO lanrage_daemon::peer::event_loop: peer is ready device=gI6EdU… name="Mira" port=41641`);
 
+const firewall = {
+  mode: "games",
+  words: [{ ports: "udp/27015-27020", choice: "allow" }],
+  reached: ["tcp/25565"],
+  players: [27960],
+  games: [],
+  refused_total: { service: 3, system: 12 },
+  refused: [
+    { member: "Jonas", address: "10.66.0.3", port: "tcp/22", packets: 3, why: "ssh: no game", may_be_game: false },
+    { member: "Jonas", address: "10.66.0.3", port: "tcp/7777", packets: 12, why: "a program of the system listens there", may_be_game: true },
+  ],
+};
+
 const devices = [{ name: "steamdeck", address: "10.66.0.9", kind: "wireguard", heard_s: 12, rx_bytes: 1, tx_bytes: 1 }];
 
 const GETS = {
@@ -230,7 +243,7 @@ const status = () => ({
   device: { name: "Mira", key: "bWlyYQ", fingerprint: "8JbE0bq2n0l6mVYx3s5b1A" },
   ...(joined && { party: party(), control: { url: "http://198.51.100.20:8667", connected: !trouble } }),
   relay: relay(),
-  ...(joined && up && { network: network(), gateway: { devices } }),
+  ...(joined && up && { network: network(), gateway: { devices }, firewall }),
   server: { public_url: "http://198.51.100.20:8667", online: 3, relays: 1 },
   problems: trouble
     ? [
@@ -273,6 +286,15 @@ const POSTS = {
   "/api/v1/gateway/add": ({ name }) => {
     devices.push({ name, address: `10.66.0.${10 + devices.length}`, kind: "wireguard", rx_bytes: 0, tx_bytes: 0 });
     return { name, address: "10.66.0.10", endpoint: "192.168.1.5:51820", config: "[Interface]\nPrivateKey = …", qr_svg: pattern(), notes: ["The device must be in the same home: name an endpoint for others."] };
+  },
+  "/api/v1/firewall": ({ mode, words = [] }) => {
+    firewall.mode = mode ?? firewall.mode;
+    for (const word of words) {
+      firewall.words = firewall.words.filter(({ ports }) => ports !== word.ports);
+      if (word.choice !== "auto") firewall.words.push(word);
+      if (word.choice === "allow") firewall.refused = firewall.refused.filter(({ port }) => port !== word.ports);
+    }
+    return status();
   },
   "/api/v1/gateway/remove": ({ name }) => (devices.splice(devices.findIndex((device) => device.name === name), 1), status()),
   "/api/v1/netcheck": network,

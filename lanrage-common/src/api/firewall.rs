@@ -2,6 +2,7 @@
 
 use crate::firewall::{Mode, PortRange, Word};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// The party firewall, as `lanrage firewall` shows it.
@@ -15,8 +16,11 @@ pub struct FirewallStatus {
     pub reached: Vec<PortRange>,
     /// Own UDP ports that have searched or answered in the party.
     pub players: Vec<u16>,
-    /// Packets refused since the tunnel came up.
-    pub refused_total: u64,
+    /// Open because a game runs, by its profile.
+    #[serde(default)]
+    pub games: Vec<PortRange>,
+    /// Packets refused since the tunnel came up, by reason.
+    pub refused_total: BTreeMap<String, u64>,
     /// What was refused within the hour.
     pub refused: Vec<RefusedPort>,
 }

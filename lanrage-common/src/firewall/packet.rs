@@ -29,6 +29,11 @@ pub(super) fn is_welcome_icmp(packet: &Packet<'_>) -> bool {
     }
 }
 
+/// A fragment of TCP that begins eight bytes into it would put other flags over those that were judged (RFC 3128).
+pub(super) fn overwrites_flags(packet: &Packet<'_>) -> bool {
+    packet.offset() == 8
+}
+
 /// Ports, and what they are for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ports {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 const ME: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 1);
 const ANA: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 2);
+const BEN: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 3);
 
 /// A lane, of which the firewall knows what a group is.
 fn lane(own: Ipv4Addr, other: Ipv4Addr) -> Lane {
@@ -85,6 +86,10 @@ fn somebody_looks_again() {
     assert_eq!(decide(&mut firewall, &packet, Owner::Nobody, now), Verdict::Refuse);
     let later = now + CLOSED;
     assert_eq!(decide(&mut firewall, &packet, Owner::Person, later), Verdict::Pass, "the server has started");
+    let service = syn(25566);
+    assert_eq!(decide(&mut firewall, &service, Owner::System, now), Verdict::Refuse);
+    assert_eq!(decide(&mut firewall, &service, Owner::Person, later), Verdict::Refuse, "not asked yet");
+    assert_eq!(decide(&mut firewall, &service, Owner::Person, now + CLOSED_SYSTEM), Verdict::Pass);
     assert_eq!(decide(&mut firewall, &packet, Owner::System, later + OPEN), Verdict::Refuse, "and ended");
 }
 
@@ -100,7 +105,20 @@ fn services_are_closed_whoever_runs_them() {
         panic!("{refused:?}")
     };
     assert_eq!(member, ANA);
-    assert_eq!(firewall.refused_total(), 5);
+    assert_eq!(firewall.counts(), &[("service", 5)].into());
+}
+
+#[test]
+fn ports_of_a_game_are_open_while_it_runs_and_services_are_not() {
+    let (mut firewall, now) = (firewall(), Instant::now());
+    let join = udp((ANA, 5000), (ME, 2342));
+    assert_eq!(decide(&mut firewall, &join, Owner::System, now), Verdict::Refuse);
+    firewall.set_games(["udp/2340-2345", "tcp/22"].map(|ports| ports.parse().unwrap()));
+    assert_eq!(firewall.refused().count(), 0, "what is open now is no news");
+    assert_eq!(firewall.handle_inbound(&join, ANA, now), Verdict::Pass);
+    assert_eq!(firewall.handle_inbound(&syn(22), ANA, now), Verdict::Refuse);
+    firewall.set_games([]);
+    assert_eq!(firewall.handle_inbound(&join, ANA, now), Verdict::Refuse);
 }
 
 #[test]
@@ -180,8 +198,11 @@ fn who_answers_a_search_takes_part() {
 #[test]
 fn nobody_opens_a_service_by_searching_for_it() {
     let (mut firewall, now) = (firewall(), Instant::now());
-    let search = udp((ANA, 4001), (Ipv4Addr::BROADCAST, 111));
-    assert_eq!(firewall.handle_inbound(&wrapped(&search, now), ANA, now), Verdict::Pass);
+    for port in [111, 11_211] {
+        let search = wrapped(&udp((ANA, 4001), (Ipv4Addr::BROADCAST, port)), now);
+        assert_eq!(firewall.handle_inbound(&search, ANA, now), Verdict::Refuse, "it would answer");
+    }
+    assert_eq!(firewall.counts(), &[("service", 2)].into());
     firewall.handle_outbound(&udp((ME, 111), (ANA, 4001)), now);
     assert_eq!(firewall.players().count(), 0);
     assert_eq!(firewall.handle_inbound(&udp((ANA, 4002), (ME, 111)), ANA, now), Verdict::Refuse);
@@ -199,6 +220,11 @@ fn ping_and_later_fragments_pass_and_other_protocols_do_not() {
     let mut fragment = udp((ANA, 1), (ME, 22));
     fragment[7] = 9;
     assert_eq!(firewall.handle_inbound(&fragment, ANA, now), Verdict::Pass);
+    for (offset, verdict) in [(1, Verdict::Refuse), (2, Verdict::Pass)] {
+        let mut fragment = syn(25565);
+        fragment[7] = offset;
+        assert_eq!(firewall.handle_inbound(&fragment, ANA, now), verdict, "flags at byte 13");
+    }
     for protocol in [2, 4, 41, 47, 132] {
         assert_eq!(
             firewall.handle_inbound(&packet(protocol, (ANA, 1), (ME, 1), 0), ANA, now),
@@ -212,6 +238,7 @@ fn ping_and_later_fragments_pass_and_other_protocols_do_not() {
     tiny[6] = 0x20;
     assert_eq!(firewall.handle_inbound(&tiny, ANA, now), Verdict::Refuse);
     assert_eq!(firewall.handle_inbound(&[], ANA, now), Verdict::Refuse);
+    assert_eq!(firewall.counts(), &[("fragment", 1), ("malformed", 2), ("protocol", 6)].into());
 }
 
 #[test]
@@ -239,7 +266,18 @@ fn scans_cost_little_and_leave_little() {
             firewall.handle_owner(question, Owner::Nobody, now);
         }
     }
-    assert!((1..=200).contains(&asked), "{asked}");
+    assert!((1..=50).contains(&asked), "{asked}");
+    assert_eq!(firewall.refused().count(), MAX_REFUSED_OF_ONE);
+    let other = packet(PROTOCOL_TCP, (BEN, 50_000), (ME, 25565), SYN);
+    let Verdict::Ask(question) = firewall.handle_inbound(&other, BEN, now) else { panic!("another's scan counts") };
+    assert_eq!(firewall.handle_owner(question, Owner::System, now), Verdict::Refuse);
+    assert!(firewall.refused().any(|(member, ..)| member == BEN), "and another's refusals are told");
+    for member in 3..=u8::MAX {
+        for port in 2000..2100 {
+            let member = Ipv4Addr::new(10, 66, 0, member);
+            firewall.handle_inbound(&packet(PROTOCOL_TCP, (member, 1), (ME, port), SYN), member, now);
+        }
+    }
     assert_eq!(firewall.refused().count(), MAX_REFUSED);
     for port in 1..=u16::MAX {
         firewall.handle_outbound(&udp((ME, port), (ANA, port)), now);

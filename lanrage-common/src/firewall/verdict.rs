@@ -63,6 +63,28 @@ pub enum Refusal {
     Owner(Owner),
     /// More ports were tried than can be looked at.
     TooMany,
+    /// Neither TCP nor UDP, nor ping.
+    Protocol,
+    /// A fragment that would change what was judged.
+    Fragment,
+    /// No packet that has ports where it should.
+    Malformed,
+}
+
+impl Refusal {
+    /// The word by which it is counted.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Service(_) => "service",
+            Self::Owner(Owner::Nobody) => "nobody",
+            Self::Owner(_) => "system",
+            Self::TooMany => "too_many",
+            Self::Protocol => "protocol",
+            Self::Fragment => "fragment",
+            Self::Malformed => "malformed",
+        }
+    }
 }
 
 /// Packets of one member to one port that were refused.

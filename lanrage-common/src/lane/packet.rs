@@ -23,6 +23,8 @@ pub(crate) struct Packet<'a> {
     /// Where UDP begins.
     header_len: usize,
     facts: Facts,
+    /// Of a fragment: where it belongs.
+    offset: u16,
     /// It should have a UDP header, and has none whose length fits.
     lacks_udp: bool,
 }
@@ -74,7 +76,7 @@ impl<'a> Packet<'a> {
             part: part(offset, word(header, 6) & MORE_FRAGMENTS != 0),
             port: 0,
         };
-        Ok(Self { bytes: &bytes[..total], header_len, facts, lacks_udp: false })
+        Ok(Self { bytes: &bytes[..total], header_len, facts, offset: offset as u16, lacks_udp: false })
     }
 
     fn parse_v6(bytes: &'a [u8]) -> Result<Self, Malformed> {
@@ -95,15 +97,16 @@ impl<'a> Packet<'a> {
             part: FragmentPart::Whole,
             port: 0,
         };
-        let mut header_len = IPV6_LEN;
+        let (mut header_len, mut offset) = (IPV6_LEN, 0);
         if facts.protocol == FRAGMENT_HEADER {
             let fragment: &[u8; FRAGMENT_LEN] = bytes[IPV6_LEN..].first_chunk().ok_or(Malformed)?;
             let place = word(fragment, 2);
             facts.protocol = fragment[0];
-            facts.part = part(usize::from(place >> 3), place & 1 != 0);
+            offset = place & !7;
+            facts.part = part(usize::from(offset), place & 1 != 0);
             header_len += FRAGMENT_LEN;
         }
-        Ok(Self { bytes, header_len, facts, lacks_udp: false })
+        Ok(Self { bytes, header_len, facts, offset, lacks_udp: false })
     }
 
     /// Destination port of a UDP header whose length fits.
@@ -139,6 +142,11 @@ impl<'a> Packet<'a> {
 
     pub fn header_len(&self) -> usize {
         self.header_len
+    }
+
+    /// Where the payload begins in that of the whole packet, in bytes; 0 but for later fragments.
+    pub fn offset(&self) -> u16 {
+        self.offset
     }
 
     /// Type of service, or IPv6's traffic class.

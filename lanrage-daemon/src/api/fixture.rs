@@ -217,7 +217,7 @@ pub(crate) fn peer_status() -> PeerStatus {
             words: vec![Word { ports: "udp/27015-27020".parse().unwrap(), choice: Choice::Allow }],
             reached: vec!["tcp/25565".parse().unwrap()],
             players: vec![27960],
-            refused_total: 5,
+            refused_total: [("nobody".to_owned(), 2), ("service".to_owned(), 3)].into(),
             refused: vec![RefusedPort {
                 member: Some("Bob".into()),
                 address: Ipv4Addr::new(10, 66, 0, 2),

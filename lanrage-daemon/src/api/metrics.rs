@@ -49,7 +49,9 @@ pub(super) fn render(status: &Status, detail: Option<&RelayDetail>) -> String {
             "counter",
             "Members' packets that the party firewall refused.",
         );
-        page.sample("lanrage_firewall_refused_total", &[], firewall.refused_total);
+        for (reason, count) in &firewall.refused_total {
+            page.sample("lanrage_firewall_refused_total", &[("reason", reason)], count);
+        }
         page.family("lanrage_firewall_open", "gauge", "Whether members may reach everything.");
         page.sample("lanrage_firewall_open", &[], u8::from(firewall.mode == Mode::Open));
     }

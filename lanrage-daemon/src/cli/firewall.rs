@@ -26,7 +26,7 @@ impl Firewall {
 
 /// One line, for the status.
 pub(super) fn summary(firewall: &FirewallStatus) -> String {
-    match (firewall.mode, firewall.refused_total) {
+    match (firewall.mode, firewall.refused_total.values().sum::<u64>()) {
         (Mode::Open, _) => {
             "open: members reach everything on this machine; `lanrage firewall close` closes it".into()
         }
@@ -45,9 +45,12 @@ pub(super) fn show(screen: &mut Screen<'_>, status: &Status) {
     said(screen, "Allowed", firewall, Choice::Allow);
     said(screen, "Denied", firewall, Choice::Deny);
     if firewall.mode == Mode::Games {
+        list(screen, "Games", firewall.games.iter().map(ToString::to_string));
         list(screen, "Reached", firewall.reached.iter().map(ToString::to_string));
         list(screen, "Playing", firewall.players.iter().map(|port| format!("udp/{port}")));
     }
+    let counts = firewall.refused_total.iter().map(|(reason, count)| format!("{reason}:{count}"));
+    list(screen, "Refused", counts);
     if !firewall.refused.is_empty() {
         screen.line("");
         refused(screen, &firewall.refused);

@@ -57,6 +57,7 @@ Firewall games: 5 packets to other ports were refused, `lanrage firewall` tells 
 Allowed  udp/27015-27020
 Reached  tcp/25565
 Playing  udp/27960
+Refused  nobody:2 service:3
 
 REFUSED  MEMBER  PACKETS  WHY           TO OPEN IT
 tcp/22   Bob     3        ssh: no game  lanrage firewall allow tcp/22

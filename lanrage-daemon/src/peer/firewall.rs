@@ -85,7 +85,9 @@ impl Session {
         reached.sort();
         status.reached = reached.into_iter().map(Into::into).collect();
         status.players = firewall.players().collect();
-        status.refused_total = firewall.refused_total();
+        status.games = firewall.games().to_vec();
+        status.refused_total =
+            firewall.counts().iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
         status.refused = firewall
             .refused()
             .map(|(address, port, refused)| RefusedPort {
@@ -112,6 +114,7 @@ fn why(refused: &Refused) -> String {
         Refusal::Owner(Owner::Nobody) => "nobody listens there".into(),
         Refusal::Owner(_) => "a program of the system listens there".into(),
         Refusal::TooMany => "too many ports were tried".into(),
+        Refusal::Protocol | Refusal::Fragment | Refusal::Malformed => refused.why.reason().into(),
     }
 }
 

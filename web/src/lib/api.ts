@@ -1,6 +1,6 @@
 import { SseParser } from "./sse";
 import { strings } from "./strings";
-import type { AddDeviceAnswer, ErrorBody, Finding, Games, InviteAnswer, NetworkStatus, PingAnswer, RelayDetail, Setting, SettingValue, Status } from "./types";
+import type { AddDeviceAnswer, ErrorBody, Finding, FirewallWord, Games, InviteAnswer, NetworkStatus, PingAnswer, RelayDetail, Setting, SettingValue, Status } from "./types";
 
 /** The daemon refused, with a sentence for people; `status` is HTTP's. */
 export class Refused extends Error {
@@ -37,6 +37,9 @@ export class Daemon {
   }
   removeDevice(name: string): Promise<Status> {
     return this.#post("gateway/remove", { name });
+  }
+  firewall(said: { mode?: "games" | "open"; words?: FirewallWord[] }): Promise<Status> {
+    return this.#post("firewall", said);
   }
   netcheck(): Promise<NetworkStatus> {
     return this.#post("netcheck");

@@ -14,6 +14,7 @@ export interface Status {
   server?: ServerStatus;
   network?: NetworkStatus;
   gateway?: { devices: GatewayDevice[] };
+  firewall?: FirewallStatus;
   problems: Problem[];
 }
 
@@ -117,6 +118,32 @@ export interface GatewayDevice {
   address: string;
   /** Seconds since it was heard from. */
   heard_s?: number;
+}
+
+/** What members reach on this machine. */
+export interface FirewallStatus {
+  mode: "games" | "open";
+  words: FirewallWord[];
+  /** Such as `tcp/25565` or `udp/27015-27020`. */
+  reached: string[];
+  players: number[];
+  refused_total: Record<string, number>;
+  refused: RefusedPort[];
+}
+
+/** What was said about ports; the last word about a port counts. */
+export interface FirewallWord {
+  ports: string;
+  choice: "allow" | "deny" | "auto";
+}
+
+export interface RefusedPort {
+  member?: string;
+  address: string;
+  port: string;
+  packets: number;
+  why: string;
+  may_be_game: boolean;
 }
 
 /** How to configure a device; shown once. */
