@@ -100,7 +100,7 @@ impl Stream {
 
 fn bind(namespace: &Namespace, address: SocketAddr) -> Result<UdpSocket> {
     let socket =
-        namespace.run(|| UdpSocket::bind(address))?.with_context(|| format!("cannot bind {address}"))?;
+        namespace.play(|| UdpSocket::bind(address))?.with_context(|| format!("cannot bind {address}"))?;
     setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).context("cannot enlarge the buffer: not root?")?;
     Ok(socket)
 }

@@ -56,7 +56,7 @@ impl Drop for Console {
 
 /// A connection that carries something both ways; where the server sees it come from.
 fn connect(server: &Namespace, client: &Namespace, to: (Ipv4Addr, u16)) -> Ipv4Addr {
-    let listener = server.run(|| TcpListener::bind((ANY, to.1))).unwrap().unwrap();
+    let listener = server.play(|| TcpListener::bind((ANY, to.1))).unwrap().unwrap();
     let mut asker = client.run(|| TcpStream::connect_timeout(&to.into(), PATIENCE)).unwrap().unwrap();
     let (mut answerer, from) = listener.accept().unwrap();
     for stream in [&asker, &answerer] {

@@ -144,7 +144,7 @@ async fn drain_asks_the_relay_and_shows_what_is_left() {
 async fn peers_is_the_table_alone() {
     let server = TestServer::start().await;
     let ran = lanrage(&server, &["peers"]).await;
-    let table: String = STATUS.lines().skip(9).take(5).map(|line| format!("{line}\n")).collect();
+    let table: String = STATUS.lines().skip(10).take(5).map(|line| format!("{line}\n")).collect();
     assert_eq!(ran.out, table);
     server.peer.send_modify(|status| status.party = None);
     assert!(lanrage(&server, &["peers"]).await.out.contains("lanrage join LINK"));

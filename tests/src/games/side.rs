@@ -49,7 +49,7 @@ impl Side {
         if self.udp.contains_key(&port) {
             return Ok(port);
         }
-        let socket = self.namespace.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))?;
+        let socket = self.namespace.play(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))?;
         let socket = socket.with_context(|| format!("cannot bind UDP port {port}"))?;
         socket.set_nonblocking(true)?;
         socket.set_broadcast(true)?;
@@ -65,7 +65,7 @@ impl Side {
         if self.tcp.contains_key(&port) {
             return Ok(port);
         }
-        let listener = self.namespace.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
+        let listener = self.namespace.play(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
         let listener = listener.with_context(|| format!("cannot listen on TCP port {port}"))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();

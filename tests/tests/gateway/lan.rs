@@ -89,7 +89,7 @@ fn a_console_at_home_plays_with_everybody() {
     for (from, to) in [(console, &ben), (&ben, console)] {
         let asker = game(from, 4003);
         for port in [67, 137] {
-            let server = to.run(|| UdpSocket::bind((ANY, port))).unwrap().unwrap();
+            let server = to.play(|| UdpSocket::bind((ANY, port))).unwrap().unwrap();
             asker.send_to(b"names", (EVERYBODY, port)).unwrap();
             nothing(&server);
         }

@@ -75,7 +75,7 @@ pub fn a_program_uses_the_party(lab: &TestLab) {
         asker.hears(b"and you?");
         asker.ends();
     }
-    let listener = ben.run(|| TcpListener::bind((ANY, 4102))).unwrap().unwrap();
+    let listener = ben.play(|| TcpListener::bind((ANY, 4102))).unwrap().unwrap();
     let mut client = Program::start(lab, 1, &format!("TCP4:{at_ben}:4102,bind={HOME}"));
     client.say(b"join");
     let (mut server, from) = listener.accept().unwrap();

@@ -15,7 +15,7 @@ pub fn game(place: &Namespace, port: u16) -> UdpSocket {
 
 /// A game's socket, at this address.
 pub fn game_at(place: &Namespace, address: Ipv4Addr, port: u16) -> UdpSocket {
-    let socket = place.run(|| UdpSocket::bind((address, port))).unwrap().unwrap();
+    let socket = place.play(|| UdpSocket::bind((address, port))).unwrap().unwrap();
     socket.set_broadcast(true).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     socket
