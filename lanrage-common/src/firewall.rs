@@ -32,14 +32,13 @@ mod verdict;
 pub use policy::{Choice, MAX_WORDS, Mode, Policy, Word};
 pub use port::{NoPorts, Port, PortRange, Transport};
 pub use services::service;
-use services::is_discovery;
 pub use sockets::{Listener, listeners};
 pub use verdict::{Account, Owner, Question, Refusal, Refused, Verdict};
 
 use crate::bucket::{Bucket, Rate};
 use crate::lane::maps::LaneLocal;
 use crate::lane::packet::Packet;
-use crate::lane::{self, FragmentPart, Wrapped};
+use crate::lane::{self, FragmentPart, Way, Wrapped};
 use crate::wire::{Be32, Family, PROTOCOL_UDP};
 use packet::{PROTOCOL_TCP, Ports, is_welcome_icmp, overwrites_flags, unwrap};
 use std::collections::{BTreeMap, HashMap};
@@ -117,6 +116,11 @@ impl Firewall {
         }
     }
 
+    /// What the lane's rules know of this machine now.
+    pub fn set_local(&mut self, local: LaneLocal) {
+        self.local = local;
+    }
+
     /// What a person says from now on.
     pub fn set_policy(&mut self, policy: Policy) {
         self.known.clear();
@@ -167,7 +171,7 @@ impl Firewall {
         if facts.protocol != PROTOCOL_UDP {
             return;
         }
-        if self.local.is_group(facts.family, &facts.destination) {
+        if matches!(self.local.way(facts), Way::Group(_)) {
             if lane::admit(facts, self.local.allowed).is_ok() {
                 self.note_player(ports.source, now);
             }
@@ -229,12 +233,9 @@ impl Firewall {
             return Verdict::Pass;
         };
         let port = Port { transport: Transport::Udp, number: ports.destination };
-        match (self.policy.choice(port), service(port)) {
+        match (self.policy.choice(port), self.closed_service(port)) {
             (Choice::Deny, _) => return self.refuse(member, port, Refusal::Denied, now),
-            // discovery of whole systems comes in only where the lane was told to carry it
-            (Choice::Auto, Some(name)) if !is_discovery(port.number) => {
-                return self.refuse(member, port, Refusal::Service(name), now);
-            }
+            (Choice::Auto, Some(name)) => return self.refuse(member, port, Refusal::Service(name), now),
             _ => {}
         }
         note(&mut self.heard, port.number, now, HEARD);
@@ -269,7 +270,7 @@ impl Firewall {
             Choice::Allow => return Verdict::Pass,
             Choice::Auto => {}
         }
-        if let Some(service) = service(port) {
+        if let Some(service) = self.closed_service(port) {
             return self.refuse(member, port, Refusal::Service(service), now);
         }
         if self.games.iter().any(|ports| ports.contains(port)) {
@@ -326,6 +327,17 @@ impl Firewall {
         self.looks_for.clear();
     }
 
+    /// The service that keeps a port closed; none that the lane was told to carry.
+    fn closed_service(&self, port: Port) -> Option<&'static str> {
+        let carried = match (port.transport, port.number) {
+            (Transport::Udp, 5353) => lane::ALLOW_MDNS,
+            (Transport::Udp, 1900) => lane::ALLOW_SSDP,
+            (Transport::Udp, 3702) => lane::ALLOW_WSD,
+            _ => 0,
+        };
+        service(port).filter(|_| self.local.allowed & carried == 0)
+    }
+
     fn is_answer(&self, conversation: Conversation, now: Instant) -> bool {
         self.conversations.get(&conversation).is_some_and(|last| is_fresh(*last, ANSWER, now))
     }
@@ -348,7 +360,7 @@ impl Firewall {
     }
 
     fn note_player(&mut self, port: u16, now: Instant) {
-        if service(Port { transport: Transport::Udp, number: port }).is_some() {
+        if self.closed_service(Port { transport: Transport::Udp, number: port }).is_some() {
             return;
         }
         if self.players.len() >= MAX_PORTS && !self.players.contains_key(&port) {

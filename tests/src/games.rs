@@ -22,7 +22,8 @@ use crate::lab::running::{Lab, Options, down};
 use crate::lab::traffic::{Station, ping};
 use anyhow::{Context, Result, ensure};
 use lanrage_common::api::{LaneMode, LaneStatus};
-use lanrage_daemon::games::{Games, Profile, Support};
+use lanrage_common::firewall::{Port, Transport, service};
+use lanrage_daemon::games::{Games, Profile, Protocol, Support};
 use report::{Kind, Row};
 use round::Round;
 use std::collections::BTreeMap;
@@ -89,6 +90,7 @@ fn play(mut lab: Lab, lane: LaneKind, games: &Games) -> Result<Faults> {
     let all = games.games.iter().filter(|game| playable(&game)).map(|(id, game)| (id.clone(), game.clone()));
     let (on_demand, plain): (Vec<Game>, Vec<Game>) = all.partition(|(_, game)| game.service.is_some());
     let mut faults = Faults::new();
+    open_service_ports(&lab, &plain)?;
 
     let mut round = Round::open(&lab, &plain)?;
     lab.form_party()?;
@@ -111,6 +113,22 @@ fn play(mut lab: Lab, lane: LaneKind, games: &Games) -> Result<Faults> {
     drop(round);
     Round::open(&lab, &on_demand)?.play(&lab, &mut faults, "opened in the party")?;
     Ok(faults)
+}
+
+/// What a host is told to do whose game is on the port of a service.
+fn open_service_ports(lab: &Lab, games: &[Game]) -> Result<()> {
+    for ports in games.iter().flat_map(|(_, game)| &game.ports) {
+        let transport = match ports.protocol {
+            Protocol::Udp => Transport::Udp,
+            Protocol::Tcp => Transport::Tcp,
+        };
+        if ports.ports.0.clone().any(|number| service(Port { transport, number }).is_some()) {
+            for n in [1, 2] {
+                lab.lanrage_output(Role::Peer(n), &["firewall", "allow", &ports.to_string()])?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Waits until packets cross, carried by that lane.

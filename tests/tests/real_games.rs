@@ -184,11 +184,12 @@ fn doom_is_found(client: &Player, host: &Player) {
     assert!(found && list.contains("1 server(s) found."), "{list}");
 }
 
-const NOBODY: [&str; 6] = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
+/// Who plays is a person: the first account that Debian gives to one.
+const PERSON: [&str; 6] = ["setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups"];
 
 fn freeciv_server(host: &Player) -> Program {
     let address = host.address.to_string();
-    let words = [&NOBODY[..], &["/usr/games/freeciv-server", "--identity", &address]].concat();
+    let words = [&PERSON[..], &["/usr/games/freeciv-server", "--identity", &address]].concat();
     host.start("freeciv", &mut host.command(&words))
 }
 
@@ -206,7 +207,7 @@ impl FreecivClient {
         let is_number = |line: &&str| line.parse::<u16>().is_ok();
         assert!(wait_until(PATIENCE, || number().lines().any(|line| is_number(&line))), "{}", number());
         let display = format!(":{}", number().lines().find(is_number).unwrap());
-        let words = [&NOBODY[..], &["/usr/games/freeciv-gtk3.22"]].concat();
+        let words = [&PERSON[..], &["/usr/games/freeciv-gtk3.22"]].concat();
         let mut client = player.command(&words);
         client.env("DISPLAY", &display).env("GDK_BACKEND", "x11");
         let client = player.start("freeciv-client", &mut client);

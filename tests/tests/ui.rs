@@ -23,7 +23,8 @@ fn play(lab: &TestLab, role: Role, story: &str) {
     std::fs::create_dir_all(&shots).unwrap();
     let roles = [Role::Peer(1), Role::Peer(2), Role::Peer(3), Role::Relay];
     let sockets = roles.map(|role| (role.to_string(), lab.socket(role)));
-    let networks = [1, 2, 3].map(|n| (Role::Peer(n).to_string(), lab.namespace(Role::Peer(n)).name().to_owned()));
+    let networks =
+        [1, 2, 3].map(|n| (Role::Peer(n).to_string(), lab.namespace(Role::Peer(n)).name().to_owned()));
     let about = serde_json::json!({
         "lanrage": program("lanrage").unwrap(),
         "sockets": std::collections::BTreeMap::from(sockets),

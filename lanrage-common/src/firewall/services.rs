@@ -76,11 +76,6 @@ pub fn service(port: Port) -> Option<&'static str> {
     known.or_else(|| (port.number < SYSTEM_PORTS).then_some("a system service"))
 }
 
-/// Discovery of whole systems: the lane carries it only where it was told to.
-pub(super) const fn is_discovery(port: u16) -> bool {
-    matches!(port, 1900 | 3702 | 5353)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

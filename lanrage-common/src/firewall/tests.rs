@@ -209,6 +209,31 @@ fn nobody_opens_a_service_by_searching_for_it() {
 }
 
 #[test]
+fn discovery_that_the_lane_was_told_to_carry_is_no_closed_service() {
+    let (mut firewall, now) = (firewall(), Instant::now());
+    let question = udp((ANA, 5353), (ME, 5353));
+    assert_eq!(firewall.handle_inbound(&question, ANA, now), Verdict::Refuse);
+    let mut own = lane(ME, ANA);
+    own.set_allowed([lane::Service::Mdns]);
+    firewall.set_local(*own.local());
+    assert_eq!(decide(&mut firewall, &question, Owner::System, now), Verdict::Refuse);
+    firewall.handle_outbound(&udp((ME, 5353), (Ipv4Addr::new(224, 0, 0, 251), 5353)), now);
+    assert_eq!(firewall.handle_inbound(&question, ANA, now), Verdict::Pass, "it takes part");
+    assert_eq!(firewall.handle_inbound(&udp((ANA, 5353), (ME, 1900)), ANA, now), Verdict::Refuse);
+}
+
+#[test]
+fn a_search_on_the_home_network_counts_as_one_in_the_party() {
+    let (mut firewall, now) = (firewall(), Instant::now());
+    let mut own = lane(ME, ANA);
+    let home = Ipv4Addr::new(192, 168, 1, 255);
+    own.set_local_broadcasts([home]);
+    firewall.set_local(*own.local());
+    firewall.handle_outbound(&udp((ME, 4001), (home, 27960)), now);
+    assert_eq!(firewall.players().collect::<Vec<_>>(), [4001]);
+}
+
+#[test]
 fn ping_and_later_fragments_pass_and_other_protocols_do_not() {
     let (mut firewall, now) = (firewall(), Instant::now());
     assert_eq!(
@@ -269,7 +294,9 @@ fn scans_cost_little_and_leave_little() {
     assert!((1..=50).contains(&asked), "{asked}");
     assert_eq!(firewall.refused().count(), MAX_REFUSED_OF_ONE);
     let other = packet(PROTOCOL_TCP, (BEN, 50_000), (ME, 25565), SYN);
-    let Verdict::Ask(question) = firewall.handle_inbound(&other, BEN, now) else { panic!("another's scan counts") };
+    let Verdict::Ask(question) = firewall.handle_inbound(&other, BEN, now) else {
+        panic!("another's scan counts")
+    };
     assert_eq!(firewall.handle_owner(question, Owner::System, now), Verdict::Refuse);
     assert!(firewall.refused().any(|(member, ..)| member == BEN), "and another's refusals are told");
     for member in 3..=u8::MAX {

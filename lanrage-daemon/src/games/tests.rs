@@ -1,6 +1,7 @@
 //! Profiles: those that are built in, those of users, and what is refused.
 
 use super::*;
+use lanrage_common::firewall::{Port, Transport, service};
 
 const GOOD: &str = r#"
 name = "My game"
@@ -26,6 +27,31 @@ fn every_built_in_profile_is_good() {
     let quake = games.games["quake-3"].discovery.as_ref().unwrap();
     assert_eq!(quake.port_list(), [27960, 27961, 27962, 27963]);
     assert_eq!(quake.payload.as_ref().unwrap().0, b"\xff\xff\xff\xffgetinfo xxx");
+}
+
+#[test]
+fn a_game_on_the_port_of_a_service_says_how_its_host_opens_it() {
+    let mut found = 0;
+    for (id, game) in &Games::built_in().games {
+        for ports in game
+            .ports
+            .iter()
+            .filter(|_| game.support == Support::LanList || game.support == Support::DirectIp)
+        {
+            let transport = match ports.protocol {
+                Protocol::Udp => Transport::Udp,
+                Protocol::Tcp => Transport::Tcp,
+            };
+            if ports.ports.0.clone().any(|number| service(Port { transport, number }).is_some())
+                && game.service.is_none()
+            {
+                found += 1;
+                let word = format!("`lanrage firewall allow {ports}`");
+                assert!(game.note.as_ref().is_some_and(|note| note.contains(&word)), "{id}: {word}");
+            }
+        }
+    }
+    assert!(found > 0, "there is one at least");
 }
 
 #[test]

@@ -393,7 +393,7 @@ impl Peer {
         self.tell_networks(false, now);
         if let Some(session) = &mut self.session {
             session.nat.set_stun_servers(self.stun_servers.clone(), now);
-            session.lane.set_allowed(self.config.lane_services.iter().copied());
+            session.set_lane_services(self.config.lane_services.iter().copied());
         }
         if self.config.port_mapping {
             self.mapper = PortMapper::start(self.port);

@@ -27,7 +27,7 @@ use lanrage_common::firewall::{Firewall, Policy};
 use lanrage_common::gateway::Mac;
 use lanrage_common::identity::{Device, DeviceKey, PartySecret, RosterEntry, WgKey};
 use lanrage_common::lane::maps::MAX_HOMES;
-use lanrage_common::lane::{Lane, Outbound, Trace};
+use lanrage_common::lane::{Lane, Outbound, Service, Trace};
 use lanrage_common::party::{Output as PartyOutput, PartyClient};
 use lanrage_common::path::{Config as PathConfig, Output as PathOutput, PathAgent, probe};
 use lanrage_common::protocol::ClientMessage;
@@ -356,6 +356,7 @@ impl Session {
         self.gateway.lane.set_local_broadcasts(foreign.clone().filter_map(|network| network.broadcast));
         self.lane.set_local_broadcasts(foreign.filter_map(|network| network.broadcast));
         self.lane.set_homes(homes(networks));
+        self.firewall.set_local(*self.lane.local());
         self.gateway.follow_networks(networks, now.instant);
         self.settle_home(io, now);
         if changed {
@@ -363,6 +364,12 @@ impl Session {
             self.relays.rebind(now);
         }
         self.settle(io, now);
+    }
+
+    /// Discovery of whole systems that is carried as well.
+    pub fn set_lane_services(&mut self, services: impl IntoIterator<Item = Service>) {
+        self.lane.set_allowed(services);
+        self.firewall.set_local(*self.lane.local());
     }
 
     /// What came of asking the router to forward the tunnel's port.
