@@ -26,7 +26,9 @@ mod wire;
 use crate::config::{GatewayConfig, PeerConfig};
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{
-    AddDeviceAnswer, AddDeviceRequest, ControlStatus, CreatePartyRequest, DeviceStatus, FirewallRequest, FirewallStatus, GatewayStatus, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PartyStatus, PingAnswer, PingRequest, Problem, RemoveDeviceRequest, RevokeRequest, RunAnswer, RunRequest,
+    AddDeviceAnswer, AddDeviceRequest, ControlStatus, CreatePartyRequest, DeviceStatus, FirewallRequest,
+    FirewallStatus, GatewayStatus, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PartyStatus,
+    PingAnswer, PingRequest, Problem, RemoveDeviceRequest, RevokeRequest, RunAnswer, RunRequest,
 };
 use lanrage_common::protocol::ErrorBody;
 use std::path::Path;

@@ -122,7 +122,7 @@ fn open_service_ports(lab: &Lab, games: &[Game]) -> Result<()> {
             Protocol::Udp => Transport::Udp,
             Protocol::Tcp => Transport::Tcp,
         };
-        if ports.ports.0.clone().any(|number| service(Port { transport, number }).is_some()) {
+        if service(Port { transport, number: *ports.ports.0.start() }).is_some() {
             for n in [1, 2] {
                 lab.lanrage_output(Role::Peer(n), &["firewall", "allow", &ports.to_string()])?;
             }

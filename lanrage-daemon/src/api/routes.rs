@@ -14,7 +14,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use lanrage_common::api::{
-    AddDeviceAnswer, AddDeviceRequest, CreatePartyRequest, DrainRequest, FirewallRequest, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PingAnswer, PingRequest, RelayDetail, RemoveDeviceRequest, RevokeRequest, RunAnswer, RunRequest, Status, UiAnswer,
+    AddDeviceAnswer, AddDeviceRequest, CreatePartyRequest, DrainRequest, FirewallRequest, InviteAnswer,
+    InviteRequest, JoinRequest, NetworkStatus, PingAnswer, PingRequest, RelayDetail, RemoveDeviceRequest,
+    RevokeRequest, RunAnswer, RunRequest, Status, UiAnswer,
 };
 use lanrage_common::invite::Invite;
 use lanrage_common::protocol::{ErrorCode, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, is_valid_name};

@@ -42,8 +42,7 @@ fn a_game_on_the_port_of_a_service_says_how_its_host_opens_it() {
                 Protocol::Udp => Transport::Udp,
                 Protocol::Tcp => Transport::Tcp,
             };
-            if ports.ports.0.clone().any(|number| service(Port { transport, number }).is_some())
-                && game.service.is_none()
+            if service(Port { transport, number: *ports.ports.0.start() }).is_some() && game.service.is_none()
             {
                 found += 1;
                 let word = format!("`lanrage firewall allow {ports}`");
