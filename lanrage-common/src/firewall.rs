@@ -10,6 +10,7 @@
 //! | packets for everybody | unless a [`service`] would hear them |
 //! | UDP from where this machine has sent UDP to | always |
 //! | to a port that a person has closed, or has opened | as told |
+//! | to the port where `lanrage mods share` offers files | always |
 //! | to a port on which a [`service`] lives | never |
 //! | to a port of a game that runs, by its profile | always |
 //! | UDP to a port that has searched or answered in the party | always |
@@ -39,6 +40,7 @@ use crate::bucket::{Bucket, Rate};
 use crate::lane::maps::LaneLocal;
 use crate::lane::packet::Packet;
 use crate::lane::{self, FragmentPart, Way, Wrapped};
+use crate::mods;
 use crate::wire::{Be32, Family, PROTOCOL_UDP};
 use packet::{PROTOCOL_TCP, Ports, is_welcome_icmp, overwrites_flags, unwrap};
 use std::collections::{BTreeMap, HashMap};
@@ -269,6 +271,10 @@ impl Firewall {
             Choice::Deny => return self.refuse(member, port, Refusal::Denied, now),
             Choice::Allow => return Verdict::Pass,
             Choice::Auto => {}
+        }
+        // whoever shares mods has said so
+        if (port == Port { transport: Transport::Tcp, number: mods::PORT }) {
+            return Verdict::Pass;
         }
         if let Some(service) = self.closed_service(port) {
             return self.refuse(member, port, Refusal::Service(service), now);

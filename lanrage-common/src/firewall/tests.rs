@@ -122,6 +122,15 @@ fn ports_of_a_game_are_open_while_it_runs_and_services_are_not() {
 }
 
 #[test]
+fn shared_mods_are_reached_whoever_shares_them() {
+    let (mut firewall, now) = (firewall(), Instant::now());
+    assert_eq!(firewall.handle_inbound(&syn(mods::PORT), ANA, now), Verdict::Pass);
+    let denied = Word { ports: "tcp/41870".parse().unwrap(), choice: Choice::Deny };
+    firewall.set_policy(Policy { mode: None, words: vec![denied] });
+    assert_eq!(firewall.handle_inbound(&syn(mods::PORT), ANA, now), Verdict::Refuse);
+}
+
+#[test]
 fn what_a_person_says_counts() {
     let (mut firewall, now) = (firewall(), Instant::now());
     let say = |firewall: &mut Firewall, mode, words: &[(&str, Choice)]| {
