@@ -7,9 +7,14 @@ use crate::relay::Inquiry;
 use crate::settings::Desk;
 use crate::shutdown::{self, ShutdownTrigger};
 use lanrage_common::api::{
-    AddDeviceAnswer, AddDeviceRequest, CarrierStatus, ControlStatus, DeviceStatus, FirewallStatus, GameServer, InviteAnswer, LaneStatus, MatrixStatus, MemberStatus, NetworkStatus, PartyStatus, PathKind, PingAnswer, PingReply, Problem, ReasonCount, RefusedPort, RelayChoiceStatus, RelayDetail, RelayMember, RelayMode, RelayStatus, RelayTlsStatus, RelayWorker,
+    AddDeviceAnswer, AddDeviceRequest, CarrierStatus, ControlStatus, DeviceStatus, FirewallStatus,
+    GameServer, InviteAnswer, LaneStatus, MatrixStatus, MemberStatus, NetworkStatus, PartyStatus, PathKind,
+    PingAnswer, PingReply, Problem, ReasonCount, RefusedPort, RelayChoiceStatus, RelayDetail, RelayMember,
+    RelayMode, RelayStatus, RelayTlsStatus, RelayWorker,
 };
-use lanrage_common::bulletin::{Link, hostsuse lanrage_common::firewall::{Choice, Worduse lanrage_common::identity::{CertificateFingerprint, DeviceKey, Fingerprint, PartyId, WgKey};
+use lanrage_common::bulletin::{Link, hosts};
+use lanrage_common::firewall::{Choice, Word};
+use lanrage_common::identity::{CertificateFingerprint, DeviceKey, Fingerprint, PartyId, WgKey};
 use lanrage_common::protocol::{ErrorBody, ErrorCode, RelayState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

@@ -5,7 +5,8 @@ use super::client::{Answer, Client};
 use super::failure::Failure;
 use super::screen::Screen;
 use super::{
-    doctor, firewall, gateway, local, matrix, netcheck, relay, run as program, servers, settings, show, support, trace,
+    doctor, firewall, gateway, local, matrix, netcheck, relay, run as program, servers, settings, show,
+    support, trace,
 };
 use lanrage_common::api::{
     CreatePartyRequest, DrainRequest, InviteAnswer, InviteRequest, JoinRequest, PartyStatus, PingAnswer,
