@@ -47,10 +47,16 @@ impl Round<'_> {
     }
 }
 
-/// Both ways over a new connection.
+/// Both ways over a new connection. The host's own daemon may have asked there, too, what is played.
 pub(super) fn talk(from: &Side, to: &Side, address: SocketAddrV4) -> Result<()> {
     let client = from.connect(address)?;
-    let server = to.accept(address.port())?;
+    let own = client.local_addr()?;
+    let server = loop {
+        let server = to.accept(address.port())?;
+        if server.peer_addr()? == own {
+            break server;
+        }
+    };
     pass(&client, &server)?;
     pass(&server, &client)
 }
