@@ -94,7 +94,7 @@ test("a friend who was turned away is let in with a click, and out again", async
     expect(await connects("p2", "10.66.0.1", 7777)).toBe(false);
     await panel.getByText(/^ben tried tcp\/7777/).waitFor();
     await screen.look("firewall");
-    await panel.getByRole("button", { name: "Let tcp/7777 in" }).click();
+    await panel.getByRole("button", { name: "Let in tcp/7777" }).click();
     await panel.getByText("Let in by you").waitFor();
     expect(await connects("p2", "10.66.0.1", 7777)).toBe(true);
     await panel.getByRole("button", { name: "Take back what was said about tcp/7777" }).click();

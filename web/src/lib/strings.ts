@@ -317,7 +317,7 @@ export const strings = {
     refused: "Turned away within the hour",
     tried: (who: string, port: string, packets: number) => `${who} tried ${port}, ${packets === 1 ? "once" : `${packets} packets`}`,
     letIn: "Let in",
-    letInLabel: (port: string) => `Let ${port} in`,
+    letInLabel: (port: string) => `Let in ${port}`,
     more: (count: number) => `and ${count} more: lanrage firewall lists all`,
   },
   settings: {
