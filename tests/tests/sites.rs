@@ -53,7 +53,7 @@ impl Drop for Bare {
 
 fn socket_in(namespace: &Namespace, address: impl Into<IpAddr>, port: u16) -> UdpSocket {
     let address = SocketAddr::new(address.into(), port);
-    let socket = namespace.run(|| UdpSocket::bind(address)).unwrap().unwrap();
+    let socket = namespace.play(|| UdpSocket::bind(address)).unwrap().unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
     socket
 }
@@ -195,14 +195,14 @@ fn assert_carries(lab: &TestLab, (from, to): (u8, u8)) {
     };
     assert!(wait_until(Duration::from_secs(10), arrives), "1400 bytes do not arrive");
 
-    let listener = to.namespace.run(|| TcpListener::bind((to.address, 9201))).unwrap().unwrap();
+    let listener = to.namespace.play(|| TcpListener::bind((to.address, 7201))).unwrap().unwrap();
     let receiver = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut received = Vec::new();
         stream.read_to_end(&mut received).map(|_| received.len())
     });
-    let mut stream = from.namespace.run(|| TcpStream::connect((to.address, 9201))).unwrap().unwrap();
+    let mut stream = from.namespace.run(|| TcpStream::connect((to.address, 7201))).unwrap().unwrap();
     stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.write_all(&vec![1; 300_000]).unwrap();
     drop(stream);

@@ -153,8 +153,8 @@ fn round_trips_by(party: &Party, lane: &'static str, questions: usize) -> Result
     let stop = AtomicBool::new(false);
     let (mut plain, mut by_lane, mut lost) = (Vec::new(), Vec::new(), 0);
     std::thread::scope(|scope| {
-        let echo = scope.spawn(|| party.peer(2).run(|| echo(&stop)));
-        let socket = party.peer(1).run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, ASKER)))??;
+        let echo = scope.spawn(|| party.peer(2).play(|| echo(&stop)));
+        let socket = party.peer(1).play(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, ASKER)))??;
         socket.set_broadcast(true)?;
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
         for number in 0..questions as u32 {
