@@ -34,6 +34,7 @@
 //! Refusals are [`crate::protocol::ErrorBody`]. Field names are part of the documented interface: add, do not rename.
 
 mod firewall;
+mod games;
 mod gateway;
 mod lane;
 mod matrix;
@@ -45,6 +46,7 @@ mod settings;
 mod support;
 
 pub use firewall::{FirewallRequest, FirewallStatus, RefusedPort};
+pub use games::{GamesStatus, RunningGame};
 pub use gateway::{
     AddDeviceAnswer, AddDeviceRequest, AliasConflict, AliasStatus, GatewayDevice, GatewayStatus, LanStatus,
     RemoveDeviceRequest,
@@ -98,6 +100,9 @@ pub struct Status {
     /// What other members reach on this device; absent without the peer role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall: Option<FirewallStatus>,
+    /// Games that run here; absent without the peer role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub games: Option<GamesStatus>,
     /// What a person should know or do now, most urgent first.
     pub problems: Vec<Problem>,
 }

@@ -46,6 +46,8 @@ pub mod invite;
 #[cfg(feature = "std")]
 pub mod ipam;
 #[cfg(feature = "std")]
+pub mod marks;
+#[cfg(feature = "std")]
 pub mod members;
 #[cfg(feature = "std")]
 pub mod mods;
@@ -55,6 +57,8 @@ pub mod nat;
 pub mod party;
 #[cfg(feature = "std")]
 pub mod path;
+#[cfg(feature = "std")]
+pub mod playing;
 #[cfg(feature = "std")]
 pub mod protocol;
 #[cfg(feature = "std")]

@@ -349,6 +349,15 @@ impl PathAgent {
         }
     }
 
+    /// Whether a game runs on this machine: paths are then watched as closely in its pauses as while data flows.
+    pub fn set_playing(&mut self, is_playing: bool, now: Now) {
+        if is_playing != self.shared.is_playing {
+            self.shared.is_playing = is_playing;
+            self.pairs.values_mut().for_each(|pair| pair.look_soon(now.instant));
+            self.note_timeout();
+        }
+    }
+
     /// A binding is lost.
     pub fn handle_unbound(&mut self, name: &str, now: Now) {
         if self.shared.unbind(name) {

@@ -344,6 +344,10 @@ pub struct PeerConfig {
     pub firewall: Mode,
     /// Ports that are open to other members whoever listens there.
     pub allow: Vec<PortRange>,
+    /// Tells the other members which game runs here.
+    pub share_game: bool,
+    /// Marks the datagrams that carry a running game's packets, so that routers put them first.
+    pub qos: bool,
 }
 
 impl Default for PeerConfig {
@@ -361,6 +365,8 @@ impl Default for PeerConfig {
             lane_services: Vec::new(),
             firewall: Mode::Games,
             allow: Vec::new(),
+            share_game: true,
+            qos: true,
         }
     }
 }

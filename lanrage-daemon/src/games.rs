@@ -5,9 +5,11 @@
 //! LAN can carry through a party: see `docs/games.md`.
 
 mod profile;
+mod running;
 mod value;
 
-pub use profile::{Class, Discovery, Evidence, Profile, Reply, Sender, ServerQuery, Support};
+pub use profile::{Class, Discovery, Evidence, ProcessNames, Profile, Reply, Sender, ServerQuery, Support};
+pub use running::{Running, watch};
 pub use value::{GamePorts, Payload, Ports, Protocol, Target};
 
 use lanrage_common::servers::Query;
@@ -24,6 +26,9 @@ const MAX_FILE: u64 = 64 * 1024;
 const MAX_PORTS: usize = 256;
 /// Ports at which a game's server may be asked.
 const MAX_QUERIES: usize = 64;
+/// Programs that run others, in lower case: only what they are started with tells a game.
+const INTERPRETERS: [&str; 8] =
+    ["java", "java.exe", "javaw.exe", "mono", "dotnet", "dotnet.exe", "wine", "python3"];
 /// Largest UDP payload (RFC 768) in an IPv4 packet.
 const MAX_PAYLOAD: usize = 65_507;
 
@@ -130,6 +135,7 @@ pub fn parse(id: &str, text: &str) -> Result<Profile, String> {
     }
     let profile: Profile = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
     check(&profile)?;
+    profile.processes.as_ref().map_or(Ok(()), check_processes)?;
     Ok(profile)
 }
 
@@ -163,6 +169,29 @@ fn check(profile: &Profile) -> Result<(), String> {
 
 fn is_short(ports: &[Ports]) -> bool {
     (1..=MAX_QUERIES).contains(&ports.iter().map(|ports| ports.0.len()).sum())
+}
+
+fn check_processes(processes: &ProcessNames) -> Result<(), String> {
+    let ProcessNames { linux, windows, macos, arguments, source } = processes;
+    let names: Vec<&String> = [linux, windows, macos].into_iter().flatten().collect();
+    let is_plain = |text: &str| (1..=100).contains(&text.len()) && !text.chars().any(char::is_control);
+    if let Some(name) = names.iter().find(|name| !is_plain(name) || name.contains(['/', '\\'])) {
+        return Err(format!(
+            "{name:?} in `processes` is not the name of a program's file without directories"
+        ));
+    }
+    if let Some(name) = names.iter().find(|name| INTERPRETERS.contains(&name.to_lowercase().as_str())) {
+        return Err(format!("{name:?} runs many programs: name its argument in `processes.arguments`"));
+    }
+    if let Some(name) = windows.iter().find(|name| !name.to_lowercase().ends_with(".exe")) {
+        return Err(format!("{name:?} in `processes.windows` does not end with .exe"));
+    }
+    match (names.len() + arguments.len(), is_plain(source) && arguments.iter().all(|text| is_plain(text))) {
+        (0, _) => Err("`processes` names no program".into()),
+        (33.., _) => Err("`processes` names more than 32 programs".into()),
+        (_, false) => Err("`processes` needs a `source`, and `arguments` of 1 to 100 characters".into()),
+        _ => Ok(()),
+    }
 }
 
 fn check_discovery(discovery: &Discovery) -> Result<(), String> {

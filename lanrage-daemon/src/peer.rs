@@ -6,6 +6,7 @@ mod commands;
 mod configure;
 mod event_loop;
 mod firewall;
+mod games;
 mod invite;
 mod lengths;
 mod nat;
@@ -27,8 +28,8 @@ use crate::config::{GatewayConfig, PeerConfig};
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{
     AddDeviceAnswer, AddDeviceRequest, ControlStatus, CreatePartyRequest, DeviceStatus, FirewallRequest,
-    FirewallStatus, GatewayStatus, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus, PartyStatus,
-    PingAnswer, PingRequest, Problem, RemoveDeviceRequest, RevokeRequest, RunAnswer, RunRequest,
+    FirewallStatus, GamesStatus, GatewayStatus, InviteAnswer, InviteRequest, JoinRequest, NetworkStatus,
+    PartyStatus, PingAnswer, PingRequest, Problem, RemoveDeviceRequest, RevokeRequest, RunAnswer, RunRequest,
 };
 use lanrage_common::protocol::ErrorBody;
 use std::path::Path;
@@ -53,6 +54,8 @@ pub struct PeerStatus {
     pub gateway: Option<GatewayStatus>,
     /// What other members reach here.
     pub firewall: FirewallStatus,
+    /// Games that run here.
+    pub games: GamesStatus,
     /// What a person should know.
     pub problems: Vec<Problem>,
 }

@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod holder;
 #[cfg(all(test, target_os = "linux"))]
 mod linux_tests;
+pub mod processes;
 pub mod programs;
 pub mod udp;
 

@@ -21,6 +21,8 @@ const KEYS: &[(&str, Effect)] = &[
     ("peer.mtu", Effect::Reconnect),
     ("peer.control", Effect::Live),
     ("peer.stun_servers", Effect::Live),
+    ("peer.share_game", Effect::Live),
+    ("peer.qos", Effect::Live),
     ("relay.mode", Effect::Restart),
     ("relay.region", Effect::Restart),
     ("relay.max_mbit_per_s", Effect::Restart),

@@ -143,6 +143,9 @@ pub struct MemberStatus {
     pub relay_why: Option<String>,
     /// One sentence: why this path, and what would better it.
     pub why: String,
+    /// Games that run there, as it tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plays: Vec<String>,
     /// What the NATs at both ends let expect; this device's is the first. Absent while there is nothing to compare.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,

@@ -71,6 +71,8 @@ pub(super) struct Shared {
     pub nat: Behaviour,
     /// A public address and port that a router forwards to the tunnel's socket.
     pub forwarded: Option<SocketAddr>,
+    /// A game runs here.
+    pub is_playing: bool,
     /// Number of the current announcement; 0 = there is nothing to announce yet.
     pub number: u32,
     pub budget: Bucket,
@@ -97,6 +99,7 @@ impl Shared {
             candidates: Vec::new(),
             nat: Behaviour::default(),
             forwarded: None,
+            is_playing: false,
             number: 0,
             budget: Bucket::new(Rate::per_second(PROBES_PER_SECOND, PROBE_BURST)),
             hunt_budget: Bucket::new(hunt::BUDGET),

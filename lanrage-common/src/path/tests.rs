@@ -194,6 +194,24 @@ fn an_absent_member_causes_few_doubts() {
 }
 
 #[test]
+fn a_game_that_pauses_has_its_paths_watched() {
+    let mut world = World::new(1, &[Nat::EIM, Nat::EIM]);
+    world.run_while(secs(30), direct).unwrap();
+    world.run_until(secs(300));
+    let mut probes_of_a_minute = |is_playing: bool| {
+        let now = world.now();
+        world.hosts[0].agent.set_playing(is_playing, now);
+        world.drain(0);
+        let before = world.hosts[0].sent_to.len();
+        world.run_until(world.at + secs(60));
+        world.hosts[0].sent_to.len() - before
+    };
+    let (idle, playing) = (probes_of_a_minute(false), probes_of_a_minute(true));
+    assert!(playing >= 50 && idle * 2 < playing, "{idle} idle, {playing} while a game runs");
+    assert!(probes_of_a_minute(false) * 2 < playing, "and not after it");
+}
+
+#[test]
 fn a_restarted_member_is_found_again() {
     for seed in 0..50 {
         let mut world = World::new(seed, &[Nat::EIM, Nat::EIM]);

@@ -60,11 +60,19 @@ impl Pair {
     /// What the path in use is probed for.
     pub fn use_in_traffic(&self, shared: &Shared, now: Instant) -> Use {
         let heartbeat = match now.saturating_duration_since(self.traffic.last) {
-            idle if idle < PLAYING => HEARTBEAT,
+            idle if idle < PLAYING || shared.is_playing => HEARTBEAT,
             _ if self.is_idle(now) => shared.keepalive(),
             _ => HEARTBEAT_RESTING,
         };
         Use::Active { heartbeat, is_urgent: self.traffic.is_sending(SENDING / 2, now) }
+    }
+
+    /// Asks the path in use within a heartbeat, however long it was to rest.
+    pub fn look_soon(&mut self, now: Instant) {
+        let Some(way) = self.active.clone() else { return };
+        if let Some(route) = self.route_mut(&way) {
+            route.next_ping = route.next_ping.map(|next| next.min(now + HEARTBEAT));
+        }
     }
 
     /// Whether nobody has played for long.

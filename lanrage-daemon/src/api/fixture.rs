@@ -8,9 +8,9 @@ use crate::settings::Desk;
 use crate::shutdown::{self, ShutdownTrigger};
 use lanrage_common::api::{
     AddDeviceAnswer, AddDeviceRequest, CarrierStatus, ControlStatus, DeviceStatus, FirewallStatus,
-    GameServer, InviteAnswer, LaneStatus, MatrixStatus, MemberStatus, NetworkStatus, PartyStatus, PathKind,
-    PingAnswer, PingReply, Problem, ReasonCount, RefusedPort, RelayChoiceStatus, RelayDetail, RelayMember,
-    RelayMode, RelayStatus, RelayTlsStatus, RelayWorker,
+    GameServer, GamesStatus, InviteAnswer, LaneStatus, MatrixStatus, MemberStatus, NetworkStatus,
+    PartyStatus, PathKind, PingAnswer, PingReply, Problem, ReasonCount, RefusedPort, RelayChoiceStatus,
+    RelayDetail, RelayMember, RelayMode, RelayStatus, RelayTlsStatus, RelayWorker, RunningGame,
 };
 use lanrage_common::bulletin::{Link, hosts};
 use lanrage_common::firewall::{Choice, Word};
@@ -218,6 +218,16 @@ pub(crate) fn peer_status() -> PeerStatus {
         control: Some(ControlStatus { url: "http://192.0.2.1:8667".into(), connected: true }),
         network: None,
         gateway: None,
+        games: GamesStatus {
+            running: vec![RunningGame {
+                id: "factorio".into(),
+                name: "Factorio".into(),
+                ports: vec!["udp/34197".parse().unwrap()],
+                dscp: "CS4".into(),
+            }],
+            shared: true,
+            polled: None,
+        },
         firewall: FirewallStatus {
             words: vec![Word { ports: "udp/27015-27020".parse().unwrap(), choice: Choice::Allow }],
             reached: vec!["tcp/25565".parse().unwrap()],
@@ -266,6 +276,7 @@ fn member(number: u8, name: &str, path: PathKind) -> MemberStatus {
         rx_bytes: 1000,
         tx_bytes: 2000,
         devices: Vec::new(),
+        plays: if number == 3 { vec!["Chocolate Doom".into()] } else { Vec::new() },
         verdict: None,
         fix: None,
     }

@@ -55,6 +55,12 @@ pub(super) fn render(status: &Status, detail: Option<&RelayDetail>) -> String {
         page.family("lanrage_firewall_open", "gauge", "Whether members may reach everything.");
         page.sample("lanrage_firewall_open", &[], u8::from(firewall.mode == Mode::Open));
     }
+    if let Some(games) = &status.games {
+        page.family("lanrage_game_running", "gauge", "1 while a game runs here.");
+        for game in &games.running {
+            page.sample("lanrage_game_running", &[("game", &game.id)], 1);
+        }
+    }
     if let Some(server) = &status.server {
         page.family("lanrage_server_online", "gauge", "Devices connected to the control server here.");
         page.sample("lanrage_server_online", &[], server.online);

@@ -26,6 +26,7 @@ impl Daemon {
             network: None,
             gateway: None,
             firewall: None,
+            games: None,
             relay: self.relay.as_ref().map(|relay| relay.borrow().clone()),
             server: self.control.as_ref().and_then(ControlView::status),
             problems: self.stopped_roles(),
@@ -33,9 +34,12 @@ impl Daemon {
         if let Some(relay) = &mut status.relay {
             status.problems.append(&mut relay.problems);
         }
-        if let Some(PeerStatus { up, device, party, control, network, gateway, firewall, problems }) = peer {
+        if let Some(PeerStatus { up, device, party, control, network, gateway, firewall, games, problems }) =
+            peer
+        {
             (status.up, status.device, status.party, status.control) = (up, Some(device), party, control);
-            (status.network, status.gateway, status.firewall) = (network, gateway, Some(firewall));
+            (status.network, status.gateway) = (network, gateway);
+            (status.firewall, status.games) = (Some(firewall), Some(games));
             status.problems.extend(problems);
         }
         status.problems.extend(self.problems.iter().cloned());

@@ -323,6 +323,9 @@ pub struct Invite {
 pub struct Games {
     /// Only those whose id, name or titles have this in them.
     pub name: Option<String>,
+    /// Only those that run now, here and, by what they tell, at the other members.
+    #[arg(long, conflicts_with_all = ["name", "directory"])]
+    pub running: bool,
     /// Where your own profiles are, which replace built-in ones.
     #[arg(long, value_name = "DIR", default_value = crate::games::DIRECTORY)]
     pub directory: PathBuf,

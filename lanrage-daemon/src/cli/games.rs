@@ -5,6 +5,7 @@ use super::failure::Failure;
 use super::screen::{Screen, Style};
 use super::table::{Cell, Table};
 use crate::games::{Games, Profile, Support};
+use lanrage_common::api::Status;
 
 pub(super) fn show(screen: &mut Screen<'_>, wanted: &arguments::Games, json: bool) -> Result<u8, Failure> {
     let mut games = Games::with_directory(&wanted.directory);
@@ -30,6 +31,27 @@ pub(super) fn show(screen: &mut Screen<'_>, wanted: &arguments::Games, json: boo
         screen.line(line);
     }
     Ok(0)
+}
+
+/// What runs in the party.
+pub(super) fn running(screen: &mut Screen<'_>, status: &Status) {
+    let own = status.games.iter().flat_map(|games| &games.running).map(|game| {
+        let ports: Vec<String> = game.ports.iter().map(ToString::to_string).collect();
+        ["this device".to_owned(), game.name.clone(), ports.join(" "), game.dscp.clone()]
+    });
+    let members = status.party.iter().flat_map(|party| &party.members).filter(|member| !member.is_self);
+    let theirs = members.flat_map(|member| {
+        member.plays.iter().map(|game| [member.name.clone(), game.clone(), "-".into(), "-".into()])
+    });
+    let rows: Vec<_> = own.chain(theirs).collect();
+    if rows.is_empty() {
+        return screen.line(
+            "No known game runs, here or at a member that tells: `lanrage games` lists those that are known.",
+        );
+    }
+    let mut table = Table::new(["MEMBER", "PLAYS", "OPEN HERE", "MARKED"]);
+    rows.into_iter().for_each(|row| table.row(row.map(Cell::from)));
+    table.print(screen);
 }
 
 fn is_meant(id: &str, game: &Profile, text: &str) -> bool {
@@ -67,6 +89,14 @@ fn details(screen: &mut Screen<'_>, id: &str, game: &Profile) {
     }
     if !game.ports.is_empty() {
         lines.push(("played on", ports(game)));
+    }
+    if let Some(names) = &game.processes {
+        let all = [&names.linux, &names.windows, &names.macos, &names.arguments].into_iter().flatten();
+        lines.push((
+            "known by",
+            format!("{} ({})", all.cloned().collect::<Vec<_>>().join(", "), names.source),
+        ));
+        lines.push(("marked", format!("{} while it runs", game.qos.name())));
     }
     if let Some(service) = game.service {
         let word = serde_json::to_string(&service).unwrap_or_default();

@@ -134,6 +134,10 @@ pub(super) fn members(screen: &mut Screen<'_>, party: &PartyStatus) {
         let milliseconds = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1} ms"));
         let loss = member.loss.map_or("-".into(), |loss| format!("{:.0} %", loss * 100.0));
         let why = if member.is_self { "this device" } else { &member.why };
+        let why = match member.plays.join(", ") {
+            games if games.is_empty() => why.to_owned(),
+            games => format!("plays {games}; {why}"),
+        };
         table.row([
             member_name(member).into(),
             member.address.to_string().into(),

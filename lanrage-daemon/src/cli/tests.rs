@@ -43,7 +43,7 @@ Relay    203.0.113.7:3478 registered, generic XDP, 3 bound, 6 flows, forwarded 1
 NAME        ADDRESS    PATH         RTT      JITTER  LOSS  WHY
 Ana (host)  10.66.0.1  -            -        -       -     this device
 Bob         10.66.0.2  relay paris  23.5 ms  1.5 ms  1 %   both routers randomise ports; a forwarded port in either would fix it
-Ćwikła      10.66.0.3  direct       4.0 ms   0.2 ms  0 %   straight to 198.51.100.4:51820
+Ćwikła      10.66.0.3  direct       4.0 ms   0.2 ms  0 %   plays Chocolate Doom; straight to 198.51.100.4:51820
 Dan[31m     10.66.0.4  offline      -        -       -     not connected since 20:14
 
 ! the gateway does not answer ARP

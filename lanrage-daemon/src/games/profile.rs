@@ -2,6 +2,7 @@
 
 use super::value::{GamePorts, Payload, Ports, Target};
 use lanrage_common::lane::Service;
+use lanrage_common::marks::Qos;
 use lanrage_common::servers::Query;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,12 @@ pub struct Profile {
     /// Ports on which a host is played with, e.g. `udp/27960`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<GamePorts>,
+    /// How its packets are treated on the way while it runs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub qos: Qos,
+    /// By which programs it is known to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<ProcessNames>,
     /// A service that the lane must be told to carry: see `peer.lane_services`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Service>,
@@ -45,6 +52,30 @@ pub struct ServerQuery {
     pub protocol: Query,
     /// At these ports, one of which is a server's.
     pub ports: Vec<Ports>,
+}
+
+/// Names of a game's programs, clients and servers, without directories.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessNames {
+    /// On Linux.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub linux: Vec<String>,
+    /// On Windows, and under Wine and Proton; upper and lower case are the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<String>,
+    /// On macOS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub macos: Vec<String>,
+    /// Whole arguments that tell what an interpreter such as `java` runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
+    /// Where these names come from.
+    pub source: String,
+}
+
+fn is_default(qos: &Qos) -> bool {
+    *qos == Qos::default()
 }
 
 /// How a game can be played in a party.

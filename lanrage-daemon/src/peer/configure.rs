@@ -23,6 +23,9 @@ impl Peer {
             self.end_session().await;
             self.up().await?;
         }
+        if (self.config.qos, self.config.share_game) != (old.qos, old.share_game) {
+            self.apply_games(now());
+        }
         if self.config.lane != old.lane {
             self.change_lane();
         }

@@ -18,7 +18,7 @@ use super::{PeerCommand, PeerStatus};
 use crate::clock::now;
 use crate::config::{GatewayConfig, PeerConfig};
 use crate::control::client::{ControlClient, LinkEvent};
-use crate::games::{self, Games};
+use crate::games::{self, Games, Running};
 use crate::lane::{Carrier, Joins, Runs};
 use crate::platform::{self, Interface, Network, NetworkWatch};
 use crate::shutdown::Shutdown;
@@ -74,8 +74,10 @@ pub(super) struct Peer {
     pub(super) runs: Runs,
     /// When to look for groups that games have joined.
     pub(super) joins_due: Instant,
-    /// What is known of games, for the names in the discovery trace.
+    /// What is known of games.
     pub(super) games: Games,
+    /// Which of them run here.
+    pub(super) running: watch::Receiver<Running>,
     /// When to look at what the lane has counted.
     pub(super) trace_due: Instant,
     /// When to look at what there is to tell members.
@@ -139,6 +141,7 @@ impl Peer {
         let (status, status_receiver) = watch::channel(status::empty(&device, &name));
         let (events, event_receiver) = mpsc::unbounded_channel();
         let now = Instant::now();
+        let games = known_games();
         let peer = Self {
             said: store.firewall(),
             config: config.clone(),
@@ -158,7 +161,8 @@ impl Peer {
             joins: Joins::default(),
             runs: Runs::default(),
             joins_due: now,
-            games: known_games(),
+            running: games::watch(&games),
+            games,
             trace_due: now,
             bulletins_due: now,
             servers_due: Some(now),
@@ -325,6 +329,7 @@ impl Peer {
         if now.instant >= self.joins_due {
             self.follow_joins(now.instant);
         }
+        self.follow_games(now);
         if now.instant >= self.trace_due {
             self.follow_trace(now);
         }
@@ -388,6 +393,7 @@ impl Peer {
         let policy = self.firewall_policy();
         let around = Surroundings { port: self.port, gateway, store, mtu: self.config.mtu, policy };
         self.session = Some(Session::new(control, party, secret, tickets, &self.device, around, now));
+        self.apply_games(now);
         self.interface_retry = None;
         self.refresh_networks(now).await;
         self.tell_networks(false, now);

@@ -28,8 +28,10 @@ use lanrage_common::gateway::Mac;
 use lanrage_common::identity::{Device, DeviceKey, PartySecret, RosterEntry, WgKey};
 use lanrage_common::lane::maps::MAX_HOMES;
 use lanrage_common::lane::{Lane, Outbound, Service, Trace};
+use lanrage_common::marks::Marks;
 use lanrage_common::party::{Output as PartyOutput, PartyClient};
 use lanrage_common::path::{Config as PathConfig, Output as PathOutput, PathAgent, probe};
+use lanrage_common::playing::Playing;
 use lanrage_common::protocol::ClientMessage;
 use lanrage_common::relays::{Output as ChoiceOutput, RelayChoice};
 use lanrage_common::time::Now;
@@ -91,6 +93,10 @@ pub struct Session {
     pub(super) lane: Lane,
     pub(super) firewall: Firewall,
     firewall_due: Instant,
+    /// Which packets are of games that run here.
+    pub(super) marks: Marks,
+    /// What members play.
+    pub(super) playing: Playing,
     /// The kernel wraps and unwraps group packets; `lane` knows what to tell it.
     lane_in_kernel: bool,
     /// What programs say to everybody, and how far it came.
@@ -161,6 +167,8 @@ impl Session {
             paths: PathAgent::new(config, OsRng),
             firewall: Firewall::new(*lane.local(), policy),
             firewall_due: now.instant,
+            marks: Marks::default(),
+            playing: Playing::new(me),
             lane,
             lane_in_kernel: false,
             trace: Trace::new(me),
@@ -270,6 +278,7 @@ impl Session {
             gateway: &mut self.gateway,
             trace: &mut self.trace,
             board: &mut self.board,
+            playing: &mut self.playing,
             me: self.me,
             from,
             now,
@@ -282,6 +291,7 @@ impl Session {
     /// A packet that this machine sends into the party.
     pub fn handle_packet(&mut self, packet: &[u8], io: Io<'_>, now: Now) {
         self.firewall.handle_outbound(packet, now.instant);
+        io.socket.set_dscp(self.marks.dscp(packet));
         if let Some(to) = tunnel::destination(packet) {
             if self.gateway.has(to) {
                 return self.gateway.send_from_host(packet, now.instant);
@@ -399,6 +409,7 @@ impl Session {
             self.firewall.handle_timeout(now.instant);
         }
         self.pings.handle_timeout(now.instant);
+        self.playing.handle_timeout(now.instant);
         self.settle(io, now);
     }
 
@@ -411,6 +422,7 @@ impl Session {
             self.nat.poll_timeout(),
             self.paths.poll_timeout(),
             self.pings.poll_timeout(),
+            self.playing.poll_timeout(),
         ];
         others.into_iter().flatten().fold(self.next_tick, Instant::min)
     }
@@ -440,7 +452,7 @@ impl Session {
                 let path = self.path_kind(echo.to);
                 self.tunnel.send(&echo_request(self.me, &echo), now.instant, &mut sender);
                 self.pings.sent(&echo, path, now.instant);
-            } else if let Some(report) = self.trace.poll_output() {
+            } else if let Some(report) = self.trace.poll_output().or_else(|| self.playing.poll_output()) {
                 self.tunnel.send(&report, now.instant, &mut sender);
             } else if let Some(bulletin) = self.board.poll_output() {
                 self.tunnel.send(&bulletin, now.instant, &mut sender);
@@ -614,6 +626,7 @@ impl Session {
         self.gateway.set_members(everybody, now.instant);
         self.trace.set_members(members());
         self.board.set_members(members(), now.instant);
+        self.playing.set_members(&members().collect(), now.instant);
     }
 
     /// Tells the tunnel which devices are behind a member.

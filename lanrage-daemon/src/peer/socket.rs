@@ -2,11 +2,11 @@
 
 use crate::platform;
 use anyhow::Context as _;
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const BUFFER: usize = 4 << 20;
@@ -18,6 +18,8 @@ pub struct Socket {
     /// Whether IPv4 addresses must be written as IPv4-mapped IPv6.
     is_dual: bool,
     kept: Kept,
+    /// How datagrams are marked (RFC 2474).
+    dscp: AtomicU8,
 }
 
 /// Sockets that take the tunnel's place towards one address each, because only they get through a router on the way.
@@ -63,6 +65,7 @@ impl Socket {
                 socket: bind(Domain::for_address(address), address)?,
                 is_dual: ip.is_ipv6(),
                 kept: Kept::default(),
+                dscp: AtomicU8::default(),
             }),
         }
     }
@@ -79,6 +82,7 @@ impl Socket {
 
     /// What goes to `far` leaves from this other socket from now on.
     pub fn keep(&self, far: SocketAddr, socket: Arc<UdpSocket>) {
+        mark(&socket, self.dscp.load(Relaxed));
         self.kept.change(|sockets| drop(sockets.insert(far, socket)));
     }
 
@@ -90,6 +94,15 @@ impl Socket {
     /// Everything leaves from here again.
     pub fn release_all(&self) {
         self.kept.change(HashMap::clear);
+    }
+
+    /// Marks what leaves from now on with this code point (RFC 2474). A call of the system only when it is another.
+    pub fn set_dscp(&self, dscp: u8) {
+        if self.dscp.load(Relaxed) != dscp {
+            self.dscp.store(dscp, Relaxed);
+            mark(&self.socket, dscp);
+            self.kept.change(|sockets| sockets.values().for_each(|socket| mark(socket, dscp)));
+        }
     }
 
     /// Sends to an address of either family.
@@ -120,15 +133,24 @@ impl Socket {
 
     fn bind(port: u16) -> io::Result<Self> {
         match bind(Domain::IPV6, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
-            Ok(socket) => Ok(Self { socket, is_dual: true, kept: Kept::default() }),
+            Ok(socket) => {
+                Ok(Self { socket, is_dual: true, kept: Kept::default(), dscp: AtomicU8::default() })
+            }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
             // a system without IPv6
             Err(_) => {
                 let socket = bind(Domain::IPV4, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))?;
-                Ok(Self { socket, is_dual: false, kept: Kept::default() })
+                Ok(Self { socket, is_dual: false, kept: Kept::default(), dscp: AtomicU8::default() })
             }
         }
     }
+}
+
+fn mark(socket: &UdpSocket, dscp: u8) {
+    let (socket, class) = (SockRef::from(socket), u32::from(dscp) << 2);
+    // each family's; a socket of the other one refuses, and an unmarked datagram arrives as well
+    let _ = socket.set_tos_v4(class);
+    let _ = socket.set_tclass_v6(class);
 }
 
 /// A further socket at any port, for IPv4: only there are ports translated.

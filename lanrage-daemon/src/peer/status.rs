@@ -8,8 +8,8 @@ use super::session::Session;
 use super::store::StoredParty;
 use crate::carrier::Figures;
 use lanrage_common::api::{
-    CarrierStatus, ControlStatus, DeviceStatus, FirewallStatus, LaneStatus, MemberStatus, PartyStatus,
-    PathKind, Problem, RelayChoiceStatus,
+    CarrierStatus, ControlStatus, DeviceStatus, FirewallStatus, GamesStatus, LaneStatus, MemberStatus,
+    PartyStatus, PathKind, Problem, RelayChoiceStatus,
 };
 use lanrage_common::identity::{Device, RosterEntry};
 use lanrage_common::nat::{self, Fix, Verdict};
@@ -35,6 +35,7 @@ pub(super) fn empty(device: &Device, name: &str) -> PeerStatus {
         network: None,
         gateway: None,
         firewall: FirewallStatus::default(),
+        games: GamesStatus::default(),
         problems: Vec::new(),
     }
 }
@@ -44,6 +45,7 @@ impl Peer {
     pub(super) fn status(&self, now: Instant) -> PeerStatus {
         let mut status = empty(&self.device, &self.name);
         status.firewall = self.firewall_status(now);
+        status.games = self.games_status();
         status.problems = self.problems(now);
         status.problems.extend(firewall::problems(&status.firewall));
         let Some(stored) = &self.stored else { return status };
@@ -52,19 +54,18 @@ impl Peer {
         status.control = Some(ControlStatus { url: stored.control.clone(), connected });
         status.gateway = self.session.as_ref().and_then(|session| session.gateway.status(now));
         status.network = self.session.as_ref().map(|session| session.nat.status());
-        status.party = Some(self.party_status(stored));
+        status.party = Some(self.party_status(stored, now));
         status
     }
 
-    fn party_status(&self, stored: &StoredParty) -> PartyStatus {
+    fn party_status(&self, stored: &StoredParty, now: Instant) -> PartyStatus {
         let membership = &stored.state.membership;
         let party = &membership.party;
         let host = |entry: &RosterEntry| entry.device == party.host;
         let mut members = vec![self.own_status(stored)];
         match &self.session {
-            Some(session) => {
-                members.extend(session.party.members().map(|entry| session.member_status(entry, host(entry))))
-            }
+            Some(session) => members
+                .extend(session.party.members().map(|entry| session.member_status(entry, host(entry), now))),
             None => members.extend(
                 stored
                     .state
@@ -127,6 +128,7 @@ impl Peer {
             standby: None,
             relay_why: None,
             why: "this device".into(),
+            plays: self.games_status().running.into_iter().map(|game| game.name).collect(),
             verdict: None,
             fix: None,
             rtt_ms: None,
@@ -158,10 +160,11 @@ impl Peer {
 }
 
 impl Session {
-    fn member_status(&self, entry: &RosterEntry, host: bool) -> MemberStatus {
+    fn member_status(&self, entry: &RosterEntry, host: bool, now: Instant) -> MemberStatus {
         let mut status = asleep(entry, host, "looking for a path");
         status.online = self.party.is_online(&entry.device);
         status.devices = self.party.devices_of(&entry.device).to_vec();
+        status.plays = self.playing.games_of(entry.address, now).to_vec();
         if let Some(path) = self.paths.status(&entry.wg) {
             status.path = path.kind;
             status.endpoint = path.endpoint;
@@ -260,6 +263,7 @@ fn asleep(entry: &RosterEntry, host: bool, why: &str) -> MemberStatus {
         standby: None,
         relay_why: None,
         why: why.into(),
+        plays: Vec::new(),
         verdict: None,
         fix: None,
         rtt_ms: None,

@@ -96,6 +96,8 @@ export interface MemberStatus {
   standby?: string;
   relay_why?: string;
   why: string;
+  /** Games that run there, as it tells. */
+  plays?: string[];
   /** The one change that would make the path direct. */
   fix?: string;
   /** Milliseconds. */

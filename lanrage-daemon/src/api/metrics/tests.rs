@@ -103,6 +103,7 @@ fn status() -> Status {
             ..GatewayStatus::default()
         }),
         firewall: Some(peer.firewall),
+        games: Some(peer.games),
         problems: peer.problems,
     }
 }
