@@ -58,9 +58,10 @@ const OPEN: Duration = Duration::from_secs(10);
 const CLOSED: Duration = Duration::from_secs(1);
 /// The same where a program of the system listens: finding out that it does not play costs most.
 const CLOSED_SYSTEM: Duration = Duration::from_secs(5);
-/// Looking is not free. A friend's game tries a few ports, a scan thousands; one member's scan is nobody else's matter.
+/// Looking is not free. A friend's game tries a few ports, its server list a hundred, a scan thousands; one member's scan is
+/// nobody else's matter.
 const LOOKS: Rate = Rate::per_second(50, 200);
-const LOOKS_FOR_ONE: Rate = Rate::per_second(10, 50);
+const LOOKS_FOR_ONE: Rate = Rate::per_second(25, 100);
 /// Refusals are told for this long after the last one.
 const TOLD: Duration = Duration::from_secs(3600);
 

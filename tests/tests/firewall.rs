@@ -73,7 +73,7 @@ impl Evening {
 
     /// A server that the system runs, not a person: found in the LAN list, joined at another port.
     fn a_game_is_found_and_joined(&self) {
-        let server = service(&self.ben, |at| UdpSocket::bind((ANY, at)), 27_960);
+        let server = service(&self.ben, |at| UdpSocket::bind((ANY, at)), 37_960);
         let join = service(&self.ben, |at| TcpListener::bind((ANY, at)), 7777);
         assert!(!self.connects(7777, SILENCE), "nothing tells that this is a game");
         let refused = self.refused("tcp/7777");
@@ -85,12 +85,12 @@ impl Evening {
 
         let asker = self.ana.play(|| UdpSocket::bind((ANY, 0))).unwrap().unwrap();
         asker.set_broadcast(true).unwrap();
-        asker.send_to(b"getinfo", (Ipv4Addr::BROADCAST, 27_960)).unwrap();
+        asker.send_to(b"getinfo", (Ipv4Addr::BROADCAST, 37_960)).unwrap();
         let from = hears(&server, b"getinfo");
         server.send_to(b"info", from).unwrap();
-        assert_eq!(hears(&asker, b"info"), SocketAddr::from((self.at_ben, 27_960)));
+        assert_eq!(hears(&asker, b"info"), SocketAddr::from((self.at_ben, 37_960)));
         self.joins(&join);
-        let plays = || self.firewall().players.contains(&27_960);
+        let plays = || self.firewall().players.contains(&37_960);
         assert!(wait_until(PATIENCE, plays), "{:?}", self.firewall());
     }
 }
@@ -119,7 +119,7 @@ fn members_reach_games_at_the_first_try_and_nothing_else() {
     assert_eq!(ping(&evening.lab.station(1), evening.at_ben, 3).unwrap().received, 3);
 
     // nobody has heard of these games: a person has started them, and that is enough
-    let direct = evening.ben.play(|| TcpListener::bind((ANY, 25_565))).unwrap().unwrap();
+    let direct = evening.ben.play(|| TcpListener::bind((ANY, 35_565))).unwrap().unwrap();
     evening.joins(&direct);
     let server = evening.ben.play(|| UdpSocket::bind((ANY, 34_197))).unwrap().unwrap();
     let client = evening.ana.play(|| UdpSocket::bind((ANY, 0))).unwrap().unwrap();
@@ -132,9 +132,9 @@ fn members_reach_games_at_the_first_try_and_nothing_else() {
     evening.a_game_is_found_and_joined();
     assert!(!evening.connects(22, SILENCE), "still no game");
 
-    evening.say(&["deny", "tcp/25565"]);
-    assert!(!evening.connects(25_565, SILENCE));
-    evening.say(&["auto", "tcp/25565"]);
+    evening.say(&["deny", "tcp/35565"]);
+    assert!(!evening.connects(35_565, SILENCE));
+    evening.say(&["auto", "tcp/35565"]);
     evening.joins(&direct);
     evening.say(&["allow", "tcp/22"]);
     assert!(evening.connects(22, PATIENCE));

@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 use support::TestLab;
 
-const GAME: Stream = Stream { packets: 2000, size: 200, rate: 2000, port: 27015 };
+const GAME: Stream = Stream { packets: 2000, size: 200, rate: 2000, port: 37015 };
 /// Time for probes to find a direct path.
 const DIRECT: Duration = Duration::from_secs(30);
 
@@ -70,7 +70,7 @@ fn a_public_peer_and_a_symmetric_nat_go_direct() {
 fn the_path_becomes_direct_when_the_nats_allow_it() {
     let mut lab = TestLab::party("swi", &[Symmetric, Symmetric]);
     assert_eq!(lab.path(1, 2).unwrap(), PathKind::Relay);
-    let pulse = Pulse::start(&lab.station(1), &lab.station(2), 27016, Duration::from_millis(50)).unwrap();
+    let pulse = Pulse::start(&lab.station(1), &lab.station(2), 37016, Duration::from_millis(50)).unwrap();
     lab.change_nat(1, Eim).unwrap();
     lab.change_nat(2, Eim).unwrap();
     lab.wait_for_path((1, 2), PathKind::Direct, Duration::from_secs(60)).unwrap();
@@ -106,7 +106,7 @@ fn lan_discovery_crosses_the_party_unchanged() {
     let lab = TestLab::party("lan", &[Symmetric, Eim, Public]);
     let everybody = Ipv4Addr::BROADCAST;
     let (subnet, minecraft) = (Ipv4Addr::new(10, 66, 255, 255), Ipv4Addr::new(224, 0, 2, 60));
-    for (address, port) in [(everybody, 27960), (subnet, 27961), (minecraft, 4445)] {
+    for (address, port) in [(everybody, 37960), (subnet, 37961), (minecraft, 4445)] {
         for (from, to) in [(1, 2), (2, 3), (3, 1)] {
             let (asker, server) = (lab.station(from), lab.station(to));
             let discovery = Discovery { destination: SocketAddrV4::new(address, port), questions: 5 };

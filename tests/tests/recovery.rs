@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use support::TestLab;
 
 fn pulse(lab: &TestLab) -> Pulse {
-    let pulse = Pulse::start(&lab.station(1), &lab.station(2), 27016, Duration::from_millis(20)).unwrap();
+    let pulse = Pulse::start(&lab.station(1), &lab.station(2), 37016, Duration::from_millis(20)).unwrap();
     std::thread::sleep(Duration::from_secs(1));
     pulse
 }

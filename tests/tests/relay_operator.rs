@@ -36,7 +36,7 @@ fn fits(text: &str) {
 #[test]
 fn an_operator_sees_members_traffic_and_reasons() {
     let lab = TestLab::party("opr", &[Symmetric, Symmetric]);
-    let pulse = Pulse::start(&lab.station(1), &lab.station(2), 27016, Duration::from_millis(5)).unwrap();
+    let pulse = Pulse::start(&lab.station(1), &lab.station(2), 37016, Duration::from_millis(5)).unwrap();
     let relay = |arguments: &[&str]| lab.lanrage_output(Role::Relay, arguments).unwrap();
 
     let top = json(&relay(&["relay", "top", "--once", "--json"]));

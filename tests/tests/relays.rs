@@ -51,7 +51,7 @@ fn moves_quickly(beats: &Beats) {
 
 /// A game that goes on while something happens.
 fn play(lab: &TestLab, event: impl FnOnce()) -> Beats {
-    let pulse = Pulse::start(&lab.station(1), &lab.station(2), 27016, BEAT).unwrap();
+    let pulse = Pulse::start(&lab.station(1), &lab.station(2), 37016, BEAT).unwrap();
     std::thread::sleep(Duration::from_secs(1));
     event();
     std::thread::sleep(Duration::from_secs(2));

@@ -249,7 +249,7 @@ fn a_game_survives_a_new_address_and_blocked_udp() {
     let mut lab = TestLab::party("site7", &sites);
     let patience = Duration::from_secs(60);
     lab.wait_for_path((1, 2), PathKind::Direct, patience).unwrap();
-    let pulse = Pulse::start(&lab.station(1), &lab.station(2), 27016, Duration::from_millis(50)).unwrap();
+    let pulse = Pulse::start(&lab.station(1), &lab.station(2), 37016, Duration::from_millis(50)).unwrap();
     lab.topology().readdress(1).unwrap();
     lab.wait_for_traffic((1, 2), patience);
     lab.topology().readdress(2).unwrap();

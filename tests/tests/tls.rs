@@ -13,7 +13,7 @@ use lanrage_tests::lab::traffic::{Pulse, Stream, ping};
 use std::time::{Duration, Instant};
 use support::TestLab;
 
-const GAME: Stream = Stream { packets: 500, size: 200, rate: 250, port: 27015 };
+const GAME: Stream = Stream { packets: 500, size: 200, rate: 250, port: 37015 };
 /// What of it may be late on a busy machine: TCP loses nothing, but what has waited for half a second is left out.
 const ENOUGH: u64 = 475;
 /// However busy this machine is.
@@ -83,7 +83,7 @@ fn blocked_udp_plays_over_tls_and_udp_is_used_when_it_returns() {
     let shown = lab.lanrage_output(Role::Peer(2), &["status"]).unwrap();
     assert!(shown.contains("tls"), "{shown}");
 
-    let pulse = Pulse::start(&lab.station(1), &lab.station(2), 27016, BEAT).unwrap();
+    let pulse = Pulse::start(&lab.station(1), &lab.station(2), 37016, BEAT).unwrap();
     lab.change_nat(2, Eim).unwrap();
     wait_for_path(&lab, 2, 1, PathKind::Relay);
     let closed = wait_until(PATIENCE, || connections(&lab) == 0);

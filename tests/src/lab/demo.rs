@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 /// Name of the demo's lab.
 pub const LAB: &str = "demo";
-const STREAM: Stream = Stream { packets: 10_000, size: 200, rate: 2500, port: 27015 };
+const STREAM: Stream = Stream { packets: 10_000, size: 200, rate: 2500, port: 37015 };
 const PINGS: u64 = 20;
 const QUESTIONS: u64 = 10;
 /// Where Minecraft announces worlds.
 const MINECRAFT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(224, 0, 2, 60), 4445);
-const BROADCAST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::BROADCAST, 27960);
+const BROADCAST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::BROADCAST, 37960);
 /// How long the switch to a direct path may take.
 const SWITCH: Duration = Duration::from_secs(60);
 /// The daemon's status is up to a second old.
@@ -218,7 +218,7 @@ fn check(nats: [NatKind; 2], report: &Report, relay: &RelayStatus) -> Result<()>
 fn switch(lab: &mut Lab, report: &mut Report) -> Result<()> {
     println!("\nNow both routers stop to randomise ports (their NATs become eim).\n");
     let [a, b] = stations(lab)?;
-    let pulse = Pulse::start(&a, &b, 27016, Duration::from_millis(50))?;
+    let pulse = Pulse::start(&a, &b, 37016, Duration::from_millis(50))?;
     std::thread::sleep(Duration::from_millis(500));
     let start = Instant::now();
     lab.change_nat(1, NatKind::Eim)?;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// A packet each way every so often.
 const BEAT: Duration = Duration::from_millis(20);
-const PORT: u16 = 27017;
+const PORT: u16 = 37017;
 /// How often the path is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long the game goes on after the path became direct.
