@@ -6,7 +6,7 @@
 //!    whose next hop is not known yet, is no failure: the kernel passes its packets up and the daemon forwards them;
 //! 3. polls [`Datapath::maintain`] in its event loop, which keeps next hops in step with routes and neighbours:
 //!
-//! ```ignore
+//! ```text
 //! tokio::select! {
 //!     () = datapath.maintain() => {}
 //!     received = socket.recv_from(&mut buffer) => { … }

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::thread;
 use tokio::sync::watch;
 
-/// Whose games they are.
+/// What runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Running {
     /// Ids of their profiles.
