@@ -1,5 +1,6 @@
 //! Bulletins: what members tell each other of themselves, in small datagrams through the tunnel, to the lane's port. The tunnel has
-//! proven who sent them, and whatever is in one is of its sender alone: how it reaches the others, and which servers run there.
+//! proven who sent them, and whatever is in one is of its sender alone: how it reaches the others, which
+//! servers run there, and what is played.
 //! Their first byte is none that an IP packet begins with, so an older lane drops them as malformed.
 //!
 //! | bytes | links |
@@ -21,6 +22,12 @@
 //! | 2 + 2 | players, and how many may play |
 //! | 1 + n | length and bytes of the game's id; then of the server's name, and of its map |
 //!
+//! | bytes | games, all that run there |
+//! |---|---|
+//! | 1 | `0x14` |
+//! | 1 | number of entries, at most [`MAX_GAMES`] |
+//! | 1 + n | each entry: length and bytes of the game's name |
+//!
 //! Numbers are big endian. Entries beyond the number belong to later versions.
 
 mod board;
@@ -36,10 +43,13 @@ use std::net::Ipv4Addr;
 pub const MAX_LINKS: usize = 64;
 /// Servers that one member tells of.
 pub const MAX_SERVERS: usize = 8;
+/// Games that one member tells of.
+pub const MAX_GAMES: usize = 4;
 /// Bytes of a game's id.
 const MAX_ID: usize = 40;
 const LINKS: u8 = 0x12;
 const SERVERS: u8 = 0x13;
+const GAMES: u8 = 0x14;
 const LINK: usize = 14;
 /// A round trip or jitter that is longer is none.
 const MAX_MICROS: u32 = 60_000_000;
@@ -91,12 +101,14 @@ pub enum Bulletin {
     Links(Vec<Link>),
     /// All servers that run at the sender.
     Servers(Vec<Announced>),
+    /// Names of all games that run at the sender.
+    Games(Vec<String>),
 }
 
 impl Bulletin {
     /// Whether what [`crate::lane::report_in`] found is a bulletin.
     pub fn is_in(payload: &[u8]) -> bool {
-        matches!(payload.first(), Some(&LINKS | &SERVERS))
+        matches!(payload.first(), Some(&LINKS | &SERVERS | &GAMES))
     }
 
     /// The payload of the datagram. Entries that are too many are left out, and texts that are too long cut.
@@ -114,6 +126,12 @@ impl Bulletin {
                 servers.iter().for_each(|server| server.write(&mut payload));
                 payload
             }
+            Self::Games(games) => {
+                let games = &games[..games.len().min(MAX_GAMES)];
+                let mut payload = vec![GAMES, games.len() as u8];
+                games.iter().for_each(|name| write_text(clean(name).as_bytes(), &mut payload));
+                payload
+            }
         }
     }
 
@@ -127,6 +145,10 @@ impl Bulletin {
             }
             SERVERS if count <= MAX_SERVERS => {
                 (0..count).map(|_| Announced::read(&mut entries)).collect::<Option<_>>().map(Self::Servers)
+            }
+            GAMES if count <= MAX_GAMES => {
+                let name = |_| text(&mut entries).map(|name| clean(&name)).filter(|name| !name.is_empty());
+                (0..count).map(name).collect::<Option<_>>().map(Self::Games)
             }
             _ => None,
         }
@@ -173,8 +195,7 @@ impl Announced {
         }
         let game = &self.game.as_bytes()[..self.game.len().min(MAX_ID)];
         for text in [game, clean(&self.name).as_bytes(), clean(&self.map).as_bytes()] {
-            payload.push(text.len() as u8);
-            payload.extend_from_slice(text);
+            write_text(text, payload);
         }
     }
 
@@ -197,6 +218,11 @@ impl Announced {
             is_locked: flags & LOCKED != 0,
         })
     }
+}
+
+fn write_text(text: &[u8], payload: &mut Vec<u8>) {
+    payload.push(text.len() as u8);
+    payload.extend_from_slice(text);
 }
 
 fn text(entries: &mut &[u8]) -> Option<String> {

@@ -58,8 +58,6 @@ pub mod party;
 #[cfg(feature = "std")]
 pub mod path;
 #[cfg(feature = "std")]
-pub mod playing;
-#[cfg(feature = "std")]
 pub mod protocol;
 #[cfg(feature = "std")]
 pub mod relay;

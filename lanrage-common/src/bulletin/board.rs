@@ -1,6 +1,6 @@
 //! The board of one device: what it tells the other members, and what they have told.
 
-use super::{Announced, Bulletin, Link, MAX_LINKS, MAX_SERVERS};
+use super::{Announced, Bulletin, Link, MAX_GAMES, MAX_LINKS, MAX_SERVERS};
 use crate::api::PathKind;
 use crate::bucket::{Bucket, Rate};
 use crate::lane;
@@ -16,7 +16,7 @@ const REFRESH: Duration = Duration::from_secs(30);
 const LIFE: Duration = Duration::from_secs(100);
 /// News is told so often in a row: it could be lost.
 const REPEATS: u8 = 2;
-/// Bulletins that one member may send: links to 254 members are four.
+/// Bulletins that one member may send: links to 254 members are four, and servers and games one each.
 const RATE: Rate = Rate::new(8, GATHER, 16);
 
 /// When something is told.
@@ -44,13 +44,60 @@ impl Turn {
     }
 }
 
+/// A list of this device that is told as a whole.
+#[derive(Debug)]
+struct Own<T> {
+    items: Vec<T>,
+    turn: Turn,
+}
+
+impl<T> Default for Own<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), turn: Turn::default() }
+    }
+}
+
+impl<T: Clone + PartialEq> Own<T> {
+    fn set(&mut self, items: Vec<T>, now: Instant) {
+        if items != self.items {
+            self.items = items;
+            self.turn.has_news(now);
+        }
+    }
+
+    /// What is to be told now. Who has nothing says so no more than it takes to be heard.
+    fn take(&mut self, now: Instant) -> Option<Vec<T>> {
+        let is_news = self.turn.repeats > 0;
+        (self.turn.take(now) && (is_news || !self.items.is_empty())).then(|| self.items.clone())
+    }
+}
+
+/// A list as a member has told it, and when.
+#[derive(Debug)]
+struct Word<T> {
+    items: Vec<T>,
+    at: Instant,
+}
+
+impl<T> Word<T> {
+    fn new(items: Vec<T>, at: Instant) -> Self {
+        Self { items, at }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        if !is_fresh(self.at, now) {
+            self.items.clear();
+        }
+    }
+}
+
 /// What one member has told.
 #[derive(Debug)]
 struct Told {
     allowance: Bucket,
     links: BTreeMap<Ipv4Addr, (Link, Instant)>,
-    servers: Vec<Announced>,
-    servers_at: Option<Instant>,
+    servers: Word<Announced>,
+    games: Word<String>,
 }
 
 /// See the module.
@@ -59,8 +106,8 @@ pub struct Board {
     me: Ipv4Addr,
     links: Vec<Link>,
     links_turn: Turn,
-    servers: Vec<Announced>,
-    servers_turn: Turn,
+    servers: Own<Announced>,
+    games: Own<String>,
     members: BTreeMap<Ipv4Addr, Told>,
     outputs: VecDeque<(Ipv4Addr, Vec<u8>)>,
 }
@@ -72,8 +119,8 @@ impl Board {
             me,
             links: Vec::new(),
             links_turn: Turn::default(),
-            servers: Vec::new(),
-            servers_turn: Turn::default(),
+            servers: Own::default(),
+            games: Own::default(),
             members: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
@@ -85,12 +132,13 @@ impl Board {
         for member in members.into_iter().filter(|member| *member != self.me) {
             let told = before.remove(&member).unwrap_or_else(|| {
                 self.links_turn.has_news(now);
-                self.servers_turn.has_news(now);
+                self.servers.turn.has_news(now);
+                self.games.turn.has_news(now);
                 Told {
                     allowance: Bucket::new(RATE),
                     links: BTreeMap::new(),
-                    servers: Vec::new(),
-                    servers_at: None,
+                    servers: Word::new(Vec::new(), now),
+                    games: Word::new(Vec::new(), now),
                 }
             });
             self.members.insert(member, told);
@@ -115,10 +163,13 @@ impl Board {
     pub fn handle_servers(&mut self, mut servers: Vec<Announced>, now: Instant) {
         servers.sort();
         servers.truncate(MAX_SERVERS);
-        if servers != self.servers {
-            self.servers = servers;
-            self.servers_turn.has_news(now);
-        }
+        self.servers.set(servers, now);
+    }
+
+    /// Names of the games that run at this device now and may be told.
+    pub fn handle_games(&mut self, mut games: Vec<String>, now: Instant) {
+        games.truncate(MAX_GAMES);
+        self.games.set(games, now);
     }
 
     /// A bulletin of the member at `from`, proven by the tunnel. Says whether it was taken.
@@ -135,31 +186,25 @@ impl Board {
                 let links = links.into_iter().filter(|link| link.to != from && is_known(&link.to));
                 told.links.extend(links.map(|link| (link.to, (link, now))));
             }
-            Some(Bulletin::Servers(servers)) => {
-                (told.servers, told.servers_at) = (servers, Some(now));
-            }
+            Some(Bulletin::Servers(servers)) => told.servers = Word::new(servers, now),
+            Some(Bulletin::Games(games)) => told.games = Word::new(games, now),
         }
         true
     }
 
     /// Tells what is due, and forgets what is old.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let is_fresh = |at: Instant| now.saturating_duration_since(at) < LIFE;
         for told in self.members.values_mut() {
-            told.links.retain(|_, (_, at)| is_fresh(*at));
-            if !told.servers_at.is_some_and(is_fresh) {
-                (told.servers, told.servers_at) = (Vec::new(), None);
-            }
+            told.links.retain(|_, (_, at)| is_fresh(*at, now));
+            told.servers.forget(now);
+            told.games.forget(now);
         }
         let mut bulletins = Vec::new();
         if self.links_turn.take(now) {
             bulletins.extend(self.links.chunks(MAX_LINKS).map(|links| Bulletin::Links(links.to_vec())));
         }
-        // who runs no server has nothing to say, but for that it has none any more
-        let is_repeated = self.servers_turn.repeats > 0;
-        if self.servers_turn.take(now) && (is_repeated || !self.servers.is_empty()) {
-            bulletins.push(Bulletin::Servers(self.servers.clone()));
-        }
+        bulletins.extend(self.servers.take(now).map(Bulletin::Servers));
+        bulletins.extend(self.games.take(now).map(Bulletin::Games));
         let payloads: Vec<_> = bulletins.iter().map(Bulletin::payload).collect();
         for member in self.members.keys() {
             self.outputs.extend(payloads.iter().map(|payload| (*member, payload.clone())));
@@ -168,7 +213,7 @@ impl Board {
 
     /// When [`Board::handle_timeout`] has something to tell.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.links_turn.due, self.servers_turn.due].into_iter().flatten().min()
+        [self.links_turn.due, self.servers.turn.due, self.games.turn.due].into_iter().flatten().min()
     }
 
     /// The next packet for a member, from this device's overlay address to its.
@@ -187,10 +232,20 @@ impl Board {
 
     /// Every server that is known, with the member where it runs; this device's first.
     pub fn servers(&self) -> impl Iterator<Item = (Ipv4Addr, &Announced)> {
-        let own = self.servers.iter().map(|server| (self.me, server));
-        let told = self.members.iter().flat_map(|(from, told)| told.servers.iter().map(|it| (*from, it)));
+        let own = self.servers.items.iter().map(|server| (self.me, server));
+        let told =
+            self.members.iter().flat_map(|(from, told)| told.servers.items.iter().map(|it| (*from, it)));
         own.chain(told)
     }
+
+    /// The games that run at a member.
+    pub fn games_of(&self, member: Ipv4Addr) -> &[String] {
+        self.members.get(&member).map_or(&[], |told| &told.games.items)
+    }
+}
+
+fn is_fresh(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < LIFE
 }
 
 /// Whether a link has changed so much that others should know: figures always move a little.

@@ -48,6 +48,7 @@ fn members_hear_of_each_other_and_of_the_end() {
     let start = Instant::now();
     let [mut ana, mut ben] = [ANA, BEN].map(|me| board(me, start));
     ben.handle_servers(vec![server("Ben", 27960)], start);
+    ben.handle_games(vec!["Doom".into()], start);
     ben.handle_links(vec![link(ANA, 20.0), link(CARL, 40.0)], start);
     let later = start + Duration::from_secs(2);
     for (to, payload) in told(&mut ben, later) {
@@ -57,12 +58,15 @@ fn members_hear_of_each_other_and_of_the_end() {
     assert_eq!(ana.servers().collect::<Vec<_>>(), [(BEN, &server("Ben", 27960))]);
     assert_eq!(ana.links().collect::<Vec<_>>(), [(BEN, link(ANA, 20.0)), (BEN, link(CARL, 40.0))]);
 
+    assert_eq!(ana.games_of(BEN), ["Doom"]);
+
     let end = later + Duration::from_secs(60);
     ben.handle_servers(Vec::new(), end);
+    ben.handle_games(Vec::new(), end);
     for (_, payload) in told(&mut ben, end + Duration::from_secs(2)) {
         ana.handle_bulletin(BEN, &payload, end);
     }
-    assert_eq!(ana.servers().count(), 0);
+    assert_eq!((ana.servers().count(), ana.games_of(BEN).len()), (0, 0));
     ana.handle_timeout(end + Duration::from_secs(101));
     assert_eq!(ana.links().count(), 0, "who is silent is not believed for ever");
 }
@@ -96,8 +100,8 @@ fn small_changes_are_not_told() {
         count += told(&mut ben, now).len();
         now += Duration::from_secs(1);
     }
-    // to two members: twice at once, and once or twice again; of servers only that there are none
-    assert!((8..=12).contains(&count), "{count}");
+    // to two members: twice at once, and once or twice again; of servers and games only that there are none
+    assert!((12..=16).contains(&count), "{count}");
     ben.handle_links(vec![link(ANA, 45.0)], now);
     assert_eq!(told(&mut ben, now + Duration::from_secs(2)).len(), 2);
 }
@@ -138,21 +142,26 @@ fn announced() -> impl Strategy<Value = Announced> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(servers in proptest::collection::vec(announced(), 0..=MAX_SERVERS), rtt in 0u32..60_000) {
+    fn what_is_written_is_read(servers in proptest::collection::vec(announced(), 0..=MAX_SERVERS), rtt in 0u32..60_000, games in proptest::collection::vec("[a-zä:]{1,24}", 0..=MAX_GAMES)) {
         let bulletin = Bulletin::Servers(servers);
         let payload = bulletin.payload();
         prop_assert!(payload.len() <= 1200);
         prop_assert_eq!(Bulletin::parse(&payload), Some(bulletin));
         let links = Bulletin::Links(vec![link(BEN, f64::from(rtt)), Link { rtt_ms: None, jitter_ms: None, loss: None, ..link(CARL, 0.0) }]);
         prop_assert_eq!(Bulletin::parse(&links.payload()), Some(links));
+        let games = Bulletin::Games(games);
+        prop_assert_eq!(Bulletin::parse(&games.payload()), Some(games));
     }
 
     #[test]
-    fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..1000), kind in 0x12u8..0x14, count in any::<u8>()) {
+    fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..1000), kind in 0x12u8..0x15, count in any::<u8>()) {
         let payload = [&[kind, count][..], &bytes].concat();
         match Bulletin::parse(&payload) {
             Some(Bulletin::Links(links)) => prop_assert!(links.len() <= MAX_LINKS),
             Some(Bulletin::Servers(servers)) => prop_assert!(servers.len() <= MAX_SERVERS),
+            Some(Bulletin::Games(games)) => {
+                prop_assert!(games.len() <= MAX_GAMES && games.iter().all(|name| !name.is_empty()));
+            }
             None => {}
         }
         let _ = Bulletin::parse(&bytes);

@@ -3,7 +3,7 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version and kind: `0x11` = arrivals; `0x12` and `0x13` are bulletins ([`crate::bulletin`]), `0x14` of [`crate::playing`] |
+//! | 1 | version and kind: `0x11` = arrivals; `0x12` to `0x14` are bulletins ([`crate::bulletin`]) |
 //! | 1 | number of entries, at most [`MAX_ENTRIES`] |
 //! | 16 | each entry: destination, IPv4 as `::ffff:a.b.c.d` |
 //! | 2 | UDP destination port |

@@ -99,6 +99,6 @@ impl Session {
         self.firewall.set_games(active.ports);
         self.marks = active.marks;
         self.paths.set_playing(active.is_any, now);
-        self.playing.set_own(active.told, now.instant);
+        self.board.handle_games(active.told, now.instant);
     }
 }

@@ -1,18 +1,22 @@
 //! One party while the tunnel is up: the cores (roster, paths, tunnel, lane, relay bindings) and the wires between them.
 //!
 //! Nothing here waits: the event loop hands in what arrived, and every method leaves all outputs delivered. What
-//! concerns the event loop itself comes out as [`Notice`].
+//! concerns the event loop itself comes out as [`Notice`]. What the cores want done is in `outputs`, who is in the party in
+//! `members`.
+
+mod members;
+mod outputs;
 
 use super::bulletins::HostPings;
-use super::nat::{self, NatTest};
-use super::ping::{Pings, echo_request};
+use super::nat::NatTest;
+use super::ping::Pings;
 use super::port_mapping::Forwarding;
-use super::relays::{self, Relays};
+use super::relays::Relays;
 use super::spares::{Arrival, Owner, Spares};
 use super::store::{Store, StoredTicket};
 use super::tls::{self, Carriers};
 use super::tunnel::userspace::UserspaceTunnel;
-use super::tunnel::{self, Tunnel, TunnelMember, TunnelPath};
+use super::tunnel::{self, Tunnel};
 use super::wire::{Delivery, Io, Sender};
 use crate::config::GatewayConfig;
 use crate::control::client::{ControlClient, ControlLink, LinkEvent};
@@ -25,15 +29,13 @@ use lanrage_common::binding::is_stun;
 use lanrage_common::bulletin::Board;
 use lanrage_common::firewall::{Firewall, Policy};
 use lanrage_common::gateway::Mac;
-use lanrage_common::identity::{Device, DeviceKey, PartySecret, RosterEntry, WgKey};
+use lanrage_common::identity::{Device, PartySecret, WgKey};
 use lanrage_common::lane::maps::MAX_HOMES;
 use lanrage_common::lane::{Lane, Outbound, Service, Trace};
 use lanrage_common::marks::Marks;
-use lanrage_common::party::{Output as PartyOutput, PartyClient};
-use lanrage_common::path::{Config as PathConfig, Output as PathOutput, PathAgent, probe};
-use lanrage_common::playing::Playing;
-use lanrage_common::protocol::ClientMessage;
-use lanrage_common::relays::{Output as ChoiceOutput, RelayChoice};
+use lanrage_common::party::PartyClient;
+use lanrage_common::path::{Config as PathConfig, PathAgent, probe};
+use lanrage_common::relays::RelayChoice;
 use lanrage_common::time::Now;
 use rand_core::OsRng;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -95,8 +97,6 @@ pub struct Session {
     firewall_due: Instant,
     /// Which packets are of games that run here.
     pub(super) marks: Marks,
-    /// What members play.
-    pub(super) playing: Playing,
     /// The kernel wraps and unwraps group packets; `lane` knows what to tell it.
     lane_in_kernel: bool,
     /// What programs say to everybody, and how far it came.
@@ -168,7 +168,6 @@ impl Session {
             firewall: Firewall::new(*lane.local(), policy),
             firewall_due: now.instant,
             marks: Marks::default(),
-            playing: Playing::new(me),
             lane,
             lane_in_kernel: false,
             trace: Trace::new(me),
@@ -278,7 +277,6 @@ impl Session {
             gateway: &mut self.gateway,
             trace: &mut self.trace,
             board: &mut self.board,
-            playing: &mut self.playing,
             me: self.me,
             from,
             now,
@@ -409,7 +407,6 @@ impl Session {
             self.firewall.handle_timeout(now.instant);
         }
         self.pings.handle_timeout(now.instant);
-        self.playing.handle_timeout(now.instant);
         self.settle(io, now);
     }
 
@@ -422,7 +419,6 @@ impl Session {
             self.nat.poll_timeout(),
             self.paths.poll_timeout(),
             self.pings.poll_timeout(),
-            self.playing.poll_timeout(),
         ];
         others.into_iter().flatten().fold(self.next_tick, Instant::min)
     }
@@ -434,250 +430,10 @@ impl Session {
         io.socket.release_all();
     }
 
-    /// Delivers all outputs of all cores.
-    pub fn settle(&mut self, io: Io<'_>, now: Now) {
-        let mut sender = Sender::new(io.socket);
-        loop {
-            if let Some(output) = self.party.poll_output() {
-                self.handle_party(output, now);
-            } else if let Some(output) = self.choice.poll_output() {
-                self.handle_choice(output, &mut sender, now);
-            } else if let Some(output) = self.relays.poll_output(now) {
-                self.handle_relay(output, &mut sender, now);
-            } else if let Some(output) = self.nat.poll_output(now) {
-                self.handle_nat(output, &mut sender, now);
-            } else if let Some(output) = self.paths.poll_output() {
-                self.handle_path(output, &mut sender, now);
-            } else if let Some(echo) = self.pings.due(now.instant) {
-                let path = self.path_kind(echo.to);
-                self.tunnel.send(&echo_request(self.me, &echo), now.instant, &mut sender);
-                self.pings.sent(&echo, path, now.instant);
-            } else if let Some(report) = self.trace.poll_output().or_else(|| self.playing.poll_output()) {
-                self.tunnel.send(&report, now.instant, &mut sender);
-            } else if let Some(bulletin) = self.board.poll_output() {
-                self.tunnel.send(&bulletin, now.instant, &mut sender);
-            } else if let Some(failed) = sender.failed.take() {
-                self.paths.handle_send_error(failed, now);
-            } else {
-                return;
-            }
-        }
-    }
-
-    fn handle_party(&mut self, output: PartyOutput, now: Now) {
-        match output {
-            PartyOutput::Send(message) => self.tell_control(message),
-            PartyOutput::HostVerified => self.notices.push_back(Notice::HostVerified),
-            PartyOutput::WrongSecret(text) => self.notices.push_back(Notice::WrongSecret(text)),
-            PartyOutput::Save => self.notices.push_back(Notice::Save),
-            PartyOutput::MemberUp(entry) => self.add_member(&entry, now),
-            PartyOutput::MemberChanged { old, new } => {
-                if (old.wg, old.address) != (new.wg, new.address) {
-                    self.remove_member(&old, now);
-                    self.add_member(&new, now);
-                }
-            }
-            PartyOutput::DevicesChanged { device } => {
-                self.follow_devices(&device);
-                self.follow_members(now);
-            }
-            PartyOutput::MemberGone(entry) => self.remove_member(&entry, now),
-            PartyOutput::Presence { device, online } => {
-                let member = self.party.members().find(|member| member.device == device && online);
-                if let Some(member) = member {
-                    self.paths.handle_reachable(&member.wg, now);
-                }
-            }
-            PartyOutput::Relays(list) => {
-                self.tickets.retain(|name, _| list.iter().any(|relay| relay.name == *name));
-                self.nat.set_relays(&list, now);
-                self.choice.set_list(&list, now);
-            }
-            PartyOutput::Ticket { relay, ticket, session_key, expires_in } => {
-                let expires = now.unix.saturating_add(expires_in);
-                let stored = StoredTicket { ticket: ticket.clone(), session_key, expires };
-                self.tickets.insert(relay.clone(), stored);
-                self.notices.push_back(Notice::Save);
-                self.relays.set_ticket(&relay, ticket, session_key, now);
-            }
-            PartyOutput::Signal { from, body } => self.paths.handle_signal(from, &body, now),
-            PartyOutput::Problem(problem) => {
-                self.problems.insert(problem.code.clone(), problem);
-            }
-            PartyOutput::Solved(code) => {
-                self.problems.remove(code);
-            }
-        }
-    }
-
-    fn handle_nat(&mut self, output: nat::Output, sender: &mut Sender<'_>, now: Now) {
-        match output {
-            nat::Output::Transmit { to, payload } => sender.send(to, &payload),
-            nat::Output::Nat(behaviour) => self.paths.set_nat(behaviour, now),
-        }
-    }
-
-    fn handle_choice(&mut self, output: ChoiceOutput, sender: &mut Sender<'_>, now: Now) {
-        match output {
-            ChoiceOutput::Transmit { to, payload } => sender.send(to, &payload),
-            ChoiceOutput::Legs(legs) => self.paths.set_legs(legs, now),
-            ChoiceOutput::Hold(relays) => {
-                for name in self.relays.set(&relays, now) {
-                    self.lose_relay(&name, now);
-                }
-                self.use_old_tickets(now);
-            }
-        }
-    }
-
-    fn handle_relay(&mut self, output: relays::Output, sender: &mut Sender<'_>, now: Now) {
-        match output {
-            relays::Output::Transmit { to, payload } => sender.send(to, &payload),
-            relays::Output::NeedTicket { relay } => {
-                let party = self.party.party().id;
-                self.tell_control(ClientMessage::Ticket { party, relay });
-            }
-            relays::Output::Bound { name, relay, mapped: Some(mapped), rtt } => {
-                self.paths.handle_bound(&name, relay, mapped, rtt, now);
-                self.choice.set_bound(&name, true, now);
-            }
-            relays::Output::Bound { name, relay, mapped: None, rtt } => {
-                self.paths.handle_carried(&name, relay, rtt, now);
-                self.choice.set_bound(&name, true, now);
-            }
-            relays::Output::OpenCarrier { id, place } => self.carriers.open(id, place),
-            relays::Output::CloseCarrier { id } => self.carriers.close(id),
-            relays::Output::Unbound { name } => self.lose_relay(&name, now),
-        }
-    }
-
-    fn handle_path(&mut self, output: PathOutput, sender: &mut Sender<'_>, now: Now) {
-        match output {
-            PathOutput::Transmit { to, payload } => sender.send(to, &payload),
-            PathOutput::TransmitWhole { to, payload } => sender.send_whole(to, &payload),
-            PathOutput::Mtu { member, mtu } => self.set_length(member, mtu),
-            PathOutput::Signal { to, body } => {
-                let party = self.party.party().id;
-                self.tell_control(ClientMessage::Signal { party, to, body });
-            }
-            PathOutput::RelaySilent { relay } => {
-                tracing::debug!(relay, "nobody answers through the relay any more: binding again");
-                self.relays.rebind(now);
-            }
-            PathOutput::Path { member, path } => {
-                if path.as_ref().is_none_or(|path| path.copy.is_none()) {
-                    tracing::info!(member = %member, ?path, "path");
-                } else {
-                    tracing::debug!(member = %member, ?path, "path in doubt: packets leave twice");
-                }
-                self.kinds.insert(member, path.as_ref().map_or(PathKind::None, |path| path.kind));
-                let path = path.map(|path| {
-                    let [relay, standby] = path.handshakes;
-                    TunnelPath { endpoint: path.endpoint, relay, standby, copy: path.copy }
-                });
-                self.tunnel.set_path(&member, path, now.instant, sender);
-            }
-            PathOutput::Confirm { member, to } => {
-                if !self.tunnel.confirm(&member, to, sender) {
-                    self.paths.handle_no_session(&member, now);
-                }
-            }
-            PathOutput::OpenSpares { member, count } => {
-                let ports = self.spares.open(member, count);
-                self.paths.handle_spares(&member, &ports, now);
-            }
-            PathOutput::TransmitFrom { member, spare, to, payload } => {
-                self.spares.send(&member, spare, to, &payload);
-            }
-            PathOutput::KeepSpare { member, spare, far } => {
-                tracing::info!(member = %member, %far, "found a way through a router that changes ports");
-                if let Some(socket) = self.spares.keep(&member, spare, far) {
-                    sender.socket().keep(far, socket);
-                }
-            }
-            PathOutput::CloseSpares { member } => self.spares.close(&member),
-            PathOutput::ReleaseSpare { far } => {
-                self.spares.release(&far);
-                sender.socket().release(&far);
-            }
-            PathOutput::RelayWishes { wanted, used } => self.choice.set_wishes(wanted, used, now),
-        }
-    }
-
-    fn add_member(&mut self, entry: &RosterEntry, now: Now) {
-        let own = self.party.own().wg;
-        let preshared_key = self.secret.preshared_key(&self.party.party().id, &own, &entry.wg);
-        self.tunnel
-            .set_member(TunnelMember { key: entry.wg, preshared_key, address: entry.address }, now.instant);
-        self.follow_devices(&entry.device);
-        self.paths.add_member(entry.wg, now);
-        self.follow_members(now);
-    }
-
-    /// Who gets copies of group packets: of this machine's also the devices behind it.
-    pub(super) fn follow_members(&mut self, now: Now) {
-        let members = || self.party.members().map(|member| member.address);
-        // what this machine sends to everybody is on the home network anyway
-        let clients = self.gateway.registry().devices().iter().map(|device| device.address);
-        self.lane.set_members(members().chain(clients));
-        self.gateway.lane.set_members(members());
-        let behind = self.party.members().flat_map(|member| self.party.devices_of(&member.device));
-        let everybody = members().chain(behind.map(|device| device.address)).collect();
-        self.gateway.set_members(everybody, now.instant);
-        self.trace.set_members(members());
-        self.board.set_members(members(), now.instant);
-        self.playing.set_members(&members().collect(), now.instant);
-    }
-
-    /// Tells the tunnel which devices are behind a member.
-    fn follow_devices(&mut self, device: &DeviceKey) {
-        let Some(member) = self.party.members().find(|member| member.device == *device) else { return };
-        let devices = self.party.devices_of(device).iter().map(|device| device.address);
-        self.tunnel.set_devices(&member.wg, &devices.collect::<Vec<_>>());
-        if self.short.contains_key(&member.wg) {
-            self.notices.push_back(Notice::Lengths);
-        }
-    }
-
-    fn remove_member(&mut self, entry: &RosterEntry, now: Now) {
-        self.tunnel.remove_member(&entry.wg);
-        self.paths.remove_member(&entry.wg);
-        self.kinds.remove(&entry.wg);
-        self.set_length(entry.wg, None);
-        self.follow_members(now);
-    }
-
-    fn lose_relay(&mut self, name: &str, now: Now) {
-        self.choice.set_bound(name, false, now);
-        self.paths.handle_unbound(name, now);
-    }
-
-    /// Binds with tickets of the last run where they are still good, so that a restart needs no control server.
-    fn use_old_tickets(&mut self, now: Now) {
-        self.tickets.retain(|_, ticket| ticket.expires > now.unix);
-        let waiting: Vec<String> = self.relays.without_ticket().map(str::to_owned).collect();
-        for name in waiting {
-            if let Some(StoredTicket { ticket, session_key, .. }) = self.tickets.get(&name).cloned() {
-                self.relays.set_old_ticket(&name, ticket, session_key, now);
-            }
-        }
-    }
-
-    fn tell_control(&self, message: ClientMessage) {
-        if self.link.outgoing.try_send(message).is_err() {
-            tracing::debug!("a message to the control server was dropped: the queue is full");
-        }
-    }
-
     pub(super) fn note_failure(&mut self, failed: Option<SocketAddr>, now: Now) {
         if let Some(to) = failed {
             self.paths.handle_send_error(to, now);
         }
-    }
-
-    fn path_kind(&self, address: Ipv4Addr) -> PathKind {
-        let member = self.party.members().find(|member| member.address == address);
-        member.and_then(|member| self.kinds.get(&member.wg).copied()).unwrap_or(PathKind::None)
     }
 }
 

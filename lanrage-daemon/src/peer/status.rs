@@ -54,18 +54,19 @@ impl Peer {
         status.control = Some(ControlStatus { url: stored.control.clone(), connected });
         status.gateway = self.session.as_ref().and_then(|session| session.gateway.status(now));
         status.network = self.session.as_ref().map(|session| session.nat.status());
-        status.party = Some(self.party_status(stored, now));
+        status.party = Some(self.party_status(stored));
         status
     }
 
-    fn party_status(&self, stored: &StoredParty, now: Instant) -> PartyStatus {
+    fn party_status(&self, stored: &StoredParty) -> PartyStatus {
         let membership = &stored.state.membership;
         let party = &membership.party;
         let host = |entry: &RosterEntry| entry.device == party.host;
         let mut members = vec![self.own_status(stored)];
         match &self.session {
-            Some(session) => members
-                .extend(session.party.members().map(|entry| session.member_status(entry, host(entry), now))),
+            Some(session) => {
+                members.extend(session.party.members().map(|entry| session.member_status(entry, host(entry))))
+            }
             None => members.extend(
                 stored
                     .state
@@ -160,11 +161,11 @@ impl Peer {
 }
 
 impl Session {
-    fn member_status(&self, entry: &RosterEntry, host: bool, now: Instant) -> MemberStatus {
+    fn member_status(&self, entry: &RosterEntry, host: bool) -> MemberStatus {
         let mut status = asleep(entry, host, "looking for a path");
         status.online = self.party.is_online(&entry.device);
         status.devices = self.party.devices_of(&entry.device).to_vec();
-        status.plays = self.playing.games_of(entry.address, now).to_vec();
+        status.plays = self.board.games_of(entry.address).to_vec();
         if let Some(path) = self.paths.status(&entry.wg) {
             status.path = path.kind;
             status.endpoint = path.endpoint;

@@ -12,7 +12,6 @@ use lanrage_common::firewall::Firewall;
 use lanrage_common::identity::WgKey;
 use lanrage_common::lane::{Inbound, Lane, Trace, report_in};
 use lanrage_common::path::PathAgent;
-use lanrage_common::playing::Playing;
 use lanrage_common::time::Now;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -89,8 +88,6 @@ pub struct Delivery<'a> {
     pub trace: &'a mut Trace,
     /// Takes what members say of themselves.
     pub board: &'a mut Board,
-    /// Takes what they say of games.
-    pub playing: &'a mut Playing,
     /// Devices behind this one: nobody else is reached through it.
     pub gateway: &'a mut Gateway,
     /// Own address: the only one that members may send to, but for those of devices behind it.
@@ -117,11 +114,6 @@ impl TunnelSink for Delivery<'_> {
         if let Some(bulletin) = report.filter(|report| Bulletin::is_in(report)) {
             self.paths.handle_tunnel_alive(from, self.from, self.now);
             self.board.handle_bulletin(source(packet), bulletin, self.now.instant);
-            return;
-        }
-        if let Some(word) = report.filter(|report| Playing::is_in(report)) {
-            self.paths.handle_tunnel_alive(from, self.from, self.now);
-            self.playing.handle_report(source(packet), word, self.now.instant);
             return;
         }
         self.paths.handle_tunnel_rx(from, self.from, self.now);
