@@ -14,6 +14,8 @@ const WINDOW: u64 = 64;
 /// After this long without progress, what is on its way counts as lost.
 const STALL: Duration = Duration::from_millis(200);
 const LENGTH: usize = 48;
+/// First byte of a WireGuard data packet.
+const DATA: u8 = 4;
 
 /// One flow to be filled.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +109,7 @@ fn bind(namespace: &Namespace, address: SocketAddr) -> Result<UdpSocket> {
 
 fn packet(lane: Lane, number: u64) -> [u8; LENGTH] {
     let mut packet = [0; LENGTH];
-    packet[0] = 4;
+    packet[0] = DATA;
     packet[4..8].copy_from_slice(&lane.index.to_le_bytes());
     packet[8..16].copy_from_slice(&number.to_le_bytes());
     packet[16..20].copy_from_slice(&lane.session.to_le_bytes());
@@ -144,6 +146,9 @@ fn receive(socket: &UdpSocket, lane: Lane, counts: &Counts) -> Result<()> {
     let mut buffer = [0; 2048];
     while !counts.done.load(Ordering::Relaxed) {
         let Ok((length, _)) = socket.recv_from(&mut buffer) else { continue };
+        if buffer[0] != DATA {
+            continue; // a late answer to a bind or a handshake, of the socket that was here before
+        }
         match number(lane, &buffer[..length], counts) {
             None => counts.astray.fetch_add(1, Ordering::Relaxed),
             Some(number) if !mark(&mut seen, number) => counts.twice.fetch_add(1, Ordering::Relaxed),

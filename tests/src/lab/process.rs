@@ -26,8 +26,7 @@ pub struct Process {
 impl Process {
     /// The process that has this id now.
     pub fn with_pid(pid: u32) -> Option<Self> {
-        let (_, started) = stat(pid)?;
-        Some(Self { pid, started })
+        Stat::of(pid).map(|Stat { started, .. }| Self { pid, started })
     }
 
     /// Its id.
@@ -35,9 +34,9 @@ impl Process {
         self.pid
     }
 
-    /// Whether it still runs.
+    /// Whether it still runs, or holds anything that it had open.
     pub fn is_alive(self) -> bool {
-        matches!(stat(self.pid), Some((state, started)) if started == self.started && !matches!(state, 'Z' | 'X'))
+        Stat::of(self.pid).is_some_and(|stat| stat.started == self.started && !stat.has_ended())
     }
 
     /// Sends a signal, if it still runs.
@@ -76,12 +75,26 @@ impl Process {
     }
 }
 
-/// State letter and start time from `/proc/PID/stat`.
-fn stat(pid: u32) -> Option<(char, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+/// What `/proc/PID/stat` tells.
+struct Stat {
+    state: char,
+    threads: u64,
+    started: u64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let threads = fields.nth(16)?.parse().ok()?;
+        Some(Self { state, threads, started: fields.nth(1)?.parse().ok()? })
+    }
+
+    /// A killed process is a zombie as soon as its first thread is, while others still hold its files.
+    fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads <= 1
+    }
 }
 
 /// Asks `condition` until it holds; whether it did in time.
@@ -145,6 +158,7 @@ mod tests {
         let process = Process::with_pid(child.id()).unwrap();
         assert!(process.is_alive());
         assert!(!Process { started: process.started + 1, ..process }.is_alive());
+        assert_eq!(Stat::of(child.id()).unwrap().threads, 1);
         child.kill().unwrap();
         assert!(process.wait(Duration::from_secs(5)), "a zombie does not count as alive");
         assert!(!process.is_alive());
