@@ -27,7 +27,9 @@ impl fmt::Display for WgQuick {
         let key = self.private_key.as_deref().unwrap_or("the device's own private key");
         writeln!(f, "[Interface]")?;
         writeln!(f, "PrivateKey = {key}")?;
-        writeln!(f, "Address = {}/32", self.address)?;
+        // with the party's prefix: the route to members is then one of the address. As a route of its own beside that to
+        // groups, Linux takes both for one nexthop, and after a multicast lets no TCP connection to a member begin
+        writeln!(f, "Address = {}/{}", self.address, self.subnet.prefix_len())?;
         writeln!(f, "MTU = {}", self.mtu)?;
         writeln!(f, "\n[Peer]")?;
         writeln!(f, "PublicKey = {}", self.gateway)?;
@@ -54,7 +56,7 @@ mod tests {
         };
         assert_eq!(
             file.to_string(),
-            "[Interface]\nPrivateKey = abc=\nAddress = 10.66.0.9/32\nMTU = 1420\n\n[Peer]\n\
+            "[Interface]\nPrivateKey = abc=\nAddress = 10.66.0.9/16\nMTU = 1420\n\n[Peer]\n\
              PublicKey = AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n\
              AllowedIPs = 10.66.0.0/16, 255.255.255.255/32, 224.0.0.0/4\nEndpoint = play.example:51820\n\
              PersistentKeepalive = 25\n"

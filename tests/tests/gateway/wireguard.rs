@@ -102,7 +102,8 @@ fn a_plain_wireguard_client_plays_with_everybody() {
             exactly(&asker, b"I am", (address, port));
         }
     }
-    // TCP, whoever hosts
+    // TCP, whoever hosts; after a multicast on every processor, each of which has a route cache of its own
+    multicast_everywhere(device);
     assert_eq!(connect(&ben, device, (at_ben, 4100)), address);
     assert_eq!(connect(device, &ben, (address, 4101)), at_ben);
     assert_eq!(connect(device, &ana, (address, 4102)), at_ana);
@@ -132,6 +133,23 @@ fn a_plain_wireguard_client_plays_with_everybody() {
     drop(client);
     let anew = add(&lab, "tablet");
     assert_ne!(anew.address, address, "the phone's stays reserved for it");
+}
+
+/// A multicast that nobody hears, from each processor.
+fn multicast_everywhere(place: &Namespace) {
+    let asker = game(place, 4008);
+    place.ip("route flush cache").unwrap();
+    let count = std::thread::available_parallelism().unwrap().get();
+    for processor in 0..count {
+        let mut only = nix::sched::CpuSet::new();
+        only.set(processor).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &only).unwrap();
+                asker.send_to(b"anybody?", (GROUP, 35_300)).unwrap();
+            });
+        });
+    }
 }
 
 /// Neither what configures addresses nor what names Windows machines.
