@@ -17,7 +17,7 @@
 //! |---|---|
 //! | 1 | `0x13` |
 //! | 1 | number of entries, at most [`MAX_SERVERS`] |
-//! | 1 | each entry: 1 = wants a password, 2 = played over TCP, 4 = `max_players` is known |
+//! | 1 | each entry: 1 = wants a password, 2 = played over TCP, 4 = `max_players` is known, 8 = players are not known |
 //! | 2 | port |
 //! | 2 + 2 | players, and how many may play |
 //! | 1 + n | length and bytes of the game's id; then of the server's name, and of its map |
@@ -56,6 +56,7 @@ const MAX_MICROS: u32 = 60_000_000;
 const LOCKED: u8 = 1;
 const TCP: u8 = 2;
 const HAS_MAX: u8 = 4;
+const NO_PLAYERS: u8 = 8;
 const PATHS: [PathKind; 4] = [PathKind::None, PathKind::Direct, PathKind::Relay, PathKind::Tls];
 
 /// How a member reaches another.
@@ -86,8 +87,8 @@ pub struct Announced {
     pub name: String,
     /// What is played on; empty when it does not say.
     pub map: String,
-    /// Who plays now.
-    pub players: u16,
+    /// Who plays now, if it says so.
+    pub players: Option<u16>,
     /// How many may.
     pub max_players: Option<u16>,
     /// It wants a password.
@@ -188,9 +189,12 @@ impl Announced {
     fn write(&self, payload: &mut Vec<u8>) {
         let flag = |is_set, flag| if is_set { flag } else { 0 };
         payload.push(
-            flag(self.is_locked, LOCKED) | flag(self.is_tcp, TCP) | flag(self.max_players.is_some(), HAS_MAX),
+            flag(self.is_locked, LOCKED)
+                | flag(self.is_tcp, TCP)
+                | flag(self.max_players.is_some(), HAS_MAX)
+                | flag(self.players.is_none(), NO_PLAYERS),
         );
-        for number in [self.port, self.players, self.max_players.unwrap_or_default()] {
+        for number in [self.port, self.players.unwrap_or_default(), self.max_players.unwrap_or_default()] {
             payload.extend_from_slice(&number.to_be_bytes());
         }
         let game = &self.game.as_bytes()[..self.game.len().min(MAX_ID)];
@@ -213,7 +217,7 @@ impl Announced {
             port,
             name,
             map,
-            players: u16::from_be_bytes([n0, n1]),
+            players: (flags & NO_PLAYERS == 0).then(|| u16::from_be_bytes([n0, n1])),
             max_players: (flags & HAS_MAX != 0).then(|| u16::from_be_bytes([m0, m1])),
             is_locked: flags & LOCKED != 0,
         })

@@ -56,6 +56,21 @@ pub fn may_cross(packet: &[u8]) -> bool {
     packet::Packet::parse(packet).is_ok_and(|it| it.check_udp().is_ok() && admit(it.facts(), 0).is_ok())
 }
 
+/// UDP destination port and payload of a packet to everybody, wrapped for a member or as a program sent it; none of other
+/// packets. Whether the destination means everybody is not looked at.
+#[cfg(feature = "std")]
+pub fn said_to_everybody(packet: &[u8]) -> Option<(u16, &[u8])> {
+    let whole = |bytes| {
+        let packet = packet::Packet::parse(bytes).ok()?;
+        let (port, _) = packet.ports().filter(|_| packet.facts().part == FragmentPart::Whole)?;
+        Some((port, packet.payload().get(crate::wire::UDP_LEN..)?))
+    };
+    match whole(packet)? {
+        (PORT, inner) => whole(inner),
+        bare => Some(bare),
+    }
+}
+
 #[cfg(feature = "std")]
 pub use device::{Inbound, Lane, Outbound, Service};
 #[cfg(feature = "std")]

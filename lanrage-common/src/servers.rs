@@ -5,13 +5,19 @@
 //! | `quake` | status of Quake II and III and their relatives, over UDP |
 //! | `source` | A2S_INFO of Source and GoldSrc, over UDP |
 //! | `minecraft` | unconnected ping of Bedrock over UDP, server list ping of Java over TCP |
+//! | `beacon` | what hosts announce without being asked; `heard` keeps it for a while |
 //!
 //! An answer comes from whatever listens at a port, so nothing in it is trusted: lengths are checked, texts are made short
 //! and cleaned of what a screen would obey.
 
+mod beacon;
+mod heard;
 mod minecraft;
 mod quake;
 mod source;
+
+pub use beacon::Beacon;
+pub use heard::{Heard, Known, LIFE as BEACON_LIFE};
 
 use serde::{Deserialize, Serialize};
 
@@ -43,8 +49,8 @@ pub struct Info {
     pub name: String,
     /// What is played on, at most [`MAX_TEXT`] bytes; empty when it does not say.
     pub map: String,
-    /// Who plays now.
-    pub players: u16,
+    /// Who plays now, if it says so.
+    pub players: Option<u16>,
     /// How many may.
     pub max_players: Option<u16>,
     /// It wants a password.

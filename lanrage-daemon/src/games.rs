@@ -8,11 +8,13 @@ mod profile;
 mod running;
 mod value;
 
-pub use profile::{Class, Discovery, Evidence, ProcessNames, Profile, Reply, Sender, ServerQuery, Support};
+pub use profile::{
+    Announcement, Class, Discovery, Evidence, ProcessNames, Profile, Reply, Sender, ServerQuery, Support,
+};
 pub use running::{Running, watch};
 pub use value::{GamePorts, Payload, Ports, Protocol, Target};
 
-use lanrage_common::servers::Query;
+use lanrage_common::servers::{Known, Query};
 use rust_embed::RustEmbed;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -103,6 +105,24 @@ impl Games {
         ports
     }
 
+    /// What hosts announce by themselves, by the UDP port that it goes to.
+    pub fn beacons(&self) -> BTreeMap<u16, Vec<Known>> {
+        let mut ports = BTreeMap::<u16, Vec<Known>>::new();
+        for (id, game) in &self.games {
+            let (Some(beacon), Some(played)) = (&game.beacon, game.ports.first()) else { continue };
+            let known = Known {
+                game: id.clone(),
+                format: beacon.format,
+                is_tcp: played.protocol == Protocol::Tcp,
+                port: *played.ports.0.start(),
+            };
+            for port in beacon.ports.iter().flat_map(|ports| ports.0.clone()) {
+                ports.entry(port).or_default().push(known.clone());
+            }
+        }
+        ports
+    }
+
     /// The name of the game with that id, if it is known.
     pub fn name(&self, id: &str) -> Option<&str> {
         self.games.get(id).map(|game| game.name.as_str())
@@ -159,6 +179,12 @@ fn check(profile: &Profile) -> Result<(), String> {
         _ if profile.query.as_ref().is_some_and(|query| !is_short(&query.ports)) => {
             Some("`ports` of [query] are not 1 to 64")
         }
+        _ if profile.beacon.as_ref().is_some_and(|beacon| !is_short(&beacon.ports)) => {
+            Some("`ports` of [beacon] are not 1 to 64")
+        }
+        _ if profile.beacon.is_some() && (profile.ports.is_empty() || profile.discovery.is_none()) => {
+            Some("[beacon] needs `ports` of the game and a [discovery]")
+        }
         _ => None,
     };
     match wrong {
@@ -183,8 +209,9 @@ fn check_processes(processes: &ProcessNames) -> Result<(), String> {
     if let Some(name) = names.iter().find(|name| INTERPRETERS.contains(&name.to_lowercase().as_str())) {
         return Err(format!("{name:?} runs many programs: name its argument in `processes.arguments`"));
     }
-    if let Some(name) = windows.iter().find(|name| !name.to_lowercase().ends_with(".exe")) {
-        return Err(format!("{name:?} in `processes.windows` does not end with .exe"));
+    let is_program = |name: &&String| [".exe", ".dat"].iter().any(|end| name.to_lowercase().ends_with(end));
+    if let Some(name) = windows.iter().find(|name| !is_program(name)) {
+        return Err(format!("{name:?} in `processes.windows` does not end with .exe (or .dat)"));
     }
     match (names.len() + arguments.len(), is_plain(source) && arguments.iter().all(|text| is_plain(text))) {
         (0, _) => Err("`processes` names no program".into()),

@@ -160,7 +160,8 @@ mod tests {
         });
         let mut found = search(queries, Ipv4Addr::LOCALHOST).await;
         found.sort();
-        let told: Vec<_> = found.iter().map(|it| (it.game.as_str(), it.name.as_str(), it.players)).collect();
+        let told: Vec<_> =
+            found.iter().map(|it| (it.game.as_str(), it.name.as_str(), it.players.unwrap())).collect();
         assert_eq!(told, [("java", "J", 3), ("quake", "Q", 1), ("source", "S", 1)]);
         assert_eq!((found[0].port, found[1].port, found[2].port), (java_port, quake_port, 0x0707));
     }

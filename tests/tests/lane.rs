@@ -30,6 +30,7 @@ const GROUP: Ipv4Addr = Ipv4Addr::new(239, 10, 11, 12);
 const HOME: Ipv4Addr = Ipv4Addr::new(192, 168, 101, 2);
 const HOME_BROADCAST: Ipv4Addr = Ipv4Addr::new(192, 168, 101, 255);
 const PATIENCE: Duration = Duration::from_secs(5);
+const LISTED: Duration = Duration::from_secs(30);
 
 fn lab(name: &str, lane: &str) -> TestLab {
     let lab = TestLab::party_with(Options { lane: lane.into(), ..Options::new(name, &[Eim, Eim]) });
@@ -88,6 +89,20 @@ fn a_game_bound_to_any_address(name: &str, lane: &str) {
     trace::every_rung(&lab);
     run::a_program_uses_the_party(&lab);
     run::a_killed_command_leaves_nothing(&lab);
+    a_world_is_listed(&lab);
+}
+
+/// What a host announces by itself is read on its way, whoever carries it.
+fn a_world_is_listed(lab: &TestLab) {
+    let world = game(&peer(lab, 1), 0);
+    let listed = |n| lab.lanrage_output(Role::Peer(n), &["servers", "--json"]).unwrap();
+    let wanted = format!("{}:50123", lab.overlay(1).unwrap());
+    let is_listed = || {
+        let text = b"[MOTD]Ana - New World[/MOTD][AD]50123[/AD]";
+        world.send_to(text, (Ipv4Addr::new(224, 0, 2, 60), 4445)).unwrap();
+        [1, 2].iter().all(|n| listed(*n).contains(&wanted) && listed(*n).contains("Ana - New World"))
+    };
+    assert!(wait_until(LISTED, is_listed), "{} {}", listed(1), listed(2));
 }
 
 #[test]

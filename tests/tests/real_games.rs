@@ -11,7 +11,7 @@ use lanrage_tests::lab::process::{tail, wait_until};
 use lanrage_tests::lab::role::Role;
 use lanrage_tests::lab::running::Options;
 use std::fs::{self, File};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -93,14 +93,17 @@ fn unmodified_games_find_each_other() {
     let lab = TestLab::party_with(options);
     let [ana, ben] = [1, 2].map(|n| Player::new(&lab, n));
     // all load while the first are asked
+    let world = announce_world(&lab, &ben);
     let [quake, _doom, _freeciv] = [quake_server(&ben), doom_server(&ben), freeciv_server(&ben)];
     let _avahi = avahi(&ana, &ben);
     let freeciv = FreecivClient::start(&ana);
     doom_is_found(&ana, &ben);
     quake_is_found(&ana, &ben);
     service_is_found(&ana, &ben);
-    freeciv.joins_what_it_finds(&ana, &ben);
+    freeciv.joins_what_it_finds(&lab, &ana, &ben);
     server_is_listed_while_it_runs(&lab, quake);
+    let is_forgotten = || [1, 2].iter().all(|n| announced(&lab, *n, "minecraft-java").is_none());
+    assert!(wait_until(PATIENCE, is_forgotten), "{world}: {:?}", listed(&lab, 1));
 }
 
 /// A dedicated server of ioquake3 with one of OpenArena's maps.
@@ -149,6 +152,34 @@ fn listed(lab: &TestLab, n: u8) -> Vec<GameServer> {
     serde_json::from_str(&lab.lanrage_output(Role::Peer(n), &["servers", "--json"]).unwrap()).unwrap()
 }
 
+fn announced(lab: &TestLab, n: u8, game: &str) -> Option<GameServer> {
+    listed(lab, n).into_iter().find(|server| server.game == game)
+}
+
+/// A world that was opened to LAN says so by itself, as often as the game does, and both lists have it.
+fn announce_world(lab: &TestLab, host: &Player) -> SocketAddrV4 {
+    let game = host.place.play(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap().unwrap();
+    let world = SocketAddrV4::new(host.address, 50_123);
+    let is_listed = || {
+        game.send_to(b"[MOTD]Ben - New World[/MOTD][AD]50123[/AD]", (Ipv4Addr::new(224, 0, 2, 60), 4445))
+            .unwrap();
+        let is_there = |n| announced(lab, n, "minecraft-java").is_some_and(|server| server.address == world);
+        is_there(1) && is_there(2)
+    };
+    assert!(wait_until(PATIENCE, is_listed), "{:?}", listed(lab, 1));
+    let [at_ana, at_ben] = [1, 2].map(|n| announced(lab, n, "minecraft-java").unwrap());
+    assert_eq!(
+        (at_ana.name.as_str(), at_ana.players, at_ana.protocol.as_str()),
+        ("Ben - New World", None, "tcp")
+    );
+    assert_eq!(
+        (at_ana.own, at_ben.own, at_ana.host.as_str()),
+        (false, true, lab.member(1, 2).unwrap().name.as_str())
+    );
+    assert!(lab.lanrage_output(Role::Peer(1), &["servers"]).unwrap().contains(&world.to_string()));
+    world
+}
+
 /// The server that Ben's machine has found is in both lists, and goes away with its program.
 fn server_is_listed_while_it_runs(lab: &TestLab, server: Program) {
     let has_rtt = || listed(lab, 1).iter().any(|it| it.game == "quake-3" && it.rtt_ms.is_some());
@@ -157,7 +188,11 @@ fn server_is_listed_while_it_runs(lab: &TestLab, server: Program) {
         [1, 2].map(|n| listed(lab, n).into_iter().find(|it| it.game == "quake-3").unwrap());
     for (it, own) in [(&at_ana, false), (&at_ben, true)] {
         assert_eq!((it.name.as_str(), it.map.as_deref()), ("Ben", Some("oa_minia")), "{it:?}");
-        assert_eq!((it.players, it.max_players, it.own, it.password), (0, Some(8), own, false), "{it:?}");
+        assert_eq!(
+            (it.players, it.max_players, it.own, it.password),
+            (Some(0), Some(8), own, false),
+            "{it:?}"
+        );
         assert_eq!(it.address.to_string(), format!("{}:27960", lab.overlay(2).unwrap()));
     }
     assert!(at_ana.rtt_ms.is_some_and(|rtt| rtt > 0.0) && at_ben.rtt_ms.is_none(), "{at_ana:?} {at_ben:?}");
@@ -215,7 +250,8 @@ impl FreecivClient {
     }
 
     /// Opens the list of servers on the LAN, takes its first row, and joins.
-    fn joins_what_it_finds(&self, client: &Player, host: &Player) {
+    /// What the server announces to it is in the party's list too.
+    fn joins_what_it_finds(&self, lab: &TestLab, client: &Player, host: &Player) {
         let mut window = String::new();
         let is_open = || {
             window = self.xdotool(client, &["search", "--name", "Freeciv"]);
@@ -225,12 +261,15 @@ impl FreecivClient {
         let window = window.lines().last().unwrap().to_owned();
         let joined = format!("has connected from {}", client.address);
         let log = host.path("freeciv.log");
+        let mut server = None;
         // the window has no manager: it is at its place and has its size when its first page is drawn
         let is_joined = || {
             self.join(client, &window);
+            server = server.take().or_else(|| announced(lab, 1, "freeciv"));
             wait_until(Duration::from_secs(3), || contains(&log, &joined))
         };
         assert!(wait_until(PATIENCE, is_joined), "the client has not joined:\n{}", tail(&log, 15));
+        assert_eq!(server.map(|it| it.address), Some(SocketAddrV4::new(host.address, 5556)));
     }
 
     fn join(&self, client: &Player, window: &str) {

@@ -72,8 +72,9 @@ pub struct GameServer {
     /// What is played on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map: Option<String>,
-    /// Who plays now.
-    pub players: u16,
+    /// Who plays now; absent when the game does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub players: Option<u16>,
     /// How many may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_players: Option<u16>,

@@ -19,7 +19,7 @@ fn server(name: &str, port: u16) -> Announced {
         port,
         name: name.into(),
         map: "oa_minia".into(),
-        players: 2,
+        players: Some(2),
         max_players: Some(8),
         is_locked: false,
     }
@@ -125,7 +125,7 @@ fn the_best_host_is_named() {
 
 fn announced() -> impl Strategy<Value = Announced> {
     let texts = ("[a-z0-9-]{1,40}", "[a-zä0-9]{0,20}", "[a-z_]{0,40}");
-    let numbers = (1..=u16::MAX, any::<u16>(), any::<Option<u16>>());
+    let numbers = (1..=u16::MAX, any::<Option<u16>>(), any::<Option<u16>>());
     (texts, numbers, any::<(bool, bool)>()).prop_map(
         |((game, name, map), (port, players, max_players), (is_tcp, is_locked))| Announced {
             game,

@@ -26,7 +26,7 @@ pub(super) fn parse_pong(answer: &[u8]) -> Option<Info> {
     Some(Info {
         name: shown(name),
         map: shown(more.get(1).copied().unwrap_or_default()),
-        players: players.parse().ok()?,
+        players: Some(players.parse().ok()?),
         max_players: most.parse().ok(),
         ..Info::default()
     })
@@ -53,7 +53,7 @@ pub(super) fn parse_list(answer: &[u8]) -> Option<Info> {
     Some(Info {
         name: shown(&name),
         map: String::new(),
-        players: count("online")?,
+        players: Some(count("online")?),
         max_players: count("max"),
         ..Info::default()
     })

@@ -20,7 +20,7 @@ pub(super) fn parse(answer: &[u8], word: &str) -> Option<Info> {
     Some(Info {
         name: shown(fact(&["sv_hostname", "hostname"])?),
         map: shown(fact(&["mapname"]).unwrap_or_default()),
-        players: lines.filter(|line| !line.trim_matches(['\0', ' ']).is_empty()).count() as u16,
+        players: Some(lines.filter(|line| !line.trim_matches(['\0', ' ']).is_empty()).count() as u16),
         max_players: number(&["sv_maxclients", "maxclients"]),
         is_locked: fact(&["g_needpass", "needpass"]).is_some_and(|value| value != "0"),
         port: None,

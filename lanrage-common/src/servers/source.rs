@@ -45,7 +45,14 @@ fn source(reader: &mut Reader<'_>) -> Option<Info> {
     // what follows is left out by old servers
     let port = reader.text().and_then(|_| reader.byte()).filter(|flags| flags & HAS_PORT != 0);
     let port = port.and_then(|_| reader.word()).filter(|port| *port != 0);
-    Some(Info { name, map, players: players.into(), max_players: Some(max_players.into()), is_locked, port })
+    Some(Info {
+        name,
+        map,
+        players: Some(players.into()),
+        max_players: Some(max_players.into()),
+        is_locked,
+        port,
+    })
 }
 
 fn goldsrc(reader: &mut Reader<'_>) -> Option<Info> {
@@ -58,7 +65,7 @@ fn goldsrc(reader: &mut Reader<'_>) -> Option<Info> {
     Some(Info {
         name,
         map,
-        players: players.into(),
+        players: Some(players.into()),
         max_players: Some(max_players.into()),
         is_locked,
         port: None,

@@ -5,7 +5,13 @@ const ALL: [Query; 5] =
     [Query::Quake2, Query::Quake3, Query::Source, Query::MinecraftBedrock, Query::MinecraftJava];
 
 fn info(name: &str, map: &str, players: u16, max_players: u16) -> Info {
-    Info { name: name.into(), map: map.into(), players, max_players: Some(max_players), ..Info::default() }
+    Info {
+        name: name.into(),
+        map: map.into(),
+        players: Some(players),
+        max_players: Some(max_players),
+        ..Info::default()
+    }
 }
 
 #[test]

@@ -309,7 +309,7 @@ fn game_server() -> GameServer {
         title: "Quake III Arena, ioquake3".into(),
         name: "Bob's\x1b[31m place".into(),
         map: Some("oa_minia".into()),
-        players: 2,
+        players: Some(2),
         max_players: Some(8),
         password: true,
         protocol: "udp".into(),

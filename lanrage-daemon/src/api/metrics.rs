@@ -134,7 +134,9 @@ impl Page {
         for server in servers {
             let address = server.address.to_string();
             let labels = [("game", server.game.as_str()), ("host", &server.host), ("address", &address)];
-            self.sample("lanrage_game_players", &labels, server.players);
+            if let Some(players) = server.players {
+                self.sample("lanrage_game_players", &labels, players);
+            }
         }
     }
 

@@ -87,6 +87,13 @@ fn details(screen: &mut Screen<'_>, id: &str, game: &Profile) {
             format!("by `lanrage servers`, as {}, on port {}", protocol.trim_matches('"'), ports.join(", ")),
         ));
     }
+    if let Some(beacon) = &game.beacon {
+        let ports: Vec<String> = beacon.ports.iter().map(ToString::to_string).collect();
+        lines.push((
+            "announced",
+            format!("by its hosts on UDP port {}, read by `lanrage servers`", ports.join(", ")),
+        ));
+    }
     if !game.ports.is_empty() {
         lines.push(("played on", ports(game)));
     }

@@ -26,9 +26,10 @@ pub(super) fn show(screen: &mut Screen<'_>, party: &PartyStatus) {
 
 fn row(server: &GameServer) -> [Cell; 7] {
     let locked = if server.password { " (password)" } else { "" };
-    let players = match server.max_players {
-        Some(most) => format!("{} of {most}", server.players),
-        None => server.players.to_string(),
+    let players = match (server.players, server.max_players) {
+        (Some(now), Some(most)) => format!("{now} of {most}"),
+        (Some(now), None) => now.to_string(),
+        (None, _) => "-".into(),
     };
     let host = if server.own { "this device" } else { &server.host };
     let rtt = server.rtt_ms.map_or("-".into(), |rtt| format!("{rtt:.1} ms"));

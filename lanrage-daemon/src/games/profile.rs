@@ -3,7 +3,7 @@
 use super::value::{GamePorts, Payload, Ports, Target};
 use lanrage_common::lane::Service;
 use lanrage_common::marks::Qos;
-use lanrage_common::servers::Query;
+use lanrage_common::servers::{Beacon, Query};
 use serde::{Deserialize, Serialize};
 
 /// One game, or several that look the same on the network.
@@ -39,9 +39,22 @@ pub struct Profile {
     /// How its servers are asked what is played there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<ServerQuery>,
+    /// What its hosts announce by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beacon: Option<Announcement>,
     /// How its LAN list is filled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<Discovery>,
+}
+
+/// What hosts of a game announce by themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Announcement {
+    /// How it is read.
+    pub format: Beacon,
+    /// The UDP ports that it goes to.
+    pub ports: Vec<Ports>,
 }
 
 /// How servers of a game are asked what is played there.

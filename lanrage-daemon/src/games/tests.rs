@@ -2,6 +2,7 @@
 
 use super::*;
 use lanrage_common::firewall::{Port, Transport, service};
+use lanrage_common::servers::Beacon;
 
 const GOOD: &str = r#"
 name = "My game"
@@ -80,6 +81,35 @@ fn a_port_where_servers_are_asked_belongs_to_one_game() {
     for wrong in ["", "\"1-65\"", "\"1-65535\", \"1-65535\""] {
         assert!(parse("mine", &asked(wrong)).unwrap_err().contains("[query]"), "{wrong}");
     }
+}
+
+#[test]
+fn a_program_is_of_one_game() {
+    let mut seen = std::collections::BTreeMap::new();
+    for (id, profile) in Games::built_in().games {
+        let Some(ProcessNames { linux, windows, arguments, .. }) = profile.processes else { continue };
+        let windows = windows.iter().map(|name| name.to_lowercase());
+        for name in linux.into_iter().chain(windows).chain(arguments) {
+            let other = seen.insert(name.clone(), id.clone());
+            assert!(other.is_none_or(|other| other == id), "{name} of {id}");
+        }
+    }
+    assert!(seen.len() > 100, "{}", seen.len());
+}
+
+#[test]
+fn announcements_are_known_by_their_ports() {
+    let beacons = Games::built_in().beacons();
+    let formats = |port: u16| beacons[&port].iter().map(|known| known.format).collect::<Vec<_>>();
+    assert_eq!(formats(4445), [Beacon::MinecraftJava]);
+    assert_eq!(formats(6112), [Beacon::DawnOfWar, Beacon::Warcraft3]);
+    assert_eq!(formats(4556), [Beacon::Freeciv], "where servers answer");
+    assert!(beacons[&4445][0].is_tcp && !beacons[&34196][0].is_tcp && beacons[&34196][0].port == 34197);
+    let heard = |ports: &str| format!("{GOOD}[beacon]\nformat = \"factorio\"\nports = [{ports}]\n");
+    assert!(parse("mine", &heard("\"7777\"")).is_ok());
+    assert!(parse("mine", &heard("")).unwrap_err().contains("[beacon]"));
+    let nowhere = heard("\"7777\"").replace("ports = [\"udp/7777\", \"tcp/7000-7010\"]", "");
+    assert!(parse("mine", &nowhere).unwrap_err().contains("[beacon] needs `ports`"));
 }
 
 #[test]

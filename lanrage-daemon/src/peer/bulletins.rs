@@ -107,7 +107,8 @@ impl Session {
         self.board.handle_links(links, now.instant);
         self.board.handle_timeout(now.instant);
         let own = self.party.own().address;
-        let mut hosts: BTreeSet<Ipv4Addr> = self.board.servers().map(|(host, _)| host).collect();
+        self.heard.handle_timeout(now.instant);
+        let mut hosts: BTreeSet<Ipv4Addr> = self.known_servers().map(|(host, _)| host).collect();
         hosts.retain(|host| *host != own && self.reaches(*host));
         for address in self.host_pings.follow(&hosts, now.instant) {
             let (reply, answer) = oneshot::channel();
@@ -150,17 +151,29 @@ impl Session {
         hosts::matrix(&links, &members)
     }
 
+    /// Servers that members have found on themselves, and hosts that announce themselves; who answers questions knows more.
+    fn known_servers(&self) -> impl Iterator<Item = (Ipv4Addr, &Announced)> {
+        let is_asked = |(host, heard): &(Ipv4Addr, &Announced)| {
+            let is_same = |it: &Announced| (it.port, it.is_tcp) == (heard.port, heard.is_tcp);
+            self.board.servers().any(|(asked, it)| asked == *host && is_same(it))
+        };
+        self.board.servers().chain(self.heard.servers().filter(move |heard| !is_asked(heard)))
+    }
+
     /// Game servers at this device and at members that it reaches; `name` is this device's.
     pub(super) fn game_servers(&self, name: &str, games: &Games) -> Vec<GameServer> {
         let own = self.party.own().address;
-        let host = |address| self.party.members().find(|member| member.address == address);
+        let host = |address| {
+            let mut members = self.party.members().filter(|member| member.address == address);
+            members.next().map_or(name, |member| &member.name)
+        };
         let describe = |(member, server): (Ipv4Addr, &Announced)| GameServer {
             member,
-            host: host(member).map_or_else(|| name.to_owned(), |it| it.name.clone()),
+            host: host(member).to_owned(),
             own: member == own,
             game: server.game.clone(),
             title: games.name(&server.game).unwrap_or(&server.game).to_owned(),
-            name: server.name.clone(),
+            name: if server.name.is_empty() { host(member) } else { &server.name }.to_owned(),
             map: Some(server.map.clone()).filter(|map| !map.is_empty()),
             players: server.players,
             max_players: server.max_players,
@@ -169,7 +182,7 @@ impl Session {
             address: SocketAddrV4::new(member, server.port),
             rtt_ms: self.host_pings.rtt_ms(member),
         };
-        let shown = self.board.servers().filter(|(member, _)| *member == own || self.reaches(*member));
+        let shown = self.known_servers().filter(|(member, _)| *member == own || self.reaches(*member));
         shown.map(describe).collect()
     }
 }

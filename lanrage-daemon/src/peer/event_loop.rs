@@ -400,6 +400,7 @@ impl Peer {
         if let Some(session) = &mut self.session {
             session.nat.set_stun_servers(self.stun_servers.clone(), now);
             session.set_lane_services(self.config.lane_services.iter().copied());
+            session.heard.set_known(self.games.beacons());
         }
         if self.config.port_mapping {
             self.mapper = PortMapper::start(self.port);

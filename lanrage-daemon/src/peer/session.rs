@@ -17,7 +17,7 @@ use super::store::{Store, StoredTicket};
 use super::tls::{self, Carriers};
 use super::tunnel::userspace::UserspaceTunnel;
 use super::tunnel::{self, Tunnel};
-use super::wire::{Delivery, Io, Sender};
+use super::wire::{Delivery, Io, Sender, is_for_lane};
 use crate::config::GatewayConfig;
 use crate::control::client::{ControlClient, ControlLink, LinkEvent};
 use crate::gateway::Gateway;
@@ -36,6 +36,7 @@ use lanrage_common::marks::Marks;
 use lanrage_common::party::PartyClient;
 use lanrage_common::path::{Config as PathConfig, PathAgent, probe};
 use lanrage_common::relays::RelayChoice;
+use lanrage_common::servers::Heard;
 use lanrage_common::time::Now;
 use rand_core::OsRng;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -103,6 +104,8 @@ pub struct Session {
     pub(super) trace: Trace,
     /// What members tell of themselves.
     pub(super) board: Board,
+    /// Which hosts announce themselves.
+    pub(super) heard: Heard,
     pub(super) host_pings: HostPings,
     pub(super) home_copies: HomeCopies,
     /// Where to be bound.
@@ -172,6 +175,7 @@ impl Session {
             lane_in_kernel: false,
             trace: Trace::new(me),
             board: Board::new(me),
+            heard: Heard::default(),
             host_pings: HostPings::default(),
             home_copies: HomeCopies::default(),
             choice: RelayChoice::new(facts.id, OsRng),
@@ -277,6 +281,7 @@ impl Session {
             gateway: &mut self.gateway,
             trace: &mut self.trace,
             board: &mut self.board,
+            heard: &mut self.heard,
             me: self.me,
             from,
             now,
@@ -308,6 +313,9 @@ impl Session {
                 self.lane.handle_outbound(packet, now.instant)
             }
         };
+        if looked_at == Outbound::Copies || self.lane_in_kernel && is_for_lane(packet) {
+            self.heard.handle_packet(packet, self.me, now.instant);
+        }
         match looked_at {
             Outbound::Pass if tunnel::destination(packet).is_some() => {
                 self.tunnel.send(packet, now.instant, &mut sender);

@@ -10,9 +10,11 @@ use crate::platform::Interface;
 use lanrage_common::bulletin::{Board, Bulletin};
 use lanrage_common::firewall::Firewall;
 use lanrage_common::identity::WgKey;
-use lanrage_common::lane::{Inbound, Lane, Trace, report_in};
+use lanrage_common::lane::{Inbound, Lane, PORT, Trace, report_in};
 use lanrage_common::path::PathAgent;
+use lanrage_common::servers::Heard;
 use lanrage_common::time::Now;
+use lanrage_common::wire::PROTOCOL_UDP;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -88,6 +90,8 @@ pub struct Delivery<'a> {
     pub trace: &'a mut Trace,
     /// Takes what members say of themselves.
     pub board: &'a mut Board,
+    /// Takes what hosts announce by themselves.
+    pub heard: &'a mut Heard,
     /// Devices behind this one: nobody else is reached through it.
     pub gateway: &'a mut Gateway,
     /// Own address: the only one that members may send to, but for those of devices behind it.
@@ -130,6 +134,9 @@ impl TunnelSink for Delivery<'_> {
             return;
         }
         self.gateway.see_group(packet, source, self.now.instant);
+        if is_for_lane(packet) {
+            self.heard.handle_packet(packet, source, self.now.instant);
+        }
         if !firewall::admits(self.firewall, packet, source, self.now.instant) {
             return;
         }
@@ -145,6 +152,14 @@ impl TunnelSink for Delivery<'_> {
             tracing::trace!(%error, "not delivered");
         }
     }
+}
+
+/// Whether an IPv4 packet without options goes to the lane's UDP port: that of all members' packets to everybody, which is
+/// all that the kernel's lane shows of them.
+pub fn is_for_lane(packet: &[u8]) -> bool {
+    packet.first() == Some(&0x45)
+        && packet.get(9) == Some(&PROTOCOL_UDP)
+        && packet.get(22..24) == Some(&PORT.to_be_bytes())
 }
 
 /// Of a packet that [`destination`] has looked at.

@@ -203,7 +203,8 @@ export const strings = {
     text: "Servers that run at members, as their own machines tell. Copy the address and join it in the game.",
     none: "No game server runs in the party. Start one: the servers of many games appear here by themselves, and the page Games says which.",
     columns: { name: "Server", game: "Game", map: "Map", players: "Players", host: "Runs at", rtt: "Round trip", address: "Address" },
-    players: (n: number, most: number | undefined) => (most === undefined ? `${n}` : `${n} of ${most}`),
+    players: (n: number | undefined, most: number | undefined) =>
+      n === undefined ? "-" : most === undefined ? `${n}` : `${n} of ${most}`,
     password: "password",
     here: "this computer",
     copy: (name: string) => `Copy the address of ${name}`,

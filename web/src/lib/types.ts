@@ -54,7 +54,7 @@ export interface GameServer {
   title: string;
   name: string;
   map?: string;
-  players: number;
+  players?: number;
   max_players?: number;
   password: boolean;
   protocol: "udp" | "tcp";
