@@ -53,7 +53,7 @@ pub use gateway::{
 };
 pub use lane::{LaneConversation, LaneCopies, LaneListener, LaneMode, LaneReceiver, LaneRung, LaneStatus};
 pub use matrix::{GameServer, HostStatus, LinkStatus, MatrixStatus};
-pub use network::{NetworkStatus, StunServerStatus};
+pub use network::{NetworkStatus, PinholeStatus, StunServerStatus};
 pub use party::{CarrierStatus, MemberStatus, PartyStatus, PathKind, RelayChoiceStatus};
 pub use relay::{ReasonCount, RelayDetail, RelayMember, RelayMode, RelayStatus, RelayTlsStatus, RelayWorker};
 pub use request::{

@@ -58,6 +58,8 @@ pub mod party;
 #[cfg(feature = "std")]
 pub mod path;
 #[cfg(feature = "std")]
+pub mod pcp;
+#[cfg(feature = "std")]
 pub mod protocol;
 #[cfg(feature = "std")]
 pub mod relay;

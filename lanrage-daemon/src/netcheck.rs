@@ -71,6 +71,8 @@ pub async fn run(servers: &[SocketAddr], control: Option<&str>) -> io::Result<Ne
         protocols,
         forwarded: None,
         not_forwarded: None,
+        pinhole: None,
+        no_pinhole: None,
         captive_portal,
     })
 }

@@ -2,6 +2,8 @@
 //! miniupnpd-nftables.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "netcheck/miniupnpd.rs"]
+mod miniupnpd;
 mod support;
 
 use lanrage_common::api::{MemberStatus, NetworkStatus, PathKind};
@@ -10,11 +12,13 @@ use lanrage_tests::lab::nat::NatKind::{Eim, None as Public, Symmetric, UdpBlocke
 use lanrage_tests::lab::netns::Namespace;
 use lanrage_tests::lab::process::wait_until;
 use lanrage_tests::lab::role::Role;
-use lanrage_tests::lab::topology::{RELAY_ADDRESS, wan};
+use lanrage_tests::lab::site::Site;
+use lanrage_tests::lab::topology::{RELAY_ADDRESS, RELAY_ADDRESS6, peer_address6, wan};
+use miniupnpd::{Gateway, OUTSIDE, forwarded_ports, pinholes};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::process::Command;
 use std::time::Duration;
 use support::TestLab;
 
@@ -181,124 +185,105 @@ fn check_for_login_page(lab: &TestLab) {
     assert_eq!(netcheck(lab, 1, &[]).1.captive_portal, Some(false));
 }
 
-/// The public address of the router that forwards ports. miniupnpd refuses those of documentation networks, so it is
-/// another one, which exists only inside the lab.
-const OUTSIDE: &str = "45.45.45.1";
-
-/// A symmetric router with miniupnpd; ends it when dropped.
-struct Gateway {
-    child: Child,
-    _dir: tempfile::TempDir,
-}
-
-impl Gateway {
-    fn start(lab: &TestLab, n: u8, has_pmp: bool) -> Self {
-        let (router, dir) = (lab.topology().router(n), tempfile::tempdir().unwrap());
-        lab.topology().net().ip(&format!("route add {OUTSIDE}/32 via {}", wan(n, 2))).unwrap();
-        router.ip(&format!("addr add {OUTSIDE}/32 dev wan")).unwrap();
-        router.nft(&rules()).unwrap();
-        let (config, yes) = (dir.path().join("miniupnpd.conf"), if has_pmp { "yes" } else { "no" });
-        let text = format!(
-            "ext_ifname=wan\next_ip={OUTSIDE}\nlistening_ip=lan\nhttp_port=0\nenable_natpmp={yes}\n\
-             enable_upnp=yes\nsecure_mode=yes\nsystem_uptime=yes\nuuid=00000000-0000-0000-0000-0000000000{n:02}\n\
-             upnp_table_name=forwarded\nupnp_nat_table_name=forwarded\nupnp_forward_chain=miniupnpd\n\
-             upnp_nat_chain=prerouting_miniupnpd\nupnp_nat_postrouting_chain=postrouting_miniupnpd\n\
-             allow 1024-65535 192.168.{}.0/24 1024-65535\n",
-            100 + n
-        );
-        std::fs::write(&config, text).unwrap();
-        let mut command = Command::new("/usr/sbin/miniupnpd");
-        command.arg("-d").arg("-f").arg(&config).arg("-P").arg(dir.path().join("pid"));
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let child = router.spawn(&mut command).expect("install the package miniupnpd-nftables");
-        Self { child, _dir: dir }
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self._dir.path().join("log")).unwrap_or_default();
-            eprintln!("── miniupnpd\n{log}");
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn rules() -> String {
-    format!(
-        "table ip lab
-delete table ip lab
-table ip lab {{
- chain forward {{
-  type filter hook forward priority 0; policy accept;
-  iifname \"wan\" ct status dnat accept
-  iifname \"wan\" ct state new drop
- }}
- chain post {{
-  type nat hook postrouting priority 110;
-  oifname \"wan\" snat to {OUTSIDE} fully-random
- }}
-}}
-table inet forwarded {{
- chain forward {{
-  type filter hook forward priority 0; policy accept;
-  jump miniupnpd
- }}
- chain prerouting {{
-  type nat hook prerouting priority -100; policy accept;
-  jump prerouting_miniupnpd
- }}
- chain postrouting {{
-  type nat hook postrouting priority 100; policy accept;
-  jump postrouting_miniupnpd
- }}
- chain miniupnpd {{ }}
- chain prerouting_miniupnpd {{ }}
- chain postrouting_miniupnpd {{ }}
-}}
-"
-    )
-}
-
-fn forwarded_ports(lab: &TestLab, n: u8) -> String {
-    let mut command = Command::new("nft");
-    command.args(["list", "chain", "inet", "forwarded", "prerouting_miniupnpd"]);
-    lab.topology().router(n).output(&mut command).unwrap()
-}
-
 /// A pair that only a forwarded port makes direct.
-fn check_forwarding(name: &str, has_pmp: bool, protocols: &[PortMapping], by: PortMapping) {
-    let mut lab = TestLab::up(name, &[Symmetric, Symmetric]);
-    let _gateway = Gateway::start(&lab, 1, has_pmp);
+fn check_forwarding(lab: &mut TestLab, protocols: &[PortMapping], by: PortMapping) {
     lab.form_party().unwrap();
     lab.wait_for_path((1, 2), PathKind::Direct, PATIENCE)
-        .unwrap_or_else(|error| panic!("{error:#}\n{:?}\n{}", network(&lab, 1), forwarded_ports(&lab, 1)));
+        .unwrap_or_else(|error| panic!("{error:#}\n{:?}\n{}", network(lab, 1), forwarded_ports(lab, 1)));
     lab.wait_for_traffic((2, 1), PATIENCE);
-    let found = network(&lab, 1);
+    let found = network(lab, 1);
     assert_eq!(found.protocols, protocols);
     assert_eq!(found.nat.port_mapping, Some(by));
     assert_eq!(found.forwarded.unwrap().ip().to_string(), OUTSIDE);
-    wait_for_verdict(&lab, 1, Verdict::Direct(How::Mapped));
-    wait_for_verdict(&lab, 2, Verdict::Direct(How::Mapped));
-    let rules = forwarded_ports(&lab, 1);
+    wait_for_verdict(lab, 1, Verdict::Direct(How::Mapped));
+    wait_for_verdict(lab, 2, Verdict::Direct(How::Mapped));
+    let rules = forwarded_ports(lab, 1);
     assert!(rules.contains("dnat"), "{rules}");
+}
 
-    // what was asked for is given back
+/// What was asked for is given back.
+fn check_farewell(lab: &TestLab) {
+    let own = network(lab, 1).pinhole.unwrap().address;
     lab.lanrage_output(Role::Peer(1), &["down"]).unwrap();
-    let rules = forwarded_ports(&lab, 1);
+    let rules = forwarded_ports(lab, 1);
     assert!(!rules.contains("dnat"), "{rules}");
+    let pinholes = pinholes(lab, 1);
+    assert!(!pinholes.contains("udp dport"), "{pinholes}");
+    assert!(!stranger_reaches(lab, own, 9002, Duration::from_secs(1)), "{pinholes}");
+}
+
+/// Whether a datagram comes in to peer 1 that nobody there has asked for.
+fn stranger_reaches(lab: &TestLab, own: SocketAddr, port: u16, patience: Duration) -> bool {
+    let peer = lab.namespace(Role::Peer(1));
+    let seen = format!("ip6 saddr {RELAY_ADDRESS6} udp sport {port} counter");
+    let table =
+        format!("table ip6 seen{port} {{ chain in {{ type filter hook input priority -10; {seen}; }}; }}");
+    peer.nft(&table).unwrap();
+    let stranger = lab.topology().relay().run(|| UdpSocket::bind((RELAY_ADDRESS6, port))).unwrap().unwrap();
+    wait_until(patience, || {
+        stranger.send_to(b"nobody asked for this", own).unwrap();
+        let mut list = Command::new("nft");
+        list.args(["list", "table", "ip6", &format!("seen{port}")]);
+        !peer.output(&mut list).unwrap().contains("packets 0 ")
+    })
+}
+
+/// Everybody reaches peer 1 by IPv6, through a firewall that drops what was not asked for.
+fn check_pinhole(lab: &TestLab, by: PortMapping) {
+    let is_open = || network(lab, 1).pinhole.is_some_and(|pinhole| pinhole.by == by);
+    assert!(wait_until(PATIENCE, is_open), "{:?}\n{}", network(lab, 1), pinholes(lab, 1));
+    let own = network(lab, 1).pinhole.unwrap().address;
+    assert_eq!(own.ip(), peer_address6(1));
+    let text = lab.lanrage_output(Role::Peer(1), &["netcheck"]).unwrap();
+    assert!(text.contains(&format!("IPv6 pinhole   {own} by ")), "{text}");
+    assert!(stranger_reaches(lab, own, 9001, PATIENCE), "{}", pinholes(lab, 1));
 }
 
 #[test]
 fn a_forwarded_port_makes_a_relayed_pair_direct() {
-    let all = [PortMapping::Pcp, PortMapping::NatPmp, PortMapping::Upnp];
-    check_forwarding("ncp", true, &all, PortMapping::Pcp);
+    let mut lab =
+        TestLab::up("ncp", &["symmetric/dual", "symmetric"].map(|site| site.parse::<Site>().unwrap()));
+    let _gateway = Gateway::start(&lab, 1, true);
+    check_forwarding(&mut lab, &[PortMapping::Pcp, PortMapping::NatPmp, PortMapping::Upnp], PortMapping::Pcp);
+    check_pinhole(&lab, PortMapping::Pcp);
+    check_farewell(&lab);
 }
 
+/// A network that translates IPv6 with random ports: no probe of the other end could get in there.
+const TRANSLATED6: &str = "table ip6 closed
+delete table ip6 closed
+table ip6 translated {
+ chain post {
+  type nat hook postrouting priority 100;
+  oifname \"wan\" masquerade fully-random
+ }
+}
+";
+
+const CLOSED6: &str = "table ip6 closed {
+ chain forward {
+  type filter hook forward priority -10;
+  drop
+ }
+}
+";
+
 #[test]
-fn upnp_alone_does_it_too() {
-    check_forwarding("ncu", false, &[PortMapping::Upnp], PortMapping::Upnp);
+fn upnp_alone_does_it_too_and_by_ipv6() {
+    let mut lab = TestLab::up("ncu", &["symmetric/dual"; 2].map(|site| site.parse::<Site>().unwrap()));
+    let (_gateway, other) = (Gateway::start(&lab, 1, false), lab.topology().router(2));
+    other.nft(CLOSED6).unwrap();
+    check_forwarding(&mut lab, &[PortMapping::Upnp], PortMapping::Upnp);
+    check_pinhole(&lab, PortMapping::Upnp);
+
+    // with IPv4 closed between the two, only the pinhole is left
+    other.nft(TRANSLATED6).unwrap();
+    other.nft(&format!("add rule ip lab forward ip daddr {OUTSIDE} drop")).unwrap();
+    lab.lanrage_output(Role::Peer(2), &["down"]).unwrap();
+    lab.lanrage_output(Role::Peer(2), &["up"]).unwrap();
+    let own = network(&lab, 1).pinhole.unwrap().address;
+    let is_by_pinhole = || member(&lab, 2).path == PathKind::Direct && member(&lab, 2).endpoint == Some(own);
+    assert!(wait_until(PATIENCE, is_by_pinhole), "{}\n{}", lab.explain_paths(), pinholes(&lab, 1));
+    lab.wait_for_traffic((2, 1), PATIENCE);
+    check_farewell(&lab);
 }

@@ -21,9 +21,24 @@ pub struct NetworkStatus {
     /// Why no port is forwarded, with what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_forwarded: Option<String>,
+    /// The way in that the router's IPv6 firewall has been made to open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinhole: Option<PinholeStatus>,
+    /// Why it opens none, with what to do; absent without IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_pinhole: Option<String>,
     /// A login page of this network stands in front of the internet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub captive_portal: Option<bool>,
+}
+
+/// A pinhole in a router's IPv6 firewall.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PinholeStatus {
+    /// This device's address and port that everybody reaches.
+    pub address: SocketAddr,
+    /// By which protocol it was asked for.
+    pub by: PortMapping,
 }
 
 /// One server that was asked.

@@ -89,6 +89,9 @@ fn show(screen: &mut Screen<'_>, network: &NetworkStatus) {
     if let Some(problem) = &network.not_forwarded {
         screen.line(format!("\n{problem}"));
     }
+    if let Some(problem) = &network.no_pinhole {
+        screen.line(format!("\n{problem}"));
+    }
     if network.servers.is_empty() {
         let hint = "No server was asked: name one with `--server HOST:PORT`, or as `peer.stun_servers` in lanrage.toml.";
         return screen.line(format!("\n{hint}"));
@@ -125,6 +128,7 @@ fn facts(network: &NetworkStatus) -> Vec<(&'static str, Cell)> {
         ),
         ("Router speaks", protocols),
         ("Forwarded", forwarded(network)),
+        ("IPv6 pinhole", pinhole(network)),
         (
             "Login page",
             answer(
@@ -197,6 +201,16 @@ fn forwarded(network: &NetworkStatus) -> Cell {
         (Some(external), Some(by)) => Cell::new(format!("{external} by {}", protocol(by)), Style::Good),
         (None, Some(_)) => Cell::new("no", Style::Dim),
         _ => unknown(),
+    }
+}
+
+fn pinhole(network: &NetworkStatus) -> Cell {
+    match (&network.pinhole, &network.no_pinhole) {
+        (Some(pinhole), _) => {
+            Cell::new(format!("{} by {}", pinhole.address, protocol(pinhole.by)), Style::Good)
+        }
+        (None, Some(_)) => Cell::new("no", Style::Dim),
+        (None, None) => unknown(),
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn all(status: &Status) -> Vec<Finding> {
         findings.push(paths(party));
     }
     findings.extend(status.network.as_ref().map(network));
+    findings.extend(status.network.as_ref().and_then(ipv6));
     // what the checks above say already
     let said = ["control_unreachable", "no_relay", "udp_blocked"];
     let others = status.problems.iter().filter(|problem| !said.contains(&problem.code.as_str()));
@@ -105,4 +106,14 @@ fn network(network: &NetworkStatus) -> Finding {
         Some(_) => Finding::warning("nat", "another port for every destination (symmetric NAT)", forward()),
         None => Finding::good("nat", "not known yet; `lanrage netcheck` looks").curable(Cure::Netcheck),
     }
+}
+
+/// Probes of both ends open a firewall too: no pinhole is no fault.
+fn ipv6(network: &NetworkStatus) -> Option<Finding> {
+    let what = match &network.pinhole {
+        Some(pinhole) => format!("the router's firewall lets everybody in to {}", pinhole.address),
+        None if network.nat.has_ipv6 == Some(true) => "works; the router opens no pinhole".to_owned(),
+        None => return None,
+    };
+    Some(Finding::good("ipv6", what))
 }

@@ -31,7 +31,7 @@ use lanrage_common::protocol::{MAX_NAME, is_valid_name};
 use lanrage_common::time::Now;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,6 +88,8 @@ pub(super) struct Peer {
     pub(super) interface_problem: Option<Problem>,
     pub(super) store_problem: Option<Problem>,
     pub(super) networks: Vec<Network>,
+    /// What this machine sends IPv6 to the internet from.
+    pub(super) source6: Option<IpAddr>,
     pub(super) networks_due: Option<Instant>,
     /// Addresses of `peer.stun_servers`.
     pub(super) stun_servers: Vec<SocketAddr>,
@@ -170,6 +172,7 @@ impl Peer {
             interface_problem: None,
             store_problem,
             networks: Vec::new(),
+            source6: None,
             networks_due: Some(now),
             stun_servers: Vec::new(),
             mapper: None,

@@ -3,7 +3,7 @@
 use super::Reply;
 use super::port_mapping::Forwarding;
 use crate::netcheck::{self, Spares};
-use lanrage_common::api::{NetworkStatus, StunServerStatus};
+use lanrage_common::api::{NetworkStatus, PinholeStatus, StunServerStatus};
 use lanrage_common::nat::discovery::{Discovery, MAX_SERVERS, Transmit, Via};
 use lanrage_common::nat::lifetime::Lifetime;
 use lanrage_common::nat::{Behaviour, PortMapping};
@@ -103,6 +103,9 @@ impl NatTest {
         status.protocols.clone_from(&self.forwarding.protocols);
         status.forwarded = self.forwarding.external;
         status.not_forwarded.clone_from(&self.forwarding.problem);
+        let pinhole = &self.forwarding.pinhole;
+        status.pinhole = pinhole.address.zip(pinhole.by).map(|(address, by)| PinholeStatus { address, by });
+        status.no_pinhole.clone_from(&pinhole.problem);
         status
     }
 

@@ -2,10 +2,12 @@
 
 use super::commands::Event;
 use super::event_loop::Peer;
+use super::port_mapping::PortMapper;
 use super::status::problem;
 use super::wire::Io;
 use crate::lane::{Carrier, JOIN_INTERVAL, Joins};
 use crate::platform::{self, Interface, InterfaceConfig, Route};
+use crate::roles::addresses;
 use lanrage_common::api::Problem;
 use lanrage_common::lane::maps::LaneLocal;
 use lanrage_common::time::Now;
@@ -29,13 +31,17 @@ impl Peer {
             Ok(networks) => networks,
             Err(error) => return tracing::warn!(%error, "cannot list this machine's addresses"),
         };
-        if networks != self.networks {
-            self.networks = networks;
+        let source6 = addresses::default_route_source6();
+        let (is_elsewhere, is_readdressed) = (networks != self.networks, source6 != self.source6);
+        (self.networks, self.source6) = (networks, source6);
+        if is_elsewhere {
             self.tell_networks(true, now);
             self.resolve_stun_servers();
-            if let Some(mapper) = &self.mapper {
-                mapper.handle_network_change();
-            }
+            self.mapper.iter().for_each(PortMapper::handle_network_change);
+        } else if is_readdressed {
+            // hosts take a new IPv6 address every day (RFC 8981): members must hear of it, all else goes on
+            self.tell_networks(false, now);
+            self.mapper.iter().for_each(PortMapper::handle_ipv6_change);
         }
         self.repair_interface().await;
         self.ensure_interface(now.instant).await;

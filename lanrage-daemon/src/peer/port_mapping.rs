@@ -1,10 +1,14 @@
-//! Asks the home router to forward the tunnel's port: PCP (RFC 6887), NAT-PMP (RFC 6886) and UPnP-IGD, all at once, of
-//! which one lease is kept, renewed at half its time, and given back at the end.
+//! Asks the home router to let others in to the tunnel's port. IPv4: to forward it, by PCP (RFC 6887), NAT-PMP (RFC 6886)
+//! and UPnP-IGD, all at once, of which one lease is kept. IPv6: to open its firewall. Both are renewed at half their time,
+//! and given back at the end.
 
+mod control;
+mod pinhole;
 mod protocol;
 
 use crate::platform;
 use lanrage_common::nat::PortMapping;
+use pinhole::Pinhole;
 use protocol::{Found, Lease};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
@@ -13,7 +17,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-/// Between attempts where no router forwards: somebody may switch it on.
+/// What is asked for, in seconds.
+const LIFETIME: u32 = 2 * 3600;
+/// What a router may be kept at by a short lease.
+const SHORTEST: Duration = Duration::from_secs(60);
+/// UPnP answers a search within this time.
+const SEARCH: Duration = Duration::from_secs(3);
+/// Between attempts where no router lets anybody in: somebody may switch it on.
 const RETRY: Duration = Duration::from_secs(5 * 60);
 /// Changes of the network come in bunches, and a new address needs a moment.
 const CALM: Duration = Duration::from_millis(500);
@@ -33,15 +43,41 @@ pub struct Forwarding {
     pub protocols: Vec<PortMapping>,
     /// Why no port is forwarded, and what to do.
     pub problem: Option<String>,
+    /// The same for IPv6.
+    pub pinhole: Opening,
+}
+
+/// What came of asking for a way in by IPv6. Empty without IPv6, and before the first attempt has ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// The own address that the router's firewall lets others in to.
+    pub address: Option<SocketAddr>,
+    /// By which protocol.
+    pub by: Option<PortMapping>,
+    /// Why it does not, and what to do.
+    pub problem: Option<String>,
+}
+
+/// What both keepers tell.
+type Shared = Arc<watch::Sender<Forwarding>>;
+
+/// Something that a router gives for a while.
+trait Held: Sized + Send {
+    /// Asks for it, and tells what came of that.
+    fn obtain(port: NonZeroU16, state: &Shared) -> impl Future<Output = Option<Self>> + Send;
+    /// How long it holds.
+    fn lifetime(&self) -> Duration;
+    /// The same again, if the router still gives it and nothing about it has changed.
+    fn renew(self) -> impl Future<Output = Option<Self>> + Send;
+    /// Gives it back.
+    fn release(self) -> impl Future<Output = ()> + Send;
 }
 
 /// A port that is kept open. Dropping it gives up without telling the router; [`PortMapper::close`] tells it.
 #[derive(Debug)]
 pub struct PortMapper {
     state: watch::Receiver<Forwarding>,
-    again: Arc<Notify>,
-    stop: Arc<Notify>,
-    task: JoinHandle<()>,
+    keepers: [Keeper; 2],
 }
 
 impl PortMapper {
@@ -49,9 +85,9 @@ impl PortMapper {
     pub fn start(port: u16) -> Option<Self> {
         let port = NonZeroU16::new(port)?;
         let (sender, state) = watch::channel(Forwarding::default());
-        let (again, stop) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let task = tokio::spawn(keep(port, sender, again.clone(), stop.clone()));
-        Some(Self { state, again, stop, task })
+        let sender = Arc::new(sender);
+        let keepers = [Keeper::start::<Lease>(port, sender.clone()), Keeper::start::<Pinhole>(port, sender)];
+        Some(Self { state, keepers })
     }
 
     /// Returns after a change. Cancel safe.
@@ -68,11 +104,38 @@ impl PortMapper {
 
     /// The network has changed: the router may be another one.
     pub fn handle_network_change(&self) {
-        self.again.notify_one();
+        self.keepers.iter().for_each(|keeper| keeper.again.notify_one());
     }
 
-    /// Gives the lease back.
-    pub async fn close(mut self) {
+    /// The device sends IPv6 from another address.
+    pub fn handle_ipv6_change(&self) {
+        let [_, pinhole] = &self.keepers;
+        pinhole.again.notify_one();
+    }
+
+    /// Gives back what was given.
+    pub async fn close(self) {
+        let [forwarding, pinhole] = self.keepers;
+        tokio::join!(forwarding.close(), pinhole.close());
+    }
+}
+
+/// The task that keeps one thing.
+#[derive(Debug)]
+struct Keeper {
+    again: Arc<Notify>,
+    stop: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Keeper {
+    fn start<T: Held + 'static>(port: NonZeroU16, state: Shared) -> Self {
+        let (again, stop) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let task = tokio::spawn(keep::<T>(port, state, again.clone(), stop.clone()));
+        Self { again, stop, task }
+    }
+
+    async fn close(mut self) {
         self.stop.notify_one();
         if tokio::time::timeout(FAREWELL, &mut self.task).await.is_err() {
             tracing::debug!("the router did not take its lease back in time");
@@ -80,45 +143,42 @@ impl PortMapper {
     }
 }
 
-impl Drop for PortMapper {
+impl Drop for Keeper {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Keeps a lease until stopped.
-async fn keep(port: NonZeroU16, state: watch::Sender<Forwarding>, again: Arc<Notify>, stop: Arc<Notify>) {
-    let mut lease: Option<Lease> = None;
+/// Keeps it until stopped.
+async fn keep<T: Held>(port: NonZeroU16, state: Shared, again: Arc<Notify>, stop: Arc<Notify>) {
+    let mut held: Option<T> = None;
     loop {
-        lease = match lease {
-            Some(lease) => lease.renew().await,
+        held = match held {
+            Some(held) => held.renew().await,
             None => None,
         };
-        if lease.is_none() {
-            let forwarding;
-            (lease, forwarding) = obtain(port).await;
-            tracing::info!(by = ?forwarding.by, external = ?forwarding.external, problem = ?forwarding.problem, "port forwarding");
-            state.send_replace(forwarding);
+        if held.is_none() {
+            held = T::obtain(port, &state).await;
         }
-        let wait = lease.as_ref().map_or(RETRY, |lease| lease.lifetime() / 2);
+        let wait = held.as_ref().map_or(RETRY, |held| held.lifetime() / 2);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = stop.notified() => break,
             () = again.notified() => {
                 tokio::time::sleep(CALM).await;
-                if let Some(lease) = lease.take() {
-                    let _ = tokio::time::timeout(FAREWELL, lease.release()).await;
+                if let Some(held) = held.take() {
+                    let _ = tokio::time::timeout(FAREWELL, held.release()).await;
                 }
             }
         }
     }
-    if let Some(lease) = lease {
-        lease.release().await;
+    if let Some(held) = held {
+        held.release().await;
     }
 }
 
 /// Asks by all protocols.
-async fn obtain(port: NonZeroU16) -> (Option<Lease>, Forwarding) {
+async fn forward(port: NonZeroU16) -> (Option<Lease>, Forwarding) {
     let Some((gateway, own)) = neighbours().await else {
         let problem = "this network has no router that could forward a port".to_owned();
         return (

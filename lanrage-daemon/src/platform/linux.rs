@@ -1,8 +1,11 @@
 //! Linux: a TUN device, and netlink for everything around it.
 
+#[path = "linux/gateways.rs"]
+mod gateways;
 #[path = "linux/sockets.rs"]
 mod sockets;
 
+pub use gateways::{gateway, gateway6};
 pub(super) use sockets::set_option;
 pub use sockets::{EthernetPort, prepare_socket, prepare_stream, raw_socket, uncut};
 
@@ -193,7 +196,13 @@ pub struct NetworkWatch {
 impl NetworkWatch {
     /// Starts to watch.
     pub fn new() -> io::Result<Self> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv6Route,
+        ];
         let (connection, _, mut events) = rtnetlink::new_multicast_connection(&groups)?;
         let changed = Arc::new(Notify::new());
         let notify = changed.clone();
@@ -285,32 +294,6 @@ pub async fn routes() -> io::Result<Vec<Route>> {
         }
     }
     Ok(routes)
-}
-
-/// The router that the default route of the main table with the lowest metric leads to.
-pub async fn gateway() -> io::Result<Option<Ipv4Addr>> {
-    let netlink = Netlink::open()?;
-    let filter = RouteMessageBuilder::<Ipv4Addr>::new().build();
-    let mut messages = netlink.handle.route().get(filter).execute();
-    let mut best: Option<(u32, Ipv4Addr)> = None;
-    while let Some(message) = messages.try_next().await.map_err(to_io)? {
-        let header = &message.header;
-        if header.table != RouteHeader::RT_TABLE_MAIN || header.destination_prefix_length > 0 {
-            continue;
-        }
-        let (mut metric, mut gateway) = (0, None);
-        for attribute in &message.attributes {
-            match attribute {
-                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
-                RouteAttribute::Priority(priority) => metric = *priority,
-                _ => {}
-            }
-        }
-        if let Some(gateway) = gateway.filter(|_| best.is_none_or(|(lowest, _)| metric < lowest)) {
-            best = Some((metric, gateway));
-        }
-    }
-    Ok(best.map(|(_, gateway)| gateway))
 }
 
 /// When the clock of [`Instant`] was zero: the same for all processes until the machine starts again.

@@ -94,6 +94,11 @@ pub async fn gateway() -> io::Result<Option<std::net::Ipv4Addr>> {
 }
 
 /// Not known.
+pub async fn gateway6() -> io::Result<Option<(std::net::Ipv6Addr, u32)>> {
+    Ok(None)
+}
+
+/// Not known.
 pub fn host_name() -> Option<String> {
     None
 }

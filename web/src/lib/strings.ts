@@ -272,6 +272,7 @@ export const strings = {
     carrier: "Carrier's NAT",
     carrierYes: "yes: a port forwarded at home leads nowhere",
     forwarded: "Forwarded port",
+    pinhole: "IPv6 pinhole",
     portal: "Login page in front",
     portalYes: "yes: log in to this network first",
     relays: "Relays",

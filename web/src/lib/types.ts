@@ -249,6 +249,8 @@ export interface NetworkStatus {
   protocols: ("none" | "upnp" | "nat_pmp" | "pcp")[];
   forwarded?: string;
   not_forwarded?: string;
+  pinhole?: { address: string; by: "upnp" | "pcp" };
+  no_pinhole?: string;
   captive_portal?: boolean;
 }
 

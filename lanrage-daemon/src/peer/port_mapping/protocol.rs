@@ -1,5 +1,6 @@
 //! The three protocols behind one face.
 
+use super::{Forwarding, Held, LIFETIME, SEARCH, SHORTEST, Shared};
 use crab_nat::{
     GatewayAddress, InternetProtocol, PortMappingOptions, PortMappingType, TimeoutConfig, natpmp, pcp,
 };
@@ -11,18 +12,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-/// What is asked for, in seconds.
-const LIFETIME: u32 = 2 * 3600;
-/// What a router may be kept at by a short lease.
-const SHORTEST: Duration = Duration::from_secs(60);
 /// Routers that speak a protocol answer at once; three requests, the first repeated after 250 ms.
 const TIMEOUT: TimeoutConfig = TimeoutConfig {
     initial_timeout: Duration::from_millis(250),
     max_retries: 2,
     max_retry_timeout: Some(Duration::from_millis(500)),
 };
-/// UPnP answers a search within this time.
-const SEARCH: Duration = Duration::from_secs(3);
 /// Shown in the router's list of forwarded ports.
 const DESCRIPTION: &str = "LANrage";
 
@@ -192,9 +187,19 @@ impl Lease {
             Self::Upnp { external, .. } => Some(*external),
         }
     }
+}
 
-    /// How long it holds.
-    pub fn lifetime(&self) -> Duration {
+impl Held for Lease {
+    async fn obtain(port: NonZeroU16, state: &Shared) -> Option<Self> {
+        let (lease, forwarding) = super::forward(port).await;
+        tracing::info!(by = ?forwarding.by, external = ?forwarding.external, problem = ?forwarding.problem, "port forwarding");
+        state.send_modify(|state| {
+            *state = Forwarding { pinhole: state.pinhole.clone(), ..forwarding };
+        });
+        lease
+    }
+
+    fn lifetime(&self) -> Duration {
         let seconds = match self {
             Self::Crab { mapping, .. } => mapping.lifetime(),
             Self::Upnp { lifetime: 0, .. } => LIFETIME,
@@ -203,8 +208,7 @@ impl Lease {
         Duration::from_secs(seconds.into()).max(SHORTEST)
     }
 
-    /// The same again, if the router still gives it and nothing about it has changed.
-    pub async fn renew(self) -> Option<Self> {
+    async fn renew(self) -> Option<Self> {
         let before = self.external();
         let after = match self {
             Self::Crab { mut mapping, outside } => match mapping.renew().await {
@@ -225,8 +229,7 @@ impl Lease {
         after.filter(|lease| lease.external() == before)
     }
 
-    /// Gives it back.
-    pub async fn release(self) {
+    async fn release(self) {
         let result = match self {
             Self::Crab { mapping, .. } => mapping.try_drop().await.map_err(|(error, _)| error.to_string()),
             Self::Upnp { gateway, external, .. } => {
