@@ -242,3 +242,59 @@ impl NatTest {
         behaviour
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::now;
+
+    fn with_router(seen: &str, outside: &str) -> Behaviour {
+        let mut test = NatTest::default();
+        test.status.nat.public_address = seen.parse().ok();
+        test.set_forwarding(Forwarding {
+            by: Some(PortMapping::Upnp),
+            external: Some(SocketAddr::new(outside.parse().unwrap(), 4000)),
+            gateway_address: outside.parse().ok(),
+            ..Forwarding::default()
+        });
+        test.behaviour()
+    }
+
+    #[test]
+    fn a_router_that_is_not_the_internets_end_has_a_carriers_nat_in_front() {
+        for (seen, outside, is_cgnat) in [
+            ("203.0.113.7", "203.0.113.7", false),
+            ("203.0.113.7", "100.64.3.2", true),
+            ("203.0.113.7", "192.168.1.2", true),
+            ("203.0.113.7", "198.51.100.9", true),
+            ("unknown", "198.51.100.9", false),
+        ] {
+            let behaviour = with_router(seen, outside);
+            assert_eq!(behaviour.is_cgnat, Some(is_cgnat), "{seen} {outside}");
+            assert_eq!(behaviour.port_mapping, Some(PortMapping::Upnp));
+        }
+        let mut test = NatTest::default();
+        test.set_forwarding(Forwarding { by: Some(PortMapping::Upnp), ..Forwarding::default() });
+        assert_eq!(test.behaviour().port_mapping, Some(PortMapping::None), "a lease that leads nowhere");
+    }
+
+    /// Where the test asks at first.
+    fn asked(test: &mut NatTest) -> Vec<SocketAddr> {
+        let now = now().after(2 * CALM);
+        test.handle_timeout(now);
+        let outputs = std::iter::from_fn(|| test.poll_output(now));
+        outputs.filter_map(|it| if let Output::Transmit { to, .. } = it { Some(to) } else { None }).collect()
+    }
+
+    #[tokio::test]
+    async fn servers_of_the_configuration_are_asked_beside_relays() {
+        let (relay, stun) = ("192.0.2.6:3478".parse().unwrap(), "192.0.2.99:3478".parse().unwrap());
+        let mut test = NatTest::default();
+        test.set_stun_servers(vec![stun], now());
+        assert_eq!(asked(&mut test), [stun], "alone, where there is no relay yet");
+        test.relays = vec![("lab".into(), relay)];
+        test.set_local(vec!["192.168.1.2:4000".parse().unwrap()], true, now());
+        let both = asked(&mut test);
+        assert!(both.contains(&relay) && both.contains(&stun), "{both:?}");
+    }
+}

@@ -35,6 +35,24 @@ fn assert_quantiles(
     assert!(figures.most() <= most, "most {:?}", figures.most());
 }
 
+/// The relay is used before anything is probed: what is sent while joining takes half its round trip.
+#[test]
+fn the_first_packets_after_joining_go_by_the_relay_at_once() {
+    let time = |seed| {
+        let mut world = World::new(seed, &[Nat::SYMMETRIC, Nat::cone(Dependence::Address)]);
+        let round_trip = 2 * ms(world.links.iter().map(|link| link.latency_ms).sum());
+        world.play(0, 1, BEAT);
+        let has_all = |world: &World| world.flows.iter().all(|flow| flow.lost() < flow.sent);
+        let time = world.run_while(secs(5), has_all);
+        assert!(time.is_some_and(|time| time <= round_trip), "seed {seed}: {time:?} of {round_trip:?}");
+        world.run_until(secs(3));
+        world.stop_flows();
+        assert_eq!(world.lost(), 0, "seed {seed}");
+        time
+    };
+    Figures::new(0, "first packets of a game at joining, both ways, by the relay", (0..200).map(time));
+}
+
 #[test]
 fn moving_to_the_direct_path_loses_nothing() {
     for seed in 0..100 {

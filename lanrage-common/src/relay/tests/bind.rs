@@ -244,6 +244,33 @@ fn client_and_server_understand_each_other() {
     assert!(requests < 30, "{requests} requests");
 }
 
+/// The client asks for tickets in vain, and stays bound with its last one.
+#[test]
+fn a_client_stays_bound_without_the_control_server() {
+    let mut bench = Bench::new();
+    let mut client = BindingClient::new(relay_address(), StdRng::seed_from_u64(5));
+    let ticket = bench.ticket(1).seal(&TICKET_KEY, &mut StdRng::seed_from_u64(3));
+    client.set_ticket(ticket, SESSION_KEY, bench.now);
+    let (mut wanted, mut changes) = (0, 0);
+    for _ in 0..1800 {
+        client.handle_timeout(bench.now);
+        while let Some(output) = client.poll_output() {
+            match output {
+                crate::binding::Output::Transmit { payload, .. } => {
+                    for (_, answer) in bench.receive(address(1), &payload) {
+                        client.handle_datagram(relay_address(), &answer, bench.now);
+                    }
+                }
+                crate::binding::Output::NeedTicket => wanted += 1,
+                _ => changes += 1,
+            }
+        }
+        bench.pass(Duration::from_secs(1));
+    }
+    assert!(wanted > 0 && client.is_bound() && bench.server.bindings() == 1);
+    assert_eq!(changes, 1, "bound once, for half an hour");
+}
+
 fn address_v6(host: u8) -> SocketAddr {
     SocketAddr::from(([0x2001, 0xdb8, 0, 1, 0, 0, 0, u16::from(host)], 40_000 + u16::from(host)))
 }

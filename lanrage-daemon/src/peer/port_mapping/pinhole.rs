@@ -200,7 +200,10 @@ async fn search(router: Ipv6Addr, own: SocketAddrV6) -> Option<Box<control::Fire
     options.allowed_gateway_ips.push(router.into());
     (options.timeout, options.single_search_timeout) = (Some(SEARCH), Some(SEARCH));
     let found = search_ipv6_firewall_gateway(options).await;
-    found.map(|found| Box::new(control::Firewall::new(found))).inspect_err(|error| tracing::debug!(%error, "no UPnP by IPv6")).ok()
+    found
+        .map(|found| Box::new(control::Firewall::new(found)))
+        .inspect_err(|error| tracing::debug!(%error, "no UPnP by IPv6"))
+        .ok()
 }
 
 fn explain(router: Ipv6Addr, is_refused: bool) -> String {
