@@ -135,6 +135,7 @@ impl Pair {
 
     /// Something fresh and authentic came from this address: a way in, which is worth a probe at once.
     fn handle_heard_from(&mut self, from: SocketAddr, shared: &mut Shared, now: Instant) {
+        self.note_bound_at(from, shared, now);
         let way = match self.way(from, shared) {
             Some(way) => way,
             None => match self.check_source(from, shared, now) {

@@ -108,6 +108,16 @@ impl Pair {
         shared.bindings.contains_key(name) && (self.remote.number == 0 || is_theirs())
     }
 
+    /// The member speaks through a relay: it is bound there, though its announcement of that is still on its way.
+    pub fn note_bound_at(&mut self, from: SocketAddr, shared: &mut Shared, now: Instant) {
+        let Some(name) = shared.relay_at(from) else { return };
+        let theirs = self.remote.relays.iter_mut().find(|relay| relay.name == name && !relay.is_bound);
+        if let Some(theirs) = theirs {
+            theirs.is_bound = true;
+            self.decide(shared, now);
+        }
+    }
+
     /// Sets the preference; the answer is all relays that are left, best first.
     fn prefer(&mut self, shared: &mut Shared, offers: Vec<(String, Offer)>, now: Instant) -> Vec<String> {
         let alive: Vec<_> =

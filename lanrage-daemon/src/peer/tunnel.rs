@@ -6,6 +6,7 @@
 
 mod link;
 pub mod userspace;
+mod waiting;
 
 #[cfg(test)]
 mod tests;

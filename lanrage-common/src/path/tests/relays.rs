@@ -1,7 +1,7 @@
 //! Several relays: which one a pair takes, and what happens when it goes.
 
 use super::figures::Figures;
-use crate::path::simulation::{Nat, World};
+use crate::path::simulation::{Nat, RELAY, World};
 use crate::path::*;
 
 const NEAR: &str = "near";
@@ -69,6 +69,24 @@ fn both_ends_take_the_relay_with_the_least_sum_of_legs() {
         assert_eq!(path.handshakes, [NEAR, FAR].map(|name| Some(world.relays[name])));
         let wanted: BTreeMap<_, _> = [NEAR, FAR].map(|name| (name.to_owned(), 1)).into();
         assert_eq!(world.hosts[0].wishes, (wanted, [NEAR.to_owned()].into()));
+    }
+}
+
+#[test]
+fn a_member_that_speaks_through_a_relay_is_bound_there_whatever_it_has_announced() {
+    for seed in 0..50 {
+        let mut world = World::unbound(seed, &[Nat::SYMMETRIC, Nat::SYMMETRIC]);
+        world.bind(0, RELAY);
+        let now = world.now();
+        world.hosts[1].agent.set_legs([(RELAY.to_owned(), Leg::default())].into(), now);
+        world.introduce();
+        world.run_until(secs(2));
+        assert_eq!(world.kind(0, 1), PathKind::None, "seed {seed}: it is not bound yet");
+        world.signals_work = false;
+        world.bind(1, RELAY);
+        world.start_flow(1, 0, BEAT);
+        let time = world.run_while(secs(5), |world| world.kind(0, 1) == PathKind::Relay);
+        assert!(time.is_some_and(|time| time <= Duration::from_millis(200)), "seed {seed}: {time:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! boringtun retries a lost initiation after 5 s, which is what a joining player would wait; so the schedule here is
 //! tighter at first, and looser than boringtun's for a member that stays away.
 
+use super::waiting::Waiting;
 use super::{TunnelMember, TunnelPath, TunnelSink, TunnelStats};
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
@@ -74,6 +75,8 @@ pub(super) struct Link {
     data: Option<SocketAddr>,
     /// Data moves to the path's endpoint at the latest then.
     move_by: Option<Instant>,
+    /// Data that has nowhere to go.
+    waiting: Waiting,
     /// Relays and members that the session's handshake went through.
     known: Vec<SocketAddr>,
     /// The last initiation that was answered and the answer, for copies that come through another relay.
@@ -106,6 +109,7 @@ impl Link {
             path: None,
             data: None,
             move_by: None,
+            waiting: Waiting::default(),
             known: Vec::new(),
             answered: None,
             taken: Vec::new(),
@@ -286,7 +290,11 @@ impl Link {
             }
             return;
         }
-        let Some(to) = self.data else { return };
+        let Some(to) = self.data else { return self.waiting.push(packet, now) };
+        self.send_to(to, packet, scratch, sink);
+    }
+
+    fn send_to(&mut self, to: SocketAddr, packet: &[u8], scratch: &mut [u8], sink: &mut dyn TunnelSink) {
         if let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(packet, scratch) {
             self.tx_bytes += packet.len() as u64;
             sink.transmit(to, datagram);
@@ -359,7 +367,7 @@ impl Link {
             TunnResult::Err(error) => return Err(reason(&error)),
         }
         if datagram[0] != 1 {
-            self.flush(scratch, sink);
+            self.flush(now, scratch, sink);
         }
         Ok(())
     }
@@ -391,6 +399,7 @@ impl Link {
             self.initiate(now, scratch, sink);
             self.plan_refresh(now);
         }
+        self.flush(now, scratch, sink);
     }
 
     /// Whether so many initiations went unanswered that the session should start over under another index.
@@ -441,15 +450,15 @@ impl Link {
         }
     }
 
-    /// Sends what was queued while there was no session.
-    fn flush(&mut self, scratch: &mut [u8], sink: &mut dyn TunnelSink) {
-        let Some(to) = self.data else { return };
-        while self.has_session() {
-            let TunnResult::WriteToNetwork(datagram) = self.tunn.decapsulate(None, &[], scratch) else {
-                return;
-            };
+    /// Sends what was queued while there was no session, then what waited for a way.
+    fn flush(&mut self, now: Instant, scratch: &mut [u8], sink: &mut dyn TunnelSink) {
+        let Some(to) = self.data.filter(|_| self.has_session()) else { return };
+        while let TunnResult::WriteToNetwork(datagram) = self.tunn.decapsulate(None, &[], scratch) {
             self.tx_bytes += (datagram.len() as u64).saturating_sub(32);
             sink.transmit(to, datagram);
+        }
+        while let Some(packet) = self.waiting.pop(now) {
+            self.send_to(to, &packet, scratch, sink);
         }
     }
 }

@@ -212,6 +212,28 @@ fn packets_wait_for_the_first_path() {
     assert_eq!(pair.sinks[1].packets, sent);
 }
 
+/// As when the member has just bound and speaks, and its announcement of that is still on its way.
+#[test]
+fn packets_wait_where_a_session_has_lost_its_path() {
+    let mut pair = Pair::new();
+    pair.connect();
+    let (member, now) = (pair.keys[1], pair.now);
+    pair.tunnels[0].set_path(&member, None, now, &mut pair.sinks[0]);
+    let sent: Vec<_> = (0..3).map(|n| packet(ADDRESSES[0], ADDRESSES[1], &[n])).collect();
+    for packet in &sent {
+        assert!(pair.send(0, packet));
+    }
+    pair.tick(Duration::from_millis(600));
+    assert_eq!(pair.settle(), 0, "nothing can leave without a path");
+    // the harness delivers everything from there
+    let relay = endpoint(ENDPOINTS[1]);
+    pair.set_path(0, TunnelPath { endpoint: relay, relay: Some(relay), standby: None, copy: None });
+    pair.settle();
+    pair.tick(TICK);
+    pair.settle();
+    assert_eq!(pair.sinks[1].packets, sent);
+}
+
 #[test]
 fn a_wrong_preshared_key_never_makes_a_session() {
     let mut pair = Pair::with_psks([[7; 32], [8; 32]], 1);
