@@ -36,6 +36,8 @@ pub mod control;
 #[cfg(feature = "std")]
 pub mod devices;
 #[cfg(feature = "std")]
+pub mod discord;
+#[cfg(feature = "std")]
 pub mod firewall;
 #[cfg(feature = "std")]
 pub mod gateway;

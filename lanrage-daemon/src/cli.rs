@@ -6,6 +6,7 @@
 mod arguments;
 mod client;
 mod commands;
+mod discord;
 mod doctor;
 mod failure;
 mod firewall;

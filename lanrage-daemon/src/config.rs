@@ -67,6 +67,8 @@ pub struct Config {
     pub peer: PeerConfig,
     /// Devices that take part through this machine.
     pub gateway: GatewayConfig,
+    /// What Discord is told.
+    pub discord: DiscordConfig,
 }
 
 impl Default for Config {
@@ -82,7 +84,49 @@ impl Default for Config {
             relay: RelayConfig::default(),
             peer: PeerConfig::default(),
             gateway: GatewayConfig::default(),
+            discord: DiscordConfig::default(),
         }
+    }
+}
+
+/// What Discord is told; nothing at first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiscordConfig {
+    /// Lets `lanrage discord` show what is played here.
+    pub presence: bool,
+    /// Number of the application of Discord's that shows it.
+    pub client_id: Option<ApplicationId>,
+    /// Shows the party's name as well.
+    pub party_name: bool,
+    /// Address of a channel that hears what happens in the party. A secret: who has it can write there.
+    pub webhook: Option<String>,
+}
+
+/// Number of an application of Discord's, written as a number or as text: browsers do not count that far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenId")]
+pub struct ApplicationId(pub String);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenId {
+    Number(u64),
+    Text(String),
+}
+
+impl TryFrom<WrittenId> for ApplicationId {
+    type Error = &'static str;
+
+    fn try_from(written: WrittenId) -> Result<Self, Self::Error> {
+        let text = match written {
+            WrittenId::Number(number) => number.to_string(),
+            WrittenId::Text(text) => text,
+        };
+        if (15..=22).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(Self(text));
+        }
+        Err("not the Application ID that https://discord.com/developers/applications shows")
     }
 }
 

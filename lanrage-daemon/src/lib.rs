@@ -9,6 +9,7 @@ mod clock;
 pub mod config;
 pub mod control;
 pub mod datapath;
+mod discord;
 mod doctor;
 mod files;
 pub mod games;

@@ -9,7 +9,7 @@ use crate::config::{Config, Loaded, Role, Sources};
 use crate::control::{self, ControlHandle};
 use crate::settings::Desk;
 use crate::shutdown::{self, Shutdown, ShutdownTrigger};
-use crate::{peer, relay};
+use crate::{discord, peer, relay};
 use anyhow::anyhow;
 use lanrage_common::api::RelayStatus;
 use std::sync::Arc;
@@ -69,7 +69,11 @@ pub async fn run(loaded: Loaded, sources: Sources, shutdown: Shutdown) -> anyhow
     let (trigger, stop) = shutdown::channel();
     let mut started = start(&mut config, &stop).await?;
     let roles: Vec<&str> = started.daemon.roles.iter().map(String::as_str).collect();
-    started.daemon.settings = Some(Arc::new(Desk::new(sources, loaded, &config, &roles)));
+    let desk = Arc::new(Desk::new(sources, loaded, &config, &roles));
+    if let Some(peer) = &started.daemon.peer {
+        discord::start(peer.status.clone(), desk.clone(), stop.clone());
+    }
+    started.daemon.settings = Some(desk);
     let ui = listeners.ui_address();
     let roles = started.daemon.roles.join(" ");
     let serving = api::serve(listeners, started.daemon.clone(), token, stop);

@@ -23,12 +23,21 @@ const KEYS: &[(&str, Effect)] = &[
     ("peer.stun_servers", Effect::Live),
     ("peer.share_game", Effect::Live),
     ("peer.qos", Effect::Live),
+    ("discord.presence", Effect::Live),
+    ("discord.client_id", Effect::Live),
+    ("discord.party_name", Effect::Live),
+    ("discord.webhook", Effect::Live),
     ("relay.mode", Effect::Restart),
     ("relay.region", Effect::Restart),
     ("relay.max_mbit_per_s", Effect::Restart),
     ("relay.max_packets_per_s", Effect::Restart),
     ("log.filter", Effect::Restart),
 ];
+
+/// What is set and never shown.
+const SECRETS: &[&str] = &["discord.webhook"];
+/// Shown instead.
+const HIDDEN: &str = "(set, and not shown)";
 
 const HEADING: &str = "# Written by LANrage when somebody changes a setting in the web UI or with `lanrage settings`.\n\
                        # It wins over lanrage.toml; delete it to go back to what that says.\n\n";
@@ -93,7 +102,7 @@ impl Desk {
         let (next, running) = (tree(&state.next.config), tree(&state.running));
         let describe = |(key, effect): (&str, Effect)| Setting {
             key: key.into(),
-            value: at(&next, key),
+            value: shown(key, at(&next, key)),
             effect,
             pending: at(&next, key) != at(&running, key),
             locked: locked(&state.next, key),
@@ -136,6 +145,12 @@ impl Desk {
     pub fn note_at_work(&self) {
         let mut state = self.lock();
         state.running.peer = state.next.config.peer.clone();
+        state.running.discord = state.next.config.discord.clone();
+    }
+
+    /// Where a channel of Discord takes messages, if it is to hear of the party. A secret.
+    pub fn webhook(&self) -> Option<String> {
+        self.lock().next.config.discord.webhook.clone()
     }
 
     /// What the daemon works with.
@@ -146,7 +161,8 @@ impl Desk {
     fn keys(&self) -> impl Iterator<Item = (&'static str, Effect)> + '_ {
         let is_here = |key: &str| {
             let section = key.split('.').next().unwrap_or_default();
-            section == "log" || self.roles.iter().any(|role| role == section)
+            let role = if section == "discord" { "peer" } else { section };
+            section == "log" || self.roles.iter().any(|it| it == role)
         };
         KEYS.iter().copied().filter(move |(key, _)| is_here(key))
     }
@@ -154,6 +170,10 @@ impl Desk {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn shown(key: &str, value: Value) -> Value {
+    if value.is_null() || !SECRETS.contains(&key) { value } else { HIDDEN.into() }
 }
 
 /// Places that win over the settings file.
@@ -229,6 +249,32 @@ mod tests {
 
     fn shown(desk: &Desk, key: &str) -> Setting {
         desk.settings().settings.into_iter().find(|setting| setting.key == key).unwrap()
+    }
+
+    #[test]
+    fn a_secret_is_kept_and_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let desk = desk(dir.path(), &[]);
+        let webhook = "https://discord.com/api/webhooks/1/abc";
+        assert!(shown(&desk, "discord.webhook").value.is_null());
+        change(&desk, "discord.webhook", json!(webhook)).unwrap();
+        assert_eq!(
+            (shown(&desk, "discord.webhook").value, desk.webhook()),
+            (json!(HIDDEN), Some(webhook.into()))
+        );
+        for wrong in ["http://discord.com/abc", "http://127.0.0.1.example/abc", "ftp://a/abc", "abc", HIDDEN]
+        {
+            let error = change(&desk, "discord.webhook", json!(wrong)).unwrap_err().to_string();
+            assert!(error.contains("https address") && !error.contains("abc"), "{wrong}: {error}");
+        }
+        change(&desk, "discord.webhook", json!("http://127.0.0.1:80/abc")).unwrap();
+        change(&desk, "discord.webhook", Value::Null).unwrap();
+        assert_eq!(desk.webhook(), None);
+        for id in [json!(1_234_567_890_123_456_789_u64), json!("1234567890123456789")] {
+            change(&desk, "discord.client_id", id).unwrap();
+            assert_eq!(shown(&desk, "discord.client_id").value, "1234567890123456789");
+        }
+        assert!(change(&desk, "discord.client_id", json!("Ana")).is_err());
     }
 
     #[test]

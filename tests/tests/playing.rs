@@ -2,6 +2,8 @@
 //! when it has ended. Needs root.
 #![allow(clippy::unwrap_used)]
 
+#[path = "playing/discord.rs"]
+mod discord;
 mod support;
 
 use lanrage_common::api::{GamesStatus, Status};
@@ -125,6 +127,7 @@ fn a_running_game_is_seen_marked_and_let_in_until_it_ends() {
     let evening = Evening { lab, ana, server, at_ana, at_ben };
     assert_eq!(evening.joins(), None, "nothing tells that this is a game");
 
+    let channel = discord::open_channel(&evening.lab, &evening.ana);
     let game = Game::start(&ben);
     assert!(wait_until(PATIENCE, || evening.ben_plays() == ["Chocolate Doom"]), "{:?}", evening.running(2));
     assert!(evening.lab.lanrage_output(Role::Peer(1), &["status"]).unwrap().contains("plays Chocolate Doom"));
@@ -136,6 +139,10 @@ fn a_running_game_is_seen_marked_and_let_in_until_it_ends() {
     assert_eq!(outer.class_of(700), CS4);
     evening.says(&other, 800);
     assert_eq!(outer.class_of(800), 0, "no packet of the game");
+
+    discord::channel_hears_of_ben(&channel, &ben, at_ben);
+    let party = evening.status(1).party.unwrap().name;
+    discord::presence_follows_ana(&evening.lab, &evening.ana, &party);
 
     drop(game);
     assert!(wait_until(PATIENCE, || evening.ben_plays().is_empty()), "{:?}", evening.running(2));

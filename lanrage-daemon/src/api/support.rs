@@ -50,8 +50,9 @@ pub(super) async fn log(State(shared): App) -> Json<LogAnswer> {
 
 pub(super) async fn bundle(State(shared): App) -> Answer<SupportBundle> {
     let (status, doctor) = (shared.daemon.status(), shared.findings().await);
-    let settings = shared.desk()?.settings();
-    Ok(Json(support::bundle(&status, doctor, settings, &[shared.token.as_str()])))
+    let desk = shared.desk()?;
+    let webhook = desk.webhook().unwrap_or_default();
+    Ok(Json(support::bundle(&status, doctor, desk.settings(), &[shared.token.as_str(), &webhook])))
 }
 
 impl Shared {

@@ -103,6 +103,8 @@ pub enum Command {
     Mods(Mods),
     /// Print the link that opens the web UI. It is for you only.
     Ui,
+    /// Show in Discord what you play, as long as this runs. Start it as yourself, not as root; settings: discord.
+    Discord,
     /// Show the settings that can be changed while the daemon runs, or change one.
     Settings {
         /// Which, e.g. peer.name.

@@ -68,6 +68,7 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Games(games) if games.running => session.look(false, super::games::running).await,
         Command::Games(games) => super::games::show(session.screen, &games, json),
         Command::Mods(command) => super::mods::run(&session.client, session.screen, command, json).await,
+        Command::Discord => super::discord::run(&session.client, session.screen, json).await,
         Command::Ui => session.ui().await,
         Command::Settings { key, value } => {
             settings::run(&session.client, session.screen, key.zip(value), json).await

@@ -38,7 +38,7 @@ pub(super) fn check_config(
 /// The configuration without its secrets.
 fn redacted(loaded: &Loaded) -> Value {
     let mut shown = loaded.config.clone();
-    for secret in [&mut shown.control.relay_token, &mut shown.relay.token] {
+    for secret in [&mut shown.control.relay_token, &mut shown.relay.token, &mut shown.discord.webhook] {
         *secret = secret.take().map(|_| "(secret)".into());
     }
     serde_json::to_value(shown).unwrap_or_default()

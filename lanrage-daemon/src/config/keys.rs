@@ -77,6 +77,8 @@ fn optional_example(key: &str) -> &'static str {
         "gateway.lan" => "\"eth0\"",
         "gateway.alias_range" => "\"192.168.1.200-192.168.1.230\"",
         "relay.name" | "peer.name" => "\"Ana\"",
+        "discord.client_id" => "\"1234567890123456789\"",
+        "discord.webhook" => "\"https://discord.com/api/webhooks/…\"",
         _ => "\"text\"",
     }
 }

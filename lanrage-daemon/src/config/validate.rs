@@ -73,6 +73,7 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     rule("peer.mtu", range(config.peer.mtu, &MTU, "bytes"));
     rule("peer.stun_servers", config.peer.stun_servers.iter().try_for_each(|server| stun_server(server)));
     rule("peer.allow", port_count(config.peer.allow.len()));
+    rule("discord.webhook", optional(&config.discord.webhook, webhook));
     faults
 }
 
@@ -100,6 +101,19 @@ fn stun_server(server: &str) -> Result<(), String> {
         Some((host, port)) if !host.is_empty() && is_port(port) => Ok(()),
         _ => Err(format!("{server:?} names no server; write it as stun.example:3478")),
     }
+}
+
+/// The complaint does not show it. Anything but https would tell it, and all messages, to everybody on the way.
+fn webhook(url: &str) -> Result<(), String> {
+    let url = reqwest::Url::parse(url).ok();
+    let is_safe = url.is_some_and(|url| match (url.scheme(), url.host_str()) {
+        ("https", Some(_)) => true,
+        ("http", Some(host)) => host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        _ => false,
+    });
+    is_safe.then_some(()).ok_or_else(|| {
+        "it is not an https address: copy it in Discord, in the channel's settings under Integrations, Webhooks".into()
+    })
 }
 
 fn optional(value: &Option<String>, rule: fn(&str) -> Result<(), String>) -> Result<(), String> {
