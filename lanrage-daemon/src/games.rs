@@ -4,10 +4,12 @@
 //! of the same name in [`DIRECTORY`] replace them, others there are added. The tests play every built-in profile that a
 //! LAN can carry through a party: see `docs/games.md`.
 
+mod check;
 mod profile;
 mod running;
 mod value;
 
+pub use check::parse;
 pub use profile::{
     Announcement, Class, Discovery, Evidence, ProcessNames, Profile, Reply, Sender, ServerQuery, Support,
 };
@@ -139,121 +141,18 @@ impl Games {
     }
 }
 
+/// Reads and checks one file; its name is the game's id.
+pub fn check_file(file: &Path) -> Result<(String, Profile), Unusable> {
+    let id = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let profile = read(file).and_then(|text| parse(&id, &text));
+    profile.map(|profile| (id, profile)).map_err(|why| Unusable { file: file.display().to_string(), why })
+}
+
 fn read(file: &Path) -> Result<String, String> {
     match std::fs::metadata(file) {
         Ok(data) if data.len() > MAX_FILE => Err(format!("it is longer than {MAX_FILE} bytes")),
         Ok(_) => std::fs::read_to_string(file).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Reads and checks one profile.
-pub fn parse(id: &str, text: &str) -> Result<Profile, String> {
-    let is_id = |id: &str| id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if id.is_empty() || id.len() > 40 || !is_id(id) {
-        return Err(format!("{id:?} is not an id: name the file with lower case letters, digits and -"));
-    }
-    let profile: Profile = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
-    check(&profile)?;
-    profile.processes.as_ref().map_or(Ok(()), check_processes)?;
-    Ok(profile)
-}
-
-fn check(profile: &Profile) -> Result<(), String> {
-    for (key, text) in [("name", &profile.name), ("source", &profile.source)] {
-        if text.trim().is_empty() || text.len() > 300 || text.chars().any(char::is_control) {
-            return Err(format!("`{key}` must be 1 to 300 characters in one line"));
-        }
-    }
-    let wrong = match (profile.support, &profile.discovery) {
-        (Support::LanList, None) => Some("support = \"lan-list\" needs a [discovery]"),
-        (support, Some(_)) if support != Support::LanList => {
-            Some("only support = \"lan-list\" has a [discovery]")
-        }
-        (Support::DirectIp, None) if profile.ports.is_empty() => {
-            Some("support = \"direct-ip\" needs `ports`")
-        }
-        (Support::Unchecked | Support::NotCarried | Support::OnlineOnly, None) if profile.note.is_none() => {
-            Some("what is not known to work needs a `note` that says why")
-        }
-        _ if profile.query.as_ref().is_some_and(|query| !is_short(&query.ports)) => {
-            Some("`ports` of [query] are not 1 to 64")
-        }
-        _ if profile.beacon.as_ref().is_some_and(|beacon| !is_short(&beacon.ports)) => {
-            Some("`ports` of [beacon] are not 1 to 64")
-        }
-        _ if profile.beacon.is_some() && (profile.ports.is_empty() || profile.discovery.is_none()) => {
-            Some("[beacon] needs `ports` of the game and a [discovery]")
-        }
-        _ => None,
-    };
-    match wrong {
-        Some(wrong) => Err(wrong.into()),
-        None => profile.discovery.as_ref().map_or(Ok(()), check_discovery),
-    }
-}
-
-fn is_short(ports: &[Ports]) -> bool {
-    (1..=MAX_QUERIES).contains(&ports.iter().map(|ports| ports.0.len()).sum())
-}
-
-fn check_processes(processes: &ProcessNames) -> Result<(), String> {
-    let ProcessNames { linux, windows, macos, arguments, source } = processes;
-    let names: Vec<&String> = [linux, windows, macos].into_iter().flatten().collect();
-    let is_plain = |text: &str| (1..=100).contains(&text.len()) && !text.chars().any(char::is_control);
-    if let Some(name) = names.iter().find(|name| !is_plain(name) || name.contains(['/', '\\'])) {
-        return Err(format!(
-            "{name:?} in `processes` is not the name of a program's file without directories"
-        ));
-    }
-    if let Some(name) = names.iter().find(|name| INTERPRETERS.contains(&name.to_lowercase().as_str())) {
-        return Err(format!("{name:?} runs many programs: name its argument in `processes.arguments`"));
-    }
-    let is_program = |name: &&String| [".exe", ".dat"].iter().any(|end| name.to_lowercase().ends_with(end));
-    if let Some(name) = windows.iter().find(|name| !is_program(name)) {
-        return Err(format!("{name:?} in `processes.windows` does not end with .exe (or .dat)"));
-    }
-    match (names.len() + arguments.len(), is_plain(source) && arguments.iter().all(|text| is_plain(text))) {
-        (0, _) => Err("`processes` names no program".into()),
-        (33.., _) => Err("`processes` names more than 32 programs".into()),
-        (_, false) => Err("`processes` needs a `source`, and `arguments` of 1 to 100 characters".into()),
-        _ => Ok(()),
-    }
-}
-
-fn check_discovery(discovery: &Discovery) -> Result<(), String> {
-    let groups = discovery.to.iter().filter(|target| target.group().is_some()).count();
-    let has = |class| discovery.classes.contains(&class);
-    let known = discovery.payload.as_ref().map_or(0, |payload| payload.0.len());
-    let length = discovery.length.map_or(known, usize::from);
-    let rules = [
-        (discovery.classes.is_empty(), "`classes` is empty"),
-        (discovery.to.is_empty(), "`to` is empty"),
-        (discovery.port_list().is_empty(), "`ports` is empty"),
-        (discovery.port_list().len() > MAX_PORTS, "`ports` are more than 256"),
-        (!(1..=8).contains(&discovery.repeat), "`repeat` is not 1 to 8"),
-        (discovery.ttl == Some(0), "`ttl` is 0"),
-        (discovery.source_port == Some(0), "`source_port` is 0"),
-        (length < known, "`length` is less than `payload` has"),
-        (length > MAX_PAYLOAD, "`length` is more than UDP carries"),
-        (
-            has(Class::C) != discovery.is_same_port(),
-            "class C is for `source_port` = `ports`, and only for that",
-        ),
-        (has(Class::D) != (groups > 0), "class D is for groups in `to`, and only for them"),
-        (has(Class::A) && discovery.sender != Sender::Client, "class A has sender = \"client\""),
-        (
-            !has(Class::A) && has(Class::B) && discovery.sender != Sender::Host,
-            "class B has sender = \"host\"",
-        ),
-        (
-            discovery.reply == Reply::Tcp && discovery.reply_port.is_none(),
-            "reply = \"tcp\" needs a `reply_port`",
-        ),
-    ];
-    match rules.into_iter().find(|(is_broken, _)| *is_broken) {
-        Some((_, what)) => Err(what.into()),
-        None => Ok(()),
     }
 }
 

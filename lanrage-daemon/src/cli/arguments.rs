@@ -328,6 +328,9 @@ pub struct Games {
     /// Only those that run now, here and, by what they tell, at the other members.
     #[arg(long, conflicts_with_all = ["name", "directory"])]
     pub running: bool,
+    /// Check profiles that you write instead: what is wrong, and in which line. Exit code 1 when anything is.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["name", "directory", "running"])]
+    pub check: Vec<PathBuf>,
     /// Where your own profiles are, which replace built-in ones.
     #[arg(long, value_name = "DIR", default_value = crate::games::DIRECTORY)]
     pub directory: PathBuf,

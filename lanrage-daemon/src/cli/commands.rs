@@ -66,6 +66,9 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Netcheck { servers } => netcheck::run(&session.client, session.screen, &servers, json).await,
         Command::Gateway { command } => gateway::run(&session.client, session.screen, command, json).await,
         Command::Games(games) if games.running => session.look(false, super::games::running).await,
+        Command::Games(games) if !games.check.is_empty() => {
+            Ok(super::games::check(session.screen, &games.check, json))
+        }
         Command::Games(games) => super::games::show(session.screen, &games, json),
         Command::Mods(command) => super::mods::run(&session.client, session.screen, command, json).await,
         Command::Discord => super::discord::run(&session.client, session.screen, json).await,

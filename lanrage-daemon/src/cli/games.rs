@@ -4,8 +4,10 @@ use super::arguments;
 use super::failure::Failure;
 use super::screen::{Screen, Style};
 use super::table::{Cell, Table};
-use crate::games::{Games, Profile, Support};
+use crate::games::{DIRECTORY, Games, Profile, Support, Unusable, check_file};
 use lanrage_common::api::Status;
+use serde_json::{Value, json};
+use std::path::PathBuf;
 
 pub(super) fn show(screen: &mut Screen<'_>, wanted: &arguments::Games, json: bool) -> Result<u8, Failure> {
     let mut games = Games::with_directory(&wanted.directory);
@@ -31,6 +33,33 @@ pub(super) fn show(screen: &mut Screen<'_>, wanted: &arguments::Games, json: boo
         screen.line(line);
     }
     Ok(0)
+}
+
+/// Whether files are profiles that can be used.
+pub(super) fn check(screen: &mut Screen<'_>, files: &[PathBuf], json: bool) -> u8 {
+    let checked: Vec<_> = files.iter().map(|file| (file, check_file(file))).collect();
+    let is_good = checked.iter().all(|(_, result)| result.is_ok());
+    if json {
+        let describe = |(file, result): &(&PathBuf, Result<(String, Profile), Unusable>)| match result {
+            Ok((id, game)) => json!({ "file": file, "id": id, "name": game.name }),
+            Err(unusable) => json!({ "file": file, "why": unusable.why }),
+        };
+        screen.line(Value::from_iter(checked.iter().map(describe)));
+        return u8::from(!is_good);
+    }
+    for (file, result) in checked {
+        let line = match result {
+            Ok((id, game)) => {
+                format!("{}: good: {} ({}), id {id}", file.display(), game.name, game.support.word())
+            }
+            Err(unusable) => screen.paint(Style::Bad, &unusable.to_string()),
+        };
+        screen.line(line);
+    }
+    if is_good {
+        screen.line(format!("Put it into {DIRECTORY}; the daemon reads it when it starts."));
+    }
+    u8::from(!is_good)
 }
 
 /// What runs in the party.

@@ -129,6 +129,42 @@ fn a_users_profile_replaces_the_built_in_one_and_a_broken_one_is_named() {
 }
 
 #[test]
+fn every_title_of_the_first_lanrage_has_an_answer() {
+    let (games, mut answers) = (Games::built_in().games, std::collections::BTreeMap::<_, usize>::new());
+    for title in include_str!("first_lanrage.txt").lines() {
+        let meant = |fits: fn(&str, &str) -> bool| {
+            games.values().find(|game| game.titles.iter().chain([&game.name]).any(|name| fits(name, title)))
+        };
+        let exact = meant(|name, title| name == title);
+        let support = exact.or_else(|| meant(|name, title| name.contains(title))).expect(title).support;
+        *answers.entry(support).or_default() += 1;
+    }
+    assert_eq!(answers.values().sum::<usize>(), 135);
+    let documented = include_str!("../../../docs/games.md");
+    for (support, count) in answers {
+        let row = format!("| `{}` | {count} |", support.word());
+        assert!(documented.contains(&row), "docs/games.md lacks {row}");
+    }
+}
+
+#[test]
+fn a_complaint_names_the_line() {
+    for (from, to, complaint) in [
+        ("evidence =", "proof =", "line 5, column 1: unknown field `proof`"),
+        ("support = \"lan-list\"", "support = \"direct-ip\"", "line 3: only support"),
+        ("\"7777-7779\"", "\"1-300\"", "line 12: `ports` are more"),
+        ("\"7777-7779\"", "\"0\"", "line 12, column 9: \"0\" is neither"),
+        ("sender = \"client\"", "sender = \"host\"", "line 10: class A has"),
+        ("payload", "ttl = 0\npayload", "line 13: `ttl` is 0"),
+        ("[discovery]", "[processes]\nsource = \"x\"\n[discovery]", "line 8: `processes` names no"),
+        ("name = \"My game\"", "name = \"My game", "line 2, column "),
+    ] {
+        let error = parse("mine", &GOOD.replace(from, to)).unwrap_err();
+        assert!(error.starts_with(complaint), "{to}: {error}");
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_with_the_key_to_blame() {
     parse("mine", GOOD).unwrap();
     for (from, to, complaint) in [
