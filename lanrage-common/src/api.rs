@@ -3,7 +3,7 @@
 //! | request | body → answer |
 //! |---|---|
 //! | `GET /api/v1/status` | → [`Status`] |
-//! | `GET /api/v1/events` | → server-sent events, each a whole [`Status`], at most four a second |
+//! | `GET /api/v1/events` | → server-sent events, each a whole [`Status`], at most five a second |
 //! | `POST /api/v1/party` | [`CreatePartyRequest`] → [`InviteAnswer`] |
 //! | `POST /api/v1/party/join` | [`JoinRequest`] → [`Status`] |
 //! | `POST /api/v1/party/leave` | → [`Status`] |
@@ -21,6 +21,7 @@
 //! | `GET /api/v1/games` | → what `lanrage games --json` prints: the profiles of games by id |
 //! | `GET /api/v1/log` | → [`LogAnswer`] |
 //! | `GET /api/v1/bundle` | → [`SupportBundle`] |
+//! | `GET /api/v1/mods` | → [`ModsAnswer`]; asks every member that is there |
 //! | `GET /api/v1/openapi.json` | → all of this for programs (OpenAPI 3.1): `lanrage-daemon/src/api/openapi.json` |
 //! | `POST /api/v1/relay/drain` | [`DrainRequest`] → [`Status`] |
 //! | `POST /api/v1/ui` | → [`UiAnswer`]; on the Unix socket only, because the answer holds the token |
@@ -38,6 +39,7 @@ mod games;
 mod gateway;
 mod lane;
 mod matrix;
+mod mods;
 mod network;
 mod party;
 mod relay;
@@ -53,6 +55,7 @@ pub use gateway::{
 };
 pub use lane::{LaneConversation, LaneCopies, LaneListener, LaneMode, LaneReceiver, LaneRung, LaneStatus};
 pub use matrix::{GameServer, HostStatus, LinkStatus, MatrixStatus};
+pub use mods::{ModShare, ModsAnswer, RefusedShare};
 pub use network::{NetworkStatus, PinholeStatus, StunServerStatus};
 pub use party::{CarrierStatus, MemberStatus, PartyStatus, PathKind, RelayChoiceStatus};
 pub use relay::{ReasonCount, RelayDetail, RelayMember, RelayMode, RelayStatus, RelayTlsStatus, RelayWorker};

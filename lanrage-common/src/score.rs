@@ -19,6 +19,15 @@ pub fn quality(path: PathKind, rtt_ms: Option<f64>, jitter_ms: Option<f64>, loss
     Some((100.0 - (cost - PERFECT).max(0.0) / POINT).clamp(0.0, 100.0).round() as u8)
 }
 
+/// What a quality is called: nobody notices the distance, one does, or fast games are no fun.
+pub const fn word(quality: u8) -> &'static str {
+    match quality {
+        80.. => "very good",
+        50..80 => "fair",
+        0..50 => "poor",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +43,13 @@ mod tests {
         assert_eq!(quality(PathKind::Direct, Some(20.0), None, None), Some(100));
         assert_eq!(quality(PathKind::None, Some(20.0), None, None), None);
         assert_eq!(quality(PathKind::Relay, None, None, Some(1.0)), None);
+    }
+
+    #[test]
+    fn the_documented_words() {
+        assert_eq!(
+            [100, 80, 79, 50, 49, 0].map(word),
+            ["very good", "very good", "fair", "fair", "poor", "poor"]
+        );
     }
 }

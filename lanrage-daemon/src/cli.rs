@@ -27,6 +27,7 @@ mod support;
 mod table;
 mod terminal;
 mod trace;
+mod watch;
 
 pub use arguments::Arguments;
 pub use failure::Failure;

@@ -99,7 +99,7 @@ pub enum PeerCommand {
 /// A running peer.
 #[derive(Debug, Clone)]
 pub struct PeerHandle {
-    /// Changes at most four times a second.
+    /// Changes at most five times a second.
     pub status: watch::Receiver<PeerStatus>,
     /// Commands.
     pub commands: mpsc::Sender<PeerCommand>,

@@ -73,6 +73,7 @@ fn common() -> Router<Arc<Shared>> {
         .route("/api/v1/doctor", post(support::doctor))
         .route("/api/v1/settings", get(support::settings).post(support::change_settings))
         .route("/api/v1/games", get(support::games))
+        .route("/api/v1/mods", get(support::mods))
         .route("/api/v1/log", get(support::log))
         .route("/api/v1/bundle", get(support::bundle))
         .route("/api/v1/openapi.json", get(openapi::document))

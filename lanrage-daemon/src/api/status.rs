@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// At most four events a second.
-const EVENT_GAP: Duration = Duration::from_millis(250);
+const EVENT_GAP: Duration = Duration::from_millis(200);
 
 impl Daemon {
     /// Everything as it is now.

@@ -12,7 +12,9 @@ use crate::{doctor as checks, log as logged, support};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use lanrage_common::api::{DoctorAnswer, Finding, LogAnswer, Settings, SettingsRequest, SupportBundle};
+use lanrage_common::api::{
+    DoctorAnswer, Finding, LogAnswer, ModsAnswer, Settings, SettingsRequest, SupportBundle,
+};
 use lanrage_common::protocol::ErrorCode;
 use std::path::Path;
 
@@ -40,6 +42,15 @@ pub(super) async fn games() -> Answer<Games> {
     let read = tokio::task::spawn_blocking(|| Games::with_directory(Path::new(DIRECTORY))).await;
     read.map(Json)
         .map_err(|_| Refusal::internal("the profiles of games cannot be read; look at the daemon's log"))
+}
+
+/// Asks members over the tunnel; only who is in the party's roster is asked.
+pub(super) async fn mods(State(shared): App) -> Answer<ModsAnswer> {
+    let status = shared.daemon.status();
+    let party = status.party.ok_or_else(|| {
+        Refusal::bad_request("this device is in no party; join one by its invite link: lanrage join LINK")
+    })?;
+    Ok(Json(crate::mods::shares(&party).await))
 }
 
 pub(super) async fn log(State(shared): App) -> Json<LogAnswer> {

@@ -35,7 +35,7 @@ pub enum Command {
     /// Show one line per member: address, path, round trip, why.
     Peers(Watch),
     /// Show one line per relay: state, load, round trip, who is reached through it, why.
-    Relays,
+    Relays(Watch),
     /// Take the tunnel up again.
     Up,
     /// Take the tunnel down; the membership stays.
@@ -91,7 +91,10 @@ pub enum Command {
         servers: Vec<String>,
     },
     /// Let devices without LANrage take part through this machine; alone: show how that goes.
+    #[command(args_conflicts_with_subcommands = true)]
     Gateway {
+        #[command(flatten)]
+        watch: Watch,
         /// What to do.
         #[command(subcommand)]
         command: Option<Gateway>,
@@ -195,8 +198,10 @@ pub enum Gateway {
         #[arg(long, value_name = "KEY")]
         public_key: Option<WgKey>,
     },
+    /// Show everything, as without a word behind `gateway`.
+    Overview(Watch),
     /// Show one line per device.
-    Devices,
+    Devices(Watch),
     /// Turn a device out.
     RemoveDevice {
         /// Its name.
@@ -328,6 +333,9 @@ pub struct Games {
     /// Only those that run now, here and, by what they tell, at the other members.
     #[arg(long, conflicts_with_all = ["name", "directory"])]
     pub running: bool,
+    /// Show it anew every second, until Ctrl-C.
+    #[arg(short, long, requires = "running")]
+    pub watch: bool,
     /// Check profiles that you write instead: what is wrong, and in which line. Exit code 1 when anything is.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["name", "directory", "running"])]
     pub check: Vec<PathBuf>,

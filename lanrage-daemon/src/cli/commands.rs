@@ -1,9 +1,10 @@
 //! Each command: what it asks, and what it prints.
 
-use super::arguments::{Arguments, Command, ConfigCommand, Firewall, Invite, Party, Relay};
+use super::arguments::{Arguments, Command, ConfigCommand, Firewall, Gateway, Invite, Party, Relay};
 use super::client::{Answer, Client};
 use super::failure::Failure;
 use super::screen::Screen;
+use super::watch::{Look, look};
 use super::{
     doctor, firewall, gateway, local, matrix, netcheck, relay, run as program, servers, settings, show,
     support, trace,
@@ -17,9 +18,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Between the pings that a person watches.
 const PING_GAP: Duration = Duration::from_secs(1);
-
-/// Between two looks of `--watch`.
-const WATCH_GAP: Duration = Duration::from_secs(1);
 
 /// How long a relay may take to end when its time is over.
 const DRAIN_SLACK: Duration = Duration::from_secs(5);
@@ -39,7 +37,7 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
     match command {
         Command::Status(watch) => session.look(watch.watch, show::status).await,
         Command::Peers(watch) => session.look(watch.watch, show::peers).await,
-        Command::Relays => session.relays().await,
+        Command::Relays(watch) => session.look(watch.watch, show::party_relays).await,
         Command::Up => session.change("up", "The tunnel is up.").await,
         Command::Down => session.change("down", "The tunnel is down. `lanrage up` takes it up again.").await,
         Command::Party(Party::Create { name, control }) => session.create_party(name, control).await,
@@ -64,8 +62,11 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Firewall { change } => session.firewall(change).await,
         Command::Doctor => doctor::run(&session.client, session.screen, json).await,
         Command::Netcheck { servers } => netcheck::run(&session.client, session.screen, &servers, json).await,
-        Command::Gateway { command } => gateway::run(&session.client, session.screen, command, json).await,
-        Command::Games(games) if games.running => session.look(false, super::games::running).await,
+        Command::Gateway { watch, command } => {
+            let command = command.unwrap_or(Gateway::Overview(watch));
+            gateway::run(&session.client, session.screen, command, json).await
+        }
+        Command::Games(games) if games.running => session.look(games.watch, super::games::running).await,
         Command::Games(games) if !games.check.is_empty() => {
             Ok(super::games::check(session.screen, &games.check, json))
         }
@@ -108,54 +109,26 @@ impl Session<'_, '_> {
         Ok(0)
     }
 
-    /// Shows the status, or a part of it; again every second when that is wanted, until nobody reads any more.
-    async fn look(&mut self, watch: bool, show: fn(&mut Screen<'_>, &Status)) -> Result<u8, Failure> {
-        loop {
-            let answer = self.client.get::<Status>("/api/v1/status").await?;
-            if watch && !self.json {
-                self.screen.begin_again();
-            }
-            self.finish(&answer, show)?;
-            if !watch || self.screen.is_closed() {
-                return Ok(0);
-            }
-            tokio::time::sleep(WATCH_GAP).await;
-        }
+    /// Shows the status, or a part of it.
+    async fn look(&mut self, again: bool, show: fn(&mut Screen<'_>, &Status)) -> Result<u8, Failure> {
+        let wish = Look { again, json: self.json };
+        look(&self.client, self.screen, wish, |answer| answer.text.clone(), show).await
     }
 
-    /// Likewise a part of the party, which alone is the JSON.
+    /// Shows a part of the party, which alone is the JSON.
     async fn look_at(
         &mut self,
-        watch: bool,
+        again: bool,
         part: fn(Option<&PartyStatus>) -> Value,
         show: fn(&mut Screen<'_>, &PartyStatus),
     ) -> Result<u8, Failure> {
-        loop {
-            let party = self.client.get::<Status>("/api/v1/status").await?.value.party;
-            match &party {
-                _ if self.json => self.screen.line(part(party.as_ref())),
-                _ if watch => self.screen.begin_again(),
-                _ => {}
-            }
-            match &party {
-                _ if self.json => {}
-                Some(party) => show(self.screen, party),
-                None => self.screen.line(show::NO_PARTY),
-            }
-            if !watch || self.screen.is_closed() {
-                return Ok(0);
-            }
-            tokio::time::sleep(WATCH_GAP).await;
-        }
-    }
-
-    async fn relays(&mut self) -> Result<u8, Failure> {
-        let answer = self.client.get::<Status>("/api/v1/status").await?;
-        self.finish(&answer, |screen, status| match &status.party {
-            Some(party) if !party.relays.is_empty() => show::relays(screen, party),
-            Some(_) => screen.line("The control server knows no relay. Start one: `lanrage-daemon relay`."),
-            None => screen.line("In no party, so no relay is needed."),
+        let wish = Look { again, json: self.json };
+        let part = |answer: &Answer<Status>| part(answer.value.party.as_ref()).to_string();
+        look(&self.client, self.screen, wish, part, |screen, status| match &status.party {
+            Some(party) => show(screen, party),
+            None => screen.line(show::NO_PARTY),
         })
+        .await
     }
 
     async fn change(&mut self, what: &str, done: &str) -> Result<u8, Failure> {

@@ -1,15 +1,17 @@
 //! `lanrage gateway`: devices without LANrage, and how they fare.
 
 use super::arguments::Gateway;
-use super::client::Client;
+use super::client::{Answer, Client};
 use super::failure::Failure;
 use super::screen::{Screen, Style};
 use super::show;
-use super::table::{Cell, Table};
+use super::table::{Cell, Table, size};
+use super::watch::{Look, look};
 use lanrage_common::api::{
     AddDeviceAnswer, AddDeviceRequest, GatewayDevice, GatewayStatus, LanStatus, RemoveDeviceRequest, Status,
 };
 use lanrage_common::devices::DeviceKind;
+use serde_json::json;
 
 /// A client that is there sends something every 25 s.
 const PRESENT_S: u64 = 60;
@@ -17,48 +19,46 @@ const PRESENT_S: u64 = 60;
 pub(super) async fn run(
     client: &Client,
     screen: &mut Screen<'_>,
-    command: Option<Gateway>,
+    command: Gateway,
     json: bool,
 ) -> Result<u8, Failure> {
     match command {
-        None => {
-            let status = client.get::<Status>("/api/v1/status").await?.value;
-            show_status(screen, status.gateway.unwrap_or_default(), json, overview)
+        Gateway::Overview(watch) => {
+            look_at(client, screen, Look { again: watch.watch, json }, overview).await
         }
-        Some(Gateway::Devices) => {
-            let status = client.get::<Status>("/api/v1/status").await?.value;
-            show_status(screen, status.gateway.unwrap_or_default(), json, devices)
-        }
-        Some(Gateway::AddDevice { name, endpoint, public_key }) => {
+        Gateway::Devices(watch) => look_at(client, screen, Look { again: watch.watch, json }, devices).await,
+        Gateway::AddDevice { name, endpoint, public_key } => {
             let request = AddDeviceRequest { name, public_key, endpoint };
             let answer = client.send::<AddDeviceAnswer>("/api/v1/gateway/add", &request).await?;
             match json {
                 true => screen.line(&answer.text),
                 false => added(screen, &answer.value),
             }
+            Ok(0)
         }
-        Some(Gateway::RemoveDevice { name }) => {
+        Gateway::RemoveDevice { name } => {
             let request = RemoveDeviceRequest { name };
             let answer = client.send::<Status>("/api/v1/gateway/remove", &request).await?;
             match json {
                 true => screen.line(&answer.text),
                 false => screen.line(format!("{} is turned out.", request.name)),
             }
+            Ok(0)
         }
     }
-    Ok(0)
 }
 
-fn show_status(
+async fn look_at(
+    client: &Client,
     screen: &mut Screen<'_>,
-    status: GatewayStatus,
-    json: bool,
+    wish: Look,
     show: fn(&mut Screen<'_>, &GatewayStatus),
-) {
-    match json {
-        true => screen.line(serde_json::to_string(&status).unwrap_or_default()),
-        false => show(screen, &status),
-    }
+) -> Result<u8, Failure> {
+    let part = |answer: &Answer<Status>| json!(answer.value.gateway.clone().unwrap_or_default()).to_string();
+    let show = |screen: &mut Screen<'_>, status: &Status| {
+        show(screen, &status.gateway.clone().unwrap_or_default());
+    };
+    look(client, screen, wish, part, show).await
 }
 
 fn overview(screen: &mut Screen<'_>, status: &GatewayStatus) {
@@ -125,8 +125,8 @@ fn devices(screen: &mut Screen<'_>, status: &GatewayStatus) {
             kind(device.kind).into(),
             heard(device),
             from.into(),
-            format!("{} B", device.rx_bytes).into(),
-            format!("{} B", device.tx_bytes).into(),
+            size(device.rx_bytes).into(),
+            size(device.tx_bytes).into(),
         ]);
     }
     table.print(screen);

@@ -3,6 +3,7 @@
 use super::screen::{Screen, Style};
 use super::table::{Cell, Table};
 use lanrage_common::api::{LinkStatus, PartyStatus};
+use lanrage_common::score;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 
@@ -60,12 +61,13 @@ fn name(party: &PartyStatus, address: Ipv4Addr) -> String {
     member.map_or_else(|| address.to_string(), |member| member.name.clone())
 }
 
-fn quality(quality: Option<u8>) -> Cell {
+/// The score with its word.
+pub(super) fn quality(quality: Option<u8>) -> Cell {
     let style = match quality {
         Some(80..) => Style::Good,
         Some(50..80) => Style::Warn,
         Some(_) => Style::Bad,
         None => Style::Dim,
     };
-    Cell::new(quality.map_or("-".into(), |quality| quality.to_string()), style)
+    Cell::new(quality.map_or("-".into(), |quality| format!("{quality} {}", score::word(quality))), style)
 }

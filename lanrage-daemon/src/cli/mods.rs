@@ -4,10 +4,10 @@ use super::arguments::Mods;
 use super::client::Client;
 use super::failure::Failure;
 use super::screen::{Screen, Style};
-use super::table::Table;
-use crate::mods::{FetchError, Folder, Presence, Source, serve};
+use super::table::{Cell, Table, size};
+use crate::mods::{FetchError, Folder, Presence, Source, is_program, serve, shares};
 use crate::shutdown;
-use lanrage_common::api::{MemberStatus, PartyStatus, Status};
+use lanrage_common::api::{MemberStatus, PartyStatus, RefusedShare, Status};
 use lanrage_common::members;
 use lanrage_common::mods::{Manifest, ModFile, PORT};
 use lanrage_common::protocol::MAX_NAME;
@@ -16,9 +16,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tokio::net::TcpListener;
 
-/// What may be a program: mods run on the machine of who takes them.
-const PROGRAMS: [&str; 12] =
-    ["exe", "dll", "so", "dylib", "bat", "cmd", "ps1", "sh", "jar", "py", "msi", "scr"];
 /// Names in a list before it is cut.
 const SHOWN: usize = 20;
 
@@ -96,39 +93,37 @@ async fn share(
 }
 
 async fn list(screen: &mut Screen<'_>, party: &PartyStatus, json: bool) -> Result<u8, Failure> {
-    let asked = others(party).map(async |member| (member, manifest_of(member).await));
-    let answers = futures_util::future::join_all(asked).await;
-    let mut shares = Vec::new();
-    let mut table = Table::new(["MEMBER", "NAME", "FILES", "SIZE", "ID"]);
-    for (member, answer) in &answers {
-        match answer {
-            Ok((_, manifest)) => {
-                let id = manifest.id().to_string();
-                shares.push(json!({
-                    "member": member.name, "address": member.address, "name": manifest.name, "id": id,
-                    "files": manifest.files.len(), "bytes": manifest.total(),
-                }));
-                table.row([
-                    member.name.as_str().into(),
-                    manifest.name.as_str().into(),
-                    manifest.files.len().to_string().into(),
-                    size(manifest.total()).into(),
-                    id[..12].into(),
-                ]);
-            }
-            Err(FetchError::BadManifest(bad)) if !json => {
-                let mark = screen.paint(Style::Bad, "!");
-                screen.line(format!("{mark} {} shares mods that are not taken: {bad}", member.name));
-            }
-            Err(_) => {}
-        }
+    let found = shares(party).await;
+    if json {
+        screen.line(json!(found));
+        return Ok(0);
     }
-    match (json, shares.is_empty()) {
-        (true, _) => screen.line(json!({ "shares": shares })),
-        (false, true) => screen.line("Nobody shares mods. `lanrage mods share FOLDER` does."),
-        (false, false) => table.print(screen),
+    for RefusedShare { member, why } in &found.refused {
+        let mark = screen.paint(Style::Bad, "!");
+        screen.line(format!("{mark} {}", printable(&format!("{member} {why}"))));
     }
+    if found.shares.is_empty() {
+        screen.line("Nobody shares mods. `lanrage mods share FOLDER` does.");
+        return Ok(0);
+    }
+    let mut table = Table::new(["MEMBER", "NAME", "FILES", "PROGRAMS", "SIZE", "ID"]);
+    for share in &found.shares {
+        table.row([
+            share.member.as_str().into(),
+            share.name.as_str().into(),
+            share.files.to_string().into(),
+            programs(share.programs),
+            size(share.bytes).into(),
+            share.id[..12].into(),
+        ]);
+    }
+    table.print(screen);
     Ok(0)
+}
+
+/// What can do more than be played with.
+fn programs(count: u64) -> Cell {
+    if count == 0 { Cell::new("-", Style::Dim) } else { Cell::new(count.to_string(), Style::Warn) }
 }
 
 /// What a folder has of a member's mods.
@@ -242,12 +237,22 @@ async fn fetch_all(
         screen.line(format!("{mark} {programs} of them are programs; they can do what you can do."));
     }
     let total: u64 = wanted.iter().map(|file| file.size).sum();
+    let share = |done: u64| (done * 100).checked_div(total).unwrap_or(100);
     let mut done = 0;
     for file in wanted {
-        source.fetch(file, folder, |bytes| done += bytes).await.map_err(|error| failed(member, &error))?;
+        let path = printable(&file.path);
+        let tell = |bytes| {
+            let before = share(done);
+            done += bytes;
+            if share(done) > before {
+                screen.progress(&format!("{:>3} % of {}: {path}", share(done), size(total)));
+            }
+        };
+        let fetched = source.fetch(file, folder, tell).await;
+        screen.end_progress();
+        fetched.map_err(|error| failed(member, &error))?;
         if !json {
-            let path = printable(&file.path);
-            screen.line(format!("{:>3} % {path}", (done * 100).checked_div(total).unwrap_or(100)));
+            screen.line(format!("{:>3} % {path}", share(done)));
         }
     }
     folder.finish().map_err(|error| {
@@ -305,35 +310,14 @@ fn name_of(dir: &Path) -> String {
     name.chars().take(MAX_NAME).collect::<String>().trim().to_owned()
 }
 
-fn is_program(path: &str) -> bool {
-    path.rsplit_once('.').is_some_and(|(_, ending)| PROGRAMS.contains(&ending.to_lowercase().as_str()))
-}
-
 /// Paths come from other people.
 fn printable(path: &str) -> String {
     path.chars().filter(|c| !c.is_control()).collect()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1024 => format!("{bytes} B"),
-        1024..0x10_0000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        0x10_0000..0x4000_0000 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
-        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_and_programs() {
-        assert_eq!([5, 2048, 5 << 20, 3 << 30].map(size), ["5 B", "2.0 KiB", "5.0 MiB", "3.0 GiB"]);
-        assert!(is_program("bin/Mod.DLL") && is_program("x.sh"));
-        assert!(!is_program("maps/q3dm17.pk3") && !is_program("dll"));
-    }
 
     #[test]
     fn a_folder_gives_its_name() {

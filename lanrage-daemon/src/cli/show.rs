@@ -1,8 +1,8 @@
 //! The daemon's answers for people.
 
-use super::firewall;
 use super::screen::{Screen, Style};
 use super::table::{Cell, Table};
+use super::{firewall, matrix};
 use lanrage_common::api::{
     InviteAnswer, MemberStatus, PartyStatus, PathKind, PingAnswer, PingReply, Problem, RelayChoiceStatus,
     RelayMode, RelayStatus, Status,
@@ -129,7 +129,7 @@ pub(super) fn relay_lines(screen: &mut Screen<'_>, relay: &RelayStatus) {
 
 /// One line per member.
 pub(super) fn members(screen: &mut Screen<'_>, party: &PartyStatus) {
-    let mut table = Table::new(["NAME", "ADDRESS", "PATH", "RTT", "JITTER", "LOSS", "WHY"]);
+    let mut table = Table::new(["NAME", "ADDRESS", "PATH", "RTT", "JITTER", "LOSS", "QUALITY", "WHY"]);
     for member in &party.members {
         let milliseconds = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1} ms"));
         let loss = member.loss.map_or("-".into(), |loss| format!("{:.0} %", loss * 100.0));
@@ -145,14 +145,24 @@ pub(super) fn members(screen: &mut Screen<'_>, party: &PartyStatus) {
             milliseconds(member.rtt_ms).into(),
             milliseconds(member.jitter_ms).into(),
             loss.into(),
+            matrix::quality(member.quality),
             Cell::new(why, Style::Dim),
         ]);
     }
     table.print(screen);
 }
 
+/// The party's relays alone.
+pub(super) fn party_relays(screen: &mut Screen<'_>, status: &Status) {
+    match &status.party {
+        Some(party) if !party.relays.is_empty() => relays(screen, party),
+        Some(_) => screen.line("The control server knows no relay. Start one: `lanrage-daemon relay`."),
+        None => screen.line("In no party, so no relay is needed."),
+    }
+}
+
 /// One line per relay.
-pub(super) fn relays(screen: &mut Screen<'_>, party: &PartyStatus) {
+fn relays(screen: &mut Screen<'_>, party: &PartyStatus) {
     let mut table =
         Table::new(["RELAY", "REGION", "STATE", "LOAD", "RTT", "JITTER", "MEMBERS", "STANDBY", "WHY"]);
     for relay in &party.relays {

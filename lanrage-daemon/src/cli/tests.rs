@@ -40,11 +40,11 @@ Relay    203.0.113.7:3478 registered, generic XDP, 3 bound, 6 flows, forwarded 1
          generic XDP because the driver of eth0 has no native XDP
          to improve: use a network card whose driver has it
 
-NAME        ADDRESS    PATH         RTT      JITTER  LOSS  WHY
-Ana (host)  10.66.0.1  -            -        -       -     this device
-Bob         10.66.0.2  relay paris  23.5 ms  1.5 ms  1 %   both routers randomise ports; a forwarded port in either would fix it
-Ćwikła      10.66.0.3  direct       4.0 ms   0.2 ms  0 %   plays Chocolate Doom; straight to 198.51.100.4:51820
-Dan[31m     10.66.0.4  offline      -        -       -     not connected since 20:14
+NAME        ADDRESS    PATH         RTT      JITTER  LOSS  QUALITY       WHY
+Ana (host)  10.66.0.1  -            -        -       -     -             this device
+Bob         10.66.0.2  relay paris  23.5 ms  1.5 ms  1 %   92 very good  both routers randomise ports; a forwarded port in either would fix it
+Ćwikła      10.66.0.3  direct       4.0 ms   0.2 ms  0 %   -             plays Chocolate Doom; straight to 198.51.100.4:51820
+Dan[31m     10.66.0.4  offline      -        -       -     -             not connected since 20:14
 
 ! the gateway does not answer ARP
   check the cable
@@ -110,14 +110,14 @@ Bob's[31m place (password)  Quake III Arena, ioquake3  oa_minia  2 of 8   Bob   
         lanrage(&server, &["matrix"]).await.out,
         "\
 FROM  TO      PATH    RTT      JITTER  LOSS  QUALITY
-Ana   Bob     relay   23.4 ms  1.5 ms  1 %   92
-Ana   Ćwikła  direct  4.0 ms   1.5 ms  1 %   100
-Bob   Ćwikła  direct  50.0 ms  1.5 ms  1 %   79
+Ana   Bob     relay   23.4 ms  1.5 ms  1 %   92 very good
+Ana   Ćwikła  direct  4.0 ms   1.5 ms  1 %   100 very good
+Bob   Ćwikła  direct  50.0 ms  1.5 ms  1 %   79 fair
 
 HOST    LONGEST RTT  TO      QUALITY
-Ana     23.4 ms      Bob     92
-Bob     50.0 ms      Ćwikła  79
-Ćwikła  50.0 ms      Bob     79
+Ana     23.4 ms      Bob     92 very good
+Bob     50.0 ms      Ćwikła  79 fair
+Ćwikła  50.0 ms      Bob     79 fair
 
 Ana is the best host: the longest round trip is 23 ms, to Bob; with Bob it would be 50 ms.
 "
@@ -356,6 +356,50 @@ async fn watching_ends_with_its_reader() {
     let mut screen = Screen::plain(&mut out, &mut err);
     assert_eq!(run(Arguments::try_parse_from(words).unwrap(), &mut screen).await, 0);
     assert!(out.0 < 900 && err.is_empty());
+}
+
+#[tokio::test]
+async fn every_view_can_be_watched() {
+    let server = TestServer::start().await;
+    let socket = server.socket.to_str().unwrap();
+    let views: [&[&str]; 8] = [
+        &["status"],
+        &["peers"],
+        &["relays"],
+        &["servers"],
+        &["matrix"],
+        &["gateway"],
+        &["gateway", "devices"],
+        &["games", "--running"],
+    ];
+    let watched = views.map(async |view| {
+        let once = lanrage(&server, view).await.out.len();
+        let words = [&["lanrage", "--socket", socket], view, &["--watch"]].concat();
+        let (mut out, mut err) = (Pipe(2 + once), Vec::new());
+        let code =
+            run(Arguments::try_parse_from(words).unwrap(), &mut Screen::plain(&mut out, &mut err)).await;
+        assert_eq!((code, err.len()), (0, 0), "{view:?} ends when its reader goes away, at the second look");
+    });
+    futures_util::future::join_all(watched).await;
+}
+
+#[tokio::test]
+async fn who_watches_at_a_terminal_is_told_when_the_daemon_goes() {
+    let server = TestServer::start().await;
+    let words = ["lanrage", "--socket", server.socket.to_str().unwrap(), "peers", "--watch"];
+    let arguments = Arguments::try_parse_from(words).unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut screen = Screen::terminal(&mut out, &mut err);
+    let patience = std::time::Duration::from_secs(5);
+    let (_, server) = tokio::join!(tokio::time::timeout(patience, run(arguments, &mut screen)), async {
+        tokio::time::sleep(patience / 10).await;
+        server.trigger.request();
+        server.task.await
+    });
+    server.unwrap().unwrap();
+    let shown = String::from_utf8(out).unwrap();
+    let away = shown.find("the daemon is not running").unwrap_or_else(|| panic!("{shown}"));
+    assert!(shown[..away].contains("relay paris") && shown[away..].contains("Waiting for it"), "{shown}");
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ use tokio::sync::{mpsc, watch};
 /// Datagrams, and packets, per pass.
 const BUDGET: usize = 64;
 /// The status changes at most this often.
-const STATUS_INTERVAL: Duration = Duration::from_millis(250);
+const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 /// Both ways; bursts of a whole party fit.
 /// Any datagram.
 const BUFFER: usize = 65_536;

@@ -160,6 +160,7 @@ async fn real_answers_are_as_described() {
         ("get", "/api/v1/relay", ""),
         ("get", "/api/v1/settings", ""),
         ("get", "/api/v1/games", ""),
+        ("get", "/api/v1/mods", ""),
         ("get", "/api/v1/log", ""),
         ("get", "/api/v1/bundle", ""),
         ("get", "/api/v1/openapi.json", ""),

@@ -2,7 +2,7 @@
 
 use crate::cli::arguments::Check;
 use crate::cli::failure::Failure;
-use crate::cli::screen::{Screen, Style};
+use crate::cli::screen::{Screen, Style, wrap};
 use crate::config::{self, RelayConfig, Sources};
 use crate::datapath::host::interface::Interface;
 use crate::datapath::host::kernel::Kernel;
@@ -323,31 +323,4 @@ fn verdict_line(mode: RelayMode, basis: Basis) -> String {
         Basis::Unknown => ", a guess",
     };
     format!("{}{basis}", mode_name(mode))
-}
-
-/// Words in lines of at most `width` characters; a longer word has a line of its own.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let line = lines.last_mut().map_or(0, |line| line.chars().count());
-        if line > 0 && line + 1 + word.chars().count() > width {
-            lines.push(word.into());
-        } else if let Some(last) = lines.last_mut() {
-            last.push_str(if line > 0 { " " } else { "" });
-            last.push_str(word);
-        }
-    }
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_wrapped_at_words() {
-        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
-        assert_eq!(wrap("incomprehensibilities a", 5), ["incomprehensibilities", "a"]);
-        assert_eq!(wrap("", 5), [""]);
-    }
 }
