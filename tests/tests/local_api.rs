@@ -126,6 +126,7 @@ const ROWS: &[Row] = &[
     row("changing settings needs it", 401, "POST /api/v1/settings", &[HOST, JSON]),
     row("the description needs it", 401, "GET /api/v1/openapi.json", &[HOST]),
     row("games need it", 401, "GET /api/v1/games", &[HOST]),
+    row("who shares mods needs it", 401, "GET /api/v1/mods", &[HOST]),
     row("the log needs it", 401, "GET /api/v1/log", &[HOST]),
     row("the support bundle needs it", 401, "GET /api/v1/bundle", &[HOST]),
     row("taking devices in needs it", 401, "POST /api/v1/gateway/add", &[HOST, JSON]),
@@ -263,6 +264,7 @@ fn everything_but_the_page_itself_is_refused() {
     assert!(before.0 && before.1.is_some(), "{before:?}");
 
     rows_are_refused(&listener, &token(&lab, Role::Control));
+    every_described_request_is_guarded(&listener, &token(&lab, Role::Control));
     long_and_slow_bodies_end(&listener);
     pages_carry_a_policy(&listener);
     assert_eq!(
@@ -288,6 +290,71 @@ fn rows_are_refused(listener: &Listener<'_>, other: &str) {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// What nobody may do with any request: what is changed about it, and the answer. `{line}` is the right one.
+#[rustfmt::skip]
+const FAULTS: &[(&str, u16, &str, &[&str])] = &[
+    ("no Host", 403, "{line}", &[TOKEN, JSON]),
+    ("a foreign Host", 403, "{line}", &["Host: evil.example:8666", TOKEN, JSON]),
+    ("a foreign origin", 403, "{line}", &[HOST, "Origin: https://evil.example", TOKEN, JSON]),
+    ("an opaque origin", 403, "{line}", &[HOST, "Origin: null", TOKEN, JSON]),
+    ("another site", 403, "{line}", &[HOST, "Sec-Fetch-Site: cross-site", TOKEN, JSON]),
+    ("no token", 401, "{line}", &[HOST, JSON]),
+    ("a wrong token", 401, "{line}", &[HOST, "Authorization: Bearer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", JSON]),
+    ("another install's token", 401, "{line}", &[HOST, "Authorization: Bearer {other}", JSON]),
+    ("the token in the address", 401, "{line}?token={token}", &[HOST, JSON]),
+    ("another method", 405, "DELETE {path}", &[HOST, TOKEN, JSON]),
+    ("another method of others", 401, "PUT {path}", &[HOST, JSON]),
+];
+
+/// Requests with a body, each with everything right but that: its length, its type, and the answer.
+const BODY_FAULTS: &[(usize, &str, u16)] = &[
+    (2, "text/plain", 415),
+    (2, "application/x-www-form-urlencoded", 415),
+    (100_000, "application/json", 413),
+];
+
+/// All faults with all requests that the daemon describes; a unit test holds the description against the routes.
+fn every_described_request_is_guarded(listener: &Listener<'_>, other: &str) {
+    let answer = listener.read("GET /api/v1/openapi.json");
+    let document: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let (mut wrong, mut rows) = (String::new(), 0);
+    let mut check = |what: String, request: String, status: u16| {
+        rows += 1;
+        let answer = listener.send(request.as_bytes());
+        if code(&answer) != status || answer.contains(&listener.token) {
+            wrong += &format!("{what}: wanted {status}, got\n{answer}\n");
+        }
+    };
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let is_local = ["/api/v1/ui", "/api/v1/run"].contains(&path.as_str());
+        for (method, about) in methods.as_object().unwrap() {
+            let right = format!("{} {path}", method.to_uppercase());
+            let fill = |text: &str| text.replace("{line}", &right).replace("{path}", path);
+            if is_local {
+                let request = row("", 404, "{line}", &[HOST, TOKEN, JSON]).text(&listener.token, other);
+                check(format!("{right} is for the Unix socket alone"), fill(&request), 404);
+                continue;
+            }
+            for &(what, status, line, headers) in FAULTS {
+                let request = row("", status, line, headers).text(&listener.token, other);
+                let length = if method == "post" { "Content-Length: 0\r\n" } else { "" };
+                let request =
+                    fill(&request).replace("Connection: close", &format!("{length}Connection: close"));
+                check(format!("{right} with {what}"), request, status);
+            }
+            for &(length, kind, status) in BODY_FAULTS.iter().filter(|_| about.get("requestBody").is_some()) {
+                let head = format!("Content-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close");
+                let request = row("", status, "{line}", &[HOST, TOKEN]).text(&listener.token, other);
+                let request = fill(&request).replace("Connection: close", &head) + &"[".repeat(length);
+                check(format!("{right} with {length} bytes of {kind}"), request, status);
+            }
+        }
+    }
+    assert!(rows >= 250, "only {rows} rows: is the description whole?");
+    assert!(wrong.is_empty(), "{wrong}");
+    println!("{rows} rows from the description");
 }
 
 fn long_and_slow_bodies_end(listener: &Listener<'_>) {
@@ -352,11 +419,12 @@ fn secrets(lab: &TestLab, link: &str) -> Vec<String> {
     secrets
 }
 
-const READS: [&str; 9] = [
+const READS: [&str; 10] = [
     STATUS,
     "GET /metrics",
     "GET /api/v1/settings",
     "GET /api/v1/games",
+    "GET /api/v1/mods",
     "GET /api/v1/openapi.json",
     "GET /api/v1/log",
     "GET /api/v1/bundle",
