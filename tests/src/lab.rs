@@ -31,5 +31,6 @@ pub mod router;
 pub mod running;
 pub mod site;
 pub mod state;
+pub mod story;
 pub mod topology;
 pub mod traffic;

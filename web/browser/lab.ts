@@ -1,17 +1,21 @@
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
-import { readFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join as path } from "node:path";
 import { promisify } from "node:util";
-import type { MemberStatus, PingAnswer, Setting, Status } from "../src/lib/types";
+import type { InviteAnswer, MemberStatus, PingAnswer, Setting, Status } from "../src/lib/types";
 
-/** What the lab tells about itself (`tests/tests/ui.rs`). */
+/** What the lab tells about itself (`tests/src/lab/story.rs`). */
 interface Lab {
   /** The `lanrage` program. */
   lanrage: string;
-  /** Sockets of the daemons by role: `p1`, `p2`, `p3`, `relay`. */
+  /** Sockets of the daemons by role: `p1`, `p2`, `p3`, `relay`, `control`. */
   sockets: Record<string, string>;
-  /** Network namespaces of the peers. */
+  /** Their network namespaces. */
   networks: Record<string, string>;
+  /** Where orders are written. */
+  orders: string;
   /** Where screenshots go. */
   shots: string;
 }
@@ -35,6 +39,9 @@ async function ask<T>(role: string, ...words: string[]): Promise<T> {
 export const uiLink = async (role: string): Promise<string> => (await ask<{ url: string }>(role, "ui")).url;
 export const status = (role: string): Promise<Status> => ask(role, "status");
 export const join = (role: string, link: string): Promise<Status> => ask(role, "party", "join", link);
+export const leave = (role: string): Promise<Status> => ask(role, "leave");
+export const invite = async (role: string): Promise<string> => (await ask<InviteAnswer>(role, "invite")).link;
+export const revoke = (role: string, link: string): Promise<Status> => ask(role, "invite", "--revoke", link);
 export const down = (role: string): Promise<Status> => ask(role, "down");
 export const ping = (role: string, name: string, count: number): Promise<PingAnswer> =>
   ask(role, "ping", name, "--count", String(count));
@@ -50,11 +57,63 @@ export async function member(role: string, name: string): Promise<MemberStatus |
 
 /** Whether a program on `role`'s machine gets a TCP connection; what is dropped in silence is given up. */
 export async function connects(role: string, host: string, port: number): Promise<boolean> {
-  const dial = ["timeout", "2", "bash", "-c", `exec 3<>/dev/tcp/${host}/${port}`];
-  return run("nsenter", [`--net=/run/netns/${lab.networks[role]}`, ...dial]).then(
+  return run(...inNetwork(role, "timeout", "2", "bash", "-c", `exec 3<>/dev/tcp/${host}/${port}`)).then(
     () => true,
     () => false,
   );
+}
+
+/** Runs a program on `role`'s machine. */
+const inNetwork = (role: string, ...words: string[]): [string, string[]] => [
+  "nsenter",
+  [`--net=/run/netns/${lab.networks[role]}`, ...words],
+];
+
+/** Changes the packet filter of `role`'s machine. */
+export async function filter(role: string, ...words: string[]): Promise<void> {
+  await run(...inNetwork(role, "nft", ...words));
+}
+
+/** A process on `role`'s machine that goes by the name of a game's program, until it is stopped. */
+export function playAs(role: string, program: string): () => void {
+  const game = spawn(...inNetwork(role, "bash", "-c", `exec -a ${program} sleep 600`), { stdio: "ignore" });
+  return () => void game.kill("SIGKILL");
+}
+
+/** Whether a packet from `role`'s machine to an address comes back. */
+export const reaches = (role: string, address: string): Promise<boolean> =>
+  run(...inNetwork(role, "ping", "-n", "-c", "1", "-W", "1", address)).then(
+    () => true,
+    () => false,
+  );
+
+/** Shares a folder of two files, one of them a program, from `role`'s machine until it is stopped. */
+export async function shareMods(role: string, name: string): Promise<() => void> {
+  const folder = mkdtempSync(path(tmpdir(), "lanrage-mods-"));
+  writeFileSync(path(folder, "arena.pk3"), "x".repeat(2048));
+  writeFileSync(path(folder, "mod.so"), "y");
+  const words = ["--socket", lab.sockets[role] ?? "", "mods", "share", folder, "--name", name];
+  const sharing = spawn(...inNetwork(role, lab.lanrage, ...words), { stdio: ["ignore", "pipe", "inherit"] });
+  await new Promise<void>((resolve, reject) => {
+    sharing.stdout.on("data", (text) => String(text).includes("Sharing") && resolve());
+    sharing.on("exit", () => reject(new Error("it does not share")));
+  });
+  return () => {
+    sharing.removeAllListeners("exit").kill("SIGKILL");
+    rmSync(folder, { recursive: true });
+  };
+}
+
+let orders = 0;
+
+/** Kills a role's daemon as a crash would, starts it again, or makes it forget its state or the page's key. */
+export async function order(verb: "kill" | "start" | "forget" | "forget-key", role: string): Promise<void> {
+  const name = path(lab.orders, `${process.pid}-${(orders += 1)}`);
+  writeFileSync(`${name}.new`, `${verb} ${role}`);
+  renameSync(`${name}.new`, `${name}.order`);
+  while (!existsSync(`${name}.done`)) await new Promise((resolve) => setTimeout(resolve, 20));
+  const trouble = readFileSync(`${name}.done`, "utf8");
+  if (trouble) throw new Error(`${verb} ${role}: ${trouble}`);
 }
 
 /** Calls into the LAN as a game does that looks for others; this runs on the first peer's machine. */

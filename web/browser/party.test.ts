@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { expect, test } from "vitest";
-import { answerAsQuake, callLan, connects, down, join, member, setting, status, uiLink } from "./lab";
+import { answerAsQuake, callLan, connects, down, join, member, playAs, setting, shareMods, status, uiLink } from "./lab";
 import { PATIENCE, useScreen } from "./screen";
 
 const screen = useScreen();
@@ -56,6 +56,8 @@ test("a friend who joins by the link appears, with path, reason and round trip",
     return (await ben.locator(".why").textContent())?.toLowerCase().includes(why);
   };
   await expect.poll(isExplained, PATIENCE).toBe(true);
+  // words, not colours alone
+  await ben.getByText(/^quality: (very good|fair|poor), \d+ of 100$/).waitFor();
   await ben.locator("summary").click();
   await ben.getByRole("img", { name: /^jitter to ben over the last minute/ }).waitFor();
   await ben.getByRole("button", { name: "Ping" }).click();
@@ -139,6 +141,28 @@ test("a server that runs here is listed, and its address copied", async () => {
   await page.getByText("No game server runs in the party").waitFor();
 });
 
+test("what is played is shown to everybody, with how to join it", async () => {
+  const { page } = screen;
+  await screen.go("Games", "Games");
+  const panel = page.getByRole("region", { name: "Played now" });
+  await panel.getByText("No known game runs").waitFor();
+  const games = [playAs("p1", "freeciv-server"), playAs("p2", "chocolate-doom")];
+  try {
+    const own = panel.getByRole("listitem").filter({ hasText: "Freeciv on this computer" });
+    await own.getByText("Open to friends while it runs").waitFor();
+    await own.getByText("AF21").waitFor();
+    const bens = panel.getByRole("listitem").filter({ hasText: "Chocolate Doom ben" });
+    await bens.getByText("Hosts appear in the game's own list of LAN games.").waitFor();
+    await bens.getByText("udp/2342").waitFor();
+    await bens.getByRole("button", { name: "Copy the address of ben" }).click();
+    expect(await page.evaluate(() => navigator.clipboard.readText())).toBe("10.66.0.2");
+    await screen.look("playing");
+  } finally {
+    games.forEach((stop) => stop());
+  }
+  await panel.getByText("No known game runs").waitFor();
+});
+
 test("games are found by their titles, each with how it is joined", async () => {
   const { page } = screen;
   await screen.go("Games", "Games");
@@ -147,6 +171,54 @@ test("games are found by their titles, each with how it is joined", async () => 
   await page.getByText("Quake III Arena, ioquake3").click();
   await page.getByText("broadcast at UDP port 27960-27963").waitFor();
   await screen.look("games");
+});
+
+test("a friend's mods are shown, with the command that takes them", async () => {
+  const { page } = screen;
+  const panel = page.getByRole("region", { name: "Mods" });
+  const look = panel.getByRole("button", { name: "See who shares" });
+  await look.click();
+  await panel.getByText("Nobody shares mods now.").waitFor();
+  const stop = await shareMods("p2", "arena maps");
+  try {
+    const row = panel.getByRole("row").filter({ hasText: "arena maps" });
+    const isThere = async () => {
+      await look.click();
+      await panel.getByText(/shares? mods/).waitFor();
+      return row.count();
+    };
+    await expect.poll(isThere, PATIENCE).toBe(1);
+    await row.getByText("1 may be a program").waitFor();
+    await row.getByText("2.0 KiB").waitFor();
+    await row.getByRole("button", { name: "Copy the command that takes the mods of ben" }).click();
+    expect(await page.evaluate(() => navigator.clipboard.readText())).toBe("lanrage mods get 10.66.0.2 FOLDER");
+    await screen.look("mods");
+  } finally {
+    stop();
+  }
+});
+
+test("every page is reached and left by the keyboard, and shows where it is", async () => {
+  const { page } = screen;
+  for (const name of ["Party", "Servers", "Discovery", "Games", "Network", "Relay", "Settings", "Support"]) {
+    await page.locator("body").press("Home");
+    await page.getByRole("navigation").getByRole("link", { name }).focus();
+    await page.keyboard.press("Enter");
+    await page.getByRole("navigation").locator(`[aria-current="page"]`, { hasText: name }).waitFor();
+    const hidden = await screen.tabThrough();
+    expect(hidden, `without a visible focus on ${name}`).toEqual([]);
+  }
+});
+
+test("leaving is asked about in a dialog that Escape closes", async () => {
+  const { page } = screen;
+  await screen.go("Party", "Friday night");
+  await page.getByRole("button", { name: "Leave" }).click();
+  await page.getByRole("dialog").getByText("Leave Friday night?").waitFor();
+  await screen.look("leave-dialog");
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  expect(await screen.focused()).toContain("Leave");
 });
 
 test("the doctor mends what a click can mend", async () => {

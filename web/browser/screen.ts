@@ -80,7 +80,7 @@ export class Screen {
   #watch(): void {
     this.context.on("request", (request) => {
       const { protocol, host } = new URL(request.url());
-      if (protocol !== "data:" && protocol !== "blob:" && host !== "127.0.0.1:8666") this.outside.push(request.url());
+      if (!["data:", "blob:", "about:"].includes(protocol) && host !== "127.0.0.1:8666") this.outside.push(request.url());
     });
     this.page.on("pageerror", (error) => this.complaints.push(String(error)));
     this.page.on("console", (message) => {
@@ -122,6 +122,28 @@ export class Screen {
       await this.page.keyboard.press("Tab");
     }
     throw new Error(`Tab does not reach "${name}"`);
+  }
+
+  /** Presses Tab until the focus has been everywhere; what does not show that it has the focus, or cannot be seen. */
+  async tabThrough(): Promise<string[]> {
+    await this.page.evaluate(() => (document.activeElement as HTMLElement | null)?.blur());
+    const poor: string[] = [];
+    for (let presses = 0; presses < 200; presses += 1) {
+      await this.page.keyboard.press("Tab");
+      const found = await this.page.evaluate(() => {
+        const element = document.activeElement;
+        if (!element || element === document.body || (element as HTMLElement).dataset.seen) return undefined;
+        (element as HTMLElement).dataset.seen = "1";
+        const { outlineStyle, outlineWidth } = getComputedStyle(element);
+        const { width, height } = element.getBoundingClientRect();
+        const isShown = outlineStyle !== "none" && parseFloat(outlineWidth) >= 2 && width > 0 && height > 0;
+        return isShown ? "" : element.outerHTML.slice(0, 200);
+      });
+      if (found === undefined) break;
+      if (found) poor.push(found);
+    }
+    await this.page.evaluate(() => document.querySelectorAll<HTMLElement>("[data-seen]").forEach((element) => delete element.dataset.seen));
+    return poor;
   }
 
   /** Looks at what is shown in every width and theme: a picture each, nothing to scroll sideways, nothing that axe finds. */

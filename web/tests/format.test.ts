@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { bytes, count, duration, milliseconds, percent, shortAddress, svgAddress, words } from "../src/lib/format";
+import { bytes, count, duration, grade, milliseconds, percent, shortAddress, svgAddress, words } from "../src/lib/format";
 import { linkProblem } from "../src/lib/invite";
 import { strings } from "../src/lib/strings";
 import { tokenIn } from "../src/lib/token";
@@ -14,6 +14,10 @@ describe("format", () => {
   it("never shows some loss as none", () => {
     expect([0, 0.0004, 0.004, 0.05, 0.125, 1].map(percent)).toEqual(["0 %", "<0.1 %", "0.4 %", "5 %", "13 %", "100 %"]);
     expect(percent(undefined)).toBe("–");
+  });
+
+  it("calls qualities by their words", () => {
+    expect([100, 80, 79, 50, 49, 0].map(grade)).toEqual(["good", "good", "fair", "fair", "poor", "poor"]);
   });
 
   it("shows bytes in binary units", () => {

@@ -1,6 +1,6 @@
 import { SseParser } from "./sse";
 import { strings } from "./strings";
-import type { AddDeviceAnswer, ErrorBody, Finding, FirewallWord, Games, InviteAnswer, NetworkStatus, PingAnswer, RelayDetail, Setting, SettingValue, Status } from "./types";
+import type { AddDeviceAnswer, ErrorBody, Finding, FirewallWord, Games, InviteAnswer, Mods, NetworkStatus, PingAnswer, RelayDetail, Setting, SettingValue, Status } from "./types";
 
 /** The daemon refused, with a sentence for people; `status` is HTTP's. */
 export class Refused extends Error {
@@ -49,6 +49,9 @@ export class Daemon {
   }
   games(): Promise<Games> {
     return this.#get("games");
+  }
+  mods(): Promise<Mods> {
+    return this.#get("mods");
   }
   relay(): Promise<RelayDetail> {
     return this.#get("relay");

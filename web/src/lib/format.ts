@@ -14,6 +14,12 @@ export function percent(share: number | undefined): string {
   return `${value < 10 && value % 1 >= 0.05 ? value.toFixed(1) : Math.round(value)} %`;
 }
 
+/** How a quality from 0 to 100 is called, as the command line does (`lanrage-common/src/score.rs`). */
+export function grade(quality: number): "good" | "fair" | "poor" {
+  if (quality >= 80) return "good";
+  return quality >= 50 ? "fair" : "poor";
+}
+
 const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 
 /** Bytes in binary units. */

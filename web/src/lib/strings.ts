@@ -1,4 +1,7 @@
+import { grade } from "./format";
 import type { Cure, Level, PathKind, RelayMode, Rung, Support } from "./types";
+
+const GRADES: Record<ReturnType<typeof grade>, string> = { good: "very good", fair: "fair", poor: "poor" };
 
 /** Every word the page says itself, in one place to translate. Sentences from the daemon come translated or not from there. */
 export const strings = {
@@ -83,14 +86,16 @@ export const strings = {
     jitter: "jitter",
     loss: "loss",
     ms: "ms",
+    quality: "quality",
+    qualityOf: (n: number) => `${n} of 100`,
+    grades: GRADES,
     endpoint: "Packets go to",
     via: "Relay",
     standby: "Takes over",
     handshake: "Last handshake",
     ago: (time: string) => `${time} ago`,
     never: "none yet",
-    received: "Received",
-    sent: "Sent",
+    carried: "Received, sent",
     key: "Tunnel key",
     ping: "Ping",
     pinging: "Pinging…",
@@ -212,9 +217,10 @@ export const strings = {
   },
   hosts: {
     title: "Who should host",
+    more: "How everybody reaches everybody",
     unknown: "It takes a moment until members have told how they reach each other.",
     columns: { host: "Host", rtt: "Longest round trip", to: "To", quality: "Quality" },
-    quality: (n: number | undefined) => (n === undefined ? "–" : `${n} of 100`),
+    quality: (n: number | undefined) => (n === undefined ? "–" : `${GRADES[grade(n)]}, ${n}`),
   },
   map: {
     title: "Network map",
@@ -251,6 +257,31 @@ export const strings = {
     asked: (protocol: string, ports: string) => `its servers are shown, asked as ${protocol} at port ${ports}`,
     needs: (service: string) => `peer.lane_services with ${service}, at both ends`,
     unusable: "Profiles of yours that cannot be used",
+    playing: {
+      title: "Played now",
+      none: "No known game runs, here or at a friend who tells. LANrage notices games by their programs; others work all the same, they are only not shown.",
+      here: "on this computer",
+      open: "Open to friends while it runs",
+      played: "Played on",
+      marked: "Its packets are marked",
+      address: (name: string) => `Address of ${name}`,
+      copy: (name: string) => `Copy the address of ${name}`,
+      unknown: "Your LANrage does not know this game.",
+      hidden: "Friends are not told what you play: that is switched off in the settings.",
+    },
+  },
+  mods: {
+    title: "Mods",
+    text: "So that everybody has the same files. They are checked by SHA-256; nothing is deleted, and nothing is replaced unless you say so. Mods can be programs: take them from people you trust.",
+    look: "See who shares",
+    looking: "Asking…",
+    found: (n: number) => (n === 0 ? "Nobody shares mods now." : n === 1 ? "One member shares mods." : `${n} members share mods.`),
+    columns: { member: "From", name: "Name", files: "Files", size: "Size", get: "Take them with" },
+    programs: (n: number) => (n === 1 ? "1 may be a program" : `${n} may be programs`),
+    command: (address: string) => `lanrage mods get ${address} FOLDER`,
+    copy: (name: string) => `Copy the command that takes the mods of ${name}`,
+    share: "To share a folder of yours, leave this running in a terminal:",
+    shareCommand: "lanrage mods share FOLDER",
   },
   network: {
     title: "This network",

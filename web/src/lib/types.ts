@@ -15,7 +15,15 @@ export interface Status {
   network?: NetworkStatus;
   gateway?: { devices: GatewayDevice[] };
   firewall?: FirewallStatus;
+  games?: GamesStatus;
   problems: Problem[];
+}
+
+/** Known games that run on this computer. */
+export interface GamesStatus {
+  running: { id: string; name: string; ports: string[]; dscp: string }[];
+  /** Whether the other members are told. */
+  shared: boolean;
 }
 
 export interface Problem {
@@ -229,6 +237,12 @@ export interface Game {
 export interface Games {
   games: Record<string, Game>;
   unusable: { file: string; why: string }[];
+}
+
+/** What members share. */
+export interface Mods {
+  shares: { member: string; address: string; name: string; id: string; files: number; bytes: number; programs: number }[];
+  refused?: { member: string; why: string }[];
 }
 
 /** What is known of the NAT; absent = unknown. */
