@@ -17,7 +17,7 @@ use lanrage_tests::lab::topology::{RELAY_ADDRESS, RELAY_ADDRESS6, peer_address6,
 use miniupnpd::{Gateway, OUTSIDE, forwarded_ports, pinholes};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 use support::TestLab;
@@ -210,21 +210,6 @@ fn check_farewell(lab: &TestLab) {
     assert!(!stranger_reaches(lab, own, 9002, Duration::from_secs(1)), "{}", pinholes(lab, 1));
 }
 
-/// Hosts take a new IPv6 address every day, and keep the old one for a while.
-fn check_readdressing(lab: &TestLab) {
-    let old = peer_address6(1);
-    let new = Ipv6Addr::from_bits(old.to_bits() + 0x77);
-    let peer = lab.topology().peer(1);
-    peer.ip(&format!("addr add {new}/64 dev eth0 nodad\naddr change {old}/64 dev eth0 preferred_lft 0"))
-        .unwrap();
-    let has_moved = || network(lab, 1).pinhole.is_some_and(|pinhole| pinhole.address.ip() == new);
-    assert!(wait_until(PATIENCE, has_moved), "{:?}\n{}", network(lab, 1), pinholes(lab, 1));
-    let own = network(lab, 1).pinhole.unwrap().address;
-    assert!(stranger_reaches(lab, own, 9003, PATIENCE), "{}", pinholes(lab, 1));
-    let given_back = SocketAddr::new(old.into(), own.port());
-    assert!(!stranger_reaches(lab, given_back, 9004, Duration::from_secs(1)), "{}", pinholes(lab, 1));
-}
-
 /// Whether a datagram comes in to peer 1 that nobody there has asked for.
 fn stranger_reaches(lab: &TestLab, own: SocketAddr, port: u16, patience: Duration) -> bool {
     let peer = lab.namespace(Role::Peer(1));
@@ -259,7 +244,6 @@ fn a_forwarded_port_makes_a_relayed_pair_direct() {
     let _gateway = Gateway::start(&lab, 1, true);
     check_forwarding(&mut lab, &[PortMapping::Pcp, PortMapping::NatPmp, PortMapping::Upnp], PortMapping::Pcp);
     check_pinhole(&lab, PortMapping::Pcp);
-    check_readdressing(&lab);
     check_farewell(&lab);
 }
 
