@@ -13,6 +13,7 @@
 //! | `POST /api/v1/up`, `POST /api/v1/down` | → [`Status`] |
 //! | `POST /api/v1/ping` | [`PingRequest`] → [`PingAnswer`] |
 //! | `POST /api/v1/netcheck` | → [`NetworkStatus`], found out anew; refused while the tunnel is down |
+//! | `POST /api/v1/gateway/lan` | [`LanRequest`] → [`LanAnswer`] |
 //! | `POST /api/v1/gateway/add` | [`AddDeviceRequest`] → [`AddDeviceAnswer`] |
 //! | `POST /api/v1/gateway/remove` | [`RemoveDeviceRequest`] → [`Status`] |
 //! | `POST /api/v1/doctor` | → [`DoctorAnswer`] |
@@ -50,8 +51,8 @@ mod support;
 pub use firewall::{FirewallRequest, FirewallStatus, RefusedPort};
 pub use games::{GamesStatus, RunningGame};
 pub use gateway::{
-    AddDeviceAnswer, AddDeviceRequest, AliasConflict, AliasStatus, GatewayDevice, GatewayStatus, LanStatus,
-    RemoveDeviceRequest,
+    AddDeviceAnswer, AddDeviceRequest, AliasConflict, AliasStatus, GatewayDevice, GatewayStatus, LanAnswer,
+    LanRequest, LanStatus, RemoveDeviceRequest,
 };
 pub use lane::{LaneConversation, LaneCopies, LaneListener, LaneMode, LaneReceiver, LaneRung, LaneStatus};
 pub use matrix::{GameServer, HostStatus, LinkStatus, MatrixStatus};

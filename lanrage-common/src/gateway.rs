@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `lan` | a home network without any software in the party: [`Lan`] |
 //! | `aliases`, `arp` | addresses there that stand for members: chosen, asked for, answered for |
+//! | `neighbours` | members on that network, and who of several gateways serves it |
 //! | `translate` | other addresses in a packet, with all checksums that cover them |
 //! | `wg_quick` | the file that a plain WireGuard client is configured with |
 
 mod aliases;
 mod arp;
 mod lan;
+mod neighbours;
 mod translate;
 mod wg_quick;
 

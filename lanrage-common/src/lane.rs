@@ -50,10 +50,11 @@ pub use rules::{
     is_multicast, link_local, member_of,
 };
 
-/// Whether the lane carries such a group packet at all, as far as the packet itself tells.
+/// Whether the lane carries such a group packet at all, as far as the packet itself and what is allowed
+/// ([`maps::LaneLocal::allowed`]) tell.
 #[cfg(feature = "std")]
-pub fn may_cross(packet: &[u8]) -> bool {
-    packet::Packet::parse(packet).is_ok_and(|it| it.check_udp().is_ok() && admit(it.facts(), 0).is_ok())
+pub fn may_cross(packet: &[u8], allowed: u32) -> bool {
+    packet::Packet::parse(packet).is_ok_and(|it| it.check_udp().is_ok() && admit(it.facts(), allowed).is_ok())
 }
 
 /// UDP destination port and payload of a packet to everybody, wrapped for a member or as a program sent it; none of other
@@ -72,7 +73,7 @@ pub fn said_to_everybody(packet: &[u8]) -> Option<(u16, &[u8])> {
 }
 
 #[cfg(feature = "std")]
-pub use device::{Inbound, Lane, Outbound, Service};
+pub use device::{Inbound, Lane, Outbound, Service, allowed};
 #[cfg(feature = "std")]
 pub use membership::joined;
 #[cfg(feature = "std")]

@@ -206,6 +206,8 @@ pub struct Status {
 /// What TLS costs beside its round trip, because one lost packet holds up all after it: a relay over UDP that is this
 /// much farther away is preferred.
 const TLS_COST: Duration = Duration::from_millis(40);
+/// An answer is of lately for so long: candidates beside the path are asked once a minute.
+const ANSWERED: Duration = Duration::from_secs(150);
 /// Own addresses that are looked at.
 const MAX_LOCAL: usize = 32;
 /// Members of one party, and so the pairs of one agent.
@@ -561,6 +563,13 @@ impl PathAgent {
             verdict: pair.verdict(&self.shared),
             fix: pair.fix_after_hunt(&self.shared),
         })
+    }
+
+    /// Where a member has answered lately, whichever path is in use.
+    pub fn answers_at(&self, member: &WgKey, now: Instant) -> impl Iterator<Item = SocketAddr> {
+        let routes = self.pairs.get(member).into_iter().flat_map(|pair| &pair.directs);
+        let is_recent = move |at: Instant| now.saturating_duration_since(at) < ANSWERED;
+        routes.filter(move |route| route.answered_at().is_some_and(is_recent)).map(|route| route.to)
     }
 
     /// What happened to probes and signals, by name.

@@ -421,26 +421,45 @@ impl Default for PeerConfig {
 pub struct GatewayConfig {
     /// UDP address where plain WireGuard clients are taken; open while there are any.
     pub listen: SocketAddr,
-    /// Interface of the home network whose devices take part; none when absent.
-    pub lan: Option<String>,
-    /// Addresses there for members, as `FIRST-LAST`; the upper half of the network when absent.
+    /// Interfaces of the home networks whose devices take part. One alone may be written without brackets.
+    #[serde(deserialize_with = "one_or_more")]
+    pub lan: Vec<String>,
+    /// Addresses there for members, as `FIRST-LAST`, for several networks with commas; the upper half of each network when
+    /// absent.
     pub alias_range: Option<String>,
 }
 
 impl GatewayConfig {
-    /// First and last of `alias_range`.
-    pub fn aliases(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
-        let (first, last) = self.alias_range.as_deref()?.split_once('-')?;
-        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        (first <= last).then_some((first, last))
+    /// First and last of each part of `alias_range`; none when it cannot be read.
+    pub fn aliases(&self) -> Option<Vec<(Ipv4Addr, Ipv4Addr)>> {
+        let parts = self.alias_range.as_deref().unwrap_or_default().split(',').map(str::trim);
+        let range = |part: &str| {
+            let (first, last) = part.split_once('-')?;
+            let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+            (first <= last).then_some((first, last))
+        };
+        parts.filter(|part| !part.is_empty()).map(range).collect()
     }
+}
+
+fn one_or_more<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "the name of an interface, or a list of them")]
+    enum Names {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Names::deserialize(value)? {
+        Names::One(name) => vec![name],
+        Names::Many(names) => names,
+    })
 }
 
 impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 51820),
-            lan: None,
+            lan: Vec::new(),
             alias_range: None,
         }
     }

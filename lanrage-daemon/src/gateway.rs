@@ -4,23 +4,26 @@
 //! what is for a device, and forwards what comes from one (`crate::peer::behind`).
 
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux has Ethernet ports"))]
+mod check;
+mod homes;
 mod lan;
 mod registry;
 mod wireguard;
 
+pub use check::Machine;
 pub use lan::LanTap;
 pub use registry::{Registered, Registry};
 
 use crate::config::GatewayConfig;
 use crate::peer::store::Store;
 use crate::platform::Network;
+use homes::Homes;
 use ipnet::Ipv4Net;
-use lan::LanPort;
 use lanrage_common::api::{GatewayDevice, GatewayStatus};
 use lanrage_common::devices::{DeviceKind, PartyDevice};
 use lanrage_common::gateway::{LanOutput, Mac, destination, source, translate};
 use lanrage_common::identity::PartyId;
-use lanrage_common::lane::{Inbound, Lane, OVERHEAD, Outbound};
+use lanrage_common::lane::{Inbound, Lane, OVERHEAD, Outbound, Service};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -34,15 +37,9 @@ pub struct Gateway {
     registry: Registry,
     /// Open while there are devices for it.
     wireguard: Option<Wireguard>,
-    lan: Option<LanPort>,
-    /// What the kernel does for it.
-    tap: Option<LanTap>,
-    /// The party's subnet, and the longest packet on its interface.
-    party: (Ipv4Net, u16),
-    /// Everybody in the party but this device and those at home.
+    homes: Homes,
+    /// Everybody in the party but this device and those behind it.
     members: Vec<Ipv4Addr>,
-    /// Why devices at home cannot take part.
-    lan_trouble: Option<String>,
     /// Why the kernel does not help.
     tap_trouble: Option<String>,
     /// Group packets of devices and for them: rates and what was seen are apart from this machine's own.
@@ -69,16 +66,13 @@ impl Gateway {
     ) -> Self {
         let registry = Registry::load(&store, party);
         let mut gateway = Self {
+            homes: Homes::new(config.clone(), (me, subnet, mtu)),
             config,
             store,
             me,
             registry,
             wireguard: None,
-            lan: None,
-            tap: None,
-            party: (subnet, mtu),
             members: Vec::new(),
-            lan_trouble: None,
             tap_trouble: None,
             lane: Lane::new(me, subnet),
             scratch: Vec::new(),
@@ -97,8 +91,7 @@ impl Gateway {
             kind: DeviceKind::Wireguard,
             address: device.address,
         };
-        let at_home = self.lan.iter().flat_map(LanPort::devices);
-        self.registry.devices().iter().map(describe).chain(at_home).collect()
+        self.registry.devices().iter().map(describe).chain(self.homes.devices()).collect()
     }
 
     /// Which devices there are.
@@ -132,42 +125,38 @@ impl Gateway {
 
     /// Whether that is the address of a device behind this one.
     pub fn has(&self, address: Ipv4Addr) -> bool {
-        self.is_at_home(address) || self.registry.devices().iter().any(|device| device.address == address)
+        self.homes.has(address) || self.registry.devices().iter().any(|device| device.address == address)
     }
 
-    /// Whether that is the address of a device on the home network.
-    pub fn is_at_home(&self, address: Ipv4Addr) -> bool {
-        self.lan.as_ref().is_some_and(|lan| lan.core.has(address))
-    }
-
-    /// Whether a member is found there on the home network.
+    /// Whether somebody is found there on a home network.
     pub fn is_alias(&self, address: Ipv4Addr) -> bool {
-        self.lan.as_ref().is_some_and(|lan| lan.core.is_alias(address))
+        self.homes.is_alias(address)
     }
 
     /// Whether there is a home network.
     pub fn has_lan(&self) -> bool {
-        self.lan.is_some()
+        !self.homes.is_empty()
+    }
+
+    /// Works as the configuration says from now on.
+    pub fn configure(&mut self, config: GatewayConfig, networks: &[Network], now: Instant) {
+        if config.listen != self.config.listen {
+            self.wireguard = None;
+        }
+        self.config = config.clone();
+        self.follow(now);
+        self.homes.configure(config, networks, now);
+    }
+
+    /// Discovery of whole systems that crosses as well.
+    pub fn set_services(&mut self, services: &[Service]) {
+        self.lane.set_allowed(services.iter().copied());
+        self.homes.set_services(services);
     }
 
     /// The machine's networks, at start and after every change.
     pub fn follow_networks(&mut self, networks: &[Network], now: Instant) {
-        let Some(name) = &self.config.lan else { return };
-        let network = networks.iter().find(|network| network.interface == *name);
-        if self.lan.as_ref().map(LanPort::network) == network {
-            return;
-        }
-        (self.lan, self.tap, self.lan_trouble) = (None, None, None);
-        let (subnet, mtu) = self.party;
-        match network.map(|network| LanPort::open(network, subnet, self.config.aliases(), mtu)) {
-            Some(Ok(lan)) => self.lan = Some(lan),
-            Some(Err(error)) => self.lan_trouble = Some(format!("{error:#}")),
-            None => {
-                self.lan_trouble =
-                    Some(format!("{name} is not there, is down or has no address: check `gateway.lan`"));
-            }
-        }
-        self.follow_members(now);
+        self.homes.follow_networks(networks, now);
     }
 
     /// Who is in the party, this device and those behind it left out.
@@ -177,22 +166,18 @@ impl Gateway {
     }
 
     fn follow_members(&mut self, now: Instant) {
-        let Some(lan) = &mut self.lan else { return };
         let clients = self.registry.devices().iter().map(|device| device.address);
-        let all: Vec<Ipv4Addr> = self.members.iter().copied().chain(clients).collect();
-        lan.core.set_members(&all, now);
+        self.homes.set_members(self.members.iter().copied().chain(clients).collect(), now);
     }
 
-    /// Members that are on the home network themselves, by overlay address and address there.
-    pub fn set_members_at_home(&mut self, members: impl IntoIterator<Item = (Ipv4Addr, Ipv4Addr)>) {
-        if let Some(lan) = &mut self.lan {
-            lan.core.set_members_at_home(members);
-        }
+    /// Members that are on a home network themselves, by overlay address and address there.
+    pub fn set_members_at_home(&mut self, members: &[(Ipv4Addr, Ipv4Addr)]) {
+        self.homes.set_members_at_home(members);
     }
 
-    /// What the kernel shall do for the home network.
-    pub fn tap(&self) -> Option<&LanTap> {
-        self.tap.as_ref()
+    /// What the kernel shall do for home networks.
+    pub fn taps(&self) -> Vec<LanTap> {
+        self.homes.taps()
     }
 
     /// Whether it does.
@@ -200,35 +185,24 @@ impl Gateway {
         self.tap_trouble = trouble;
     }
 
-    /// Takes what the home network has sent to everybody.
+    /// Takes what home networks have sent to everybody.
     pub fn receive_lan(&mut self, now: Instant) {
-        if let Some(lan) = &mut self.lan {
-            lan.receive(now);
-        }
+        self.homes.receive(now);
     }
 
-    /// A packet that the kernel has led here from the home network, for a member's alias.
+    /// A packet that the kernel has led here from a home network, for an alias.
     pub fn handle_from_home(&mut self, packet: &[u8], now: Instant) {
-        if let Some(lan) = &mut self.lan {
-            lan.core.handle_unicast(packet, now);
-        }
+        self.homes.handle_unicast(packet, now);
     }
 
     /// A device at home has an address in the party, or was refused one.
     pub fn handle_lease(&mut self, mac: Mac, address: Option<Ipv4Addr>, now: Instant) {
-        if let Some(lan) = &mut self.lan {
-            lan.core.handle_lease(mac, address, now);
-        }
+        self.homes.handle_lease(mac, address, now);
     }
 
-    /// What the session must do for the home network.
-    pub fn poll_lan(&mut self) -> Option<LanOutput> {
-        let lan = self.lan.as_mut()?;
-        let event = lan.poll_event();
-        if event == Some(LanOutput::Changed) {
-            self.tap = Some(lan.tap());
-        }
-        event
+    /// What the session must do for home networks.
+    pub fn poll_lan(&mut self, now: Instant) -> Option<LanOutput> {
+        self.homes.poll_event(now)
     }
 
     /// The public key by which plain WireGuard clients know this device, once it takes any.
@@ -248,13 +222,13 @@ impl Gateway {
 
     /// Why devices on the home network cannot take part.
     pub fn lan_trouble(&self) -> Option<&str> {
-        self.lan_trouble.as_deref().or(self.tap_trouble.as_deref())
+        self.homes.trouble().or(self.tap_trouble.as_deref())
     }
 
     /// Returns when a device has sent something.
     pub fn readable(&self) -> impl Future<Output = ()> + Send + use<'_> {
         let socket = self.wireguard.as_ref().map(Wireguard::watched);
-        let lan = self.lan.as_ref().map(LanPort::port);
+        let homes = &self.homes;
         async move {
             let client = async {
                 match socket {
@@ -263,15 +237,9 @@ impl Gateway {
                     None => std::future::pending().await,
                 }
             };
-            let home = async {
-                match lan {
-                    Some(lan) => lan.readable().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = client => {}
-                () = home => {}
+                () = std::future::poll_fn(|context| homes.poll_readable(context)) => {}
             }
         }
     }
@@ -287,19 +255,13 @@ impl Gateway {
         if let Some(wireguard) = &mut self.wireguard {
             wireguard.handle_timeout(now);
         }
-        if let Some(lan) = &mut self.lan {
-            lan.core.handle_timeout(now);
-        }
+        self.homes.handle_timeout(now);
     }
 
     /// A packet for a device.
     pub fn send(&mut self, packet: &[u8], now: Instant) {
         let to = destination(packet);
-        if let Some(lan) = &mut self.lan
-            && to.is_some_and(|to| lan.core.has(to))
-        {
-            lan.core.handle_party(packet);
-            lan.flush();
+        if to.is_some_and(|to| self.homes.send(packet, to)) {
             self.counts.to_devices += 1;
             return;
         }
@@ -323,7 +285,7 @@ impl Gateway {
 
     /// A member's packet for this machine: if it is a wrapped group packet, devices get it too.
     pub fn see_group(&mut self, packet: &[u8], sender: Ipv4Addr, now: Instant) {
-        if (self.registry.devices().is_empty() && self.lan.is_none()) || !is_wrapped(packet) {
+        if (self.registry.devices().is_empty() && self.homes.is_empty()) || !is_wrapped(packet) {
             return;
         }
         if let Inbound::Deliver(inner) = self.lane.handle_inbound(packet, sender, now) {
@@ -358,14 +320,15 @@ impl Gateway {
 
     /// What it does; none while nobody uses it.
     pub fn status(&self, now: Instant) -> Option<GatewayStatus> {
-        if self.registry.devices().is_empty() && self.config.lan.is_none() {
+        if self.registry.devices().is_empty() && !self.homes.are_wanted() {
             return None;
         }
-        let at_home = self.lan.iter().flat_map(|lan| lan.core.dropped());
-        let mut dropped: BTreeMap<String, u64> =
-            self.dropped.iter().chain(at_home).map(|(reason, count)| ((*reason).into(), *count)).collect();
-        if let Some(wireguard) = &self.wireguard {
-            dropped.extend(wireguard.dropped().iter().map(|(reason, count)| ((*reason).into(), *count)));
+        let clients =
+            self.wireguard.iter().flat_map(Wireguard::dropped).map(|(reason, count)| (*reason, *count));
+        let own = self.dropped.iter().map(|(reason, count)| (*reason, *count));
+        let mut dropped = BTreeMap::<String, u64>::new();
+        for (reason, count) in own.chain(self.homes.dropped()).chain(clients) {
+            *dropped.entry(reason.into()).or_default() += count;
         }
         Some(GatewayStatus {
             listen: self.wireguard.as_ref().map(|_| self.config.listen),
@@ -375,9 +338,9 @@ impl Gateway {
                 .devices()
                 .iter()
                 .map(|device| self.describe(device, now))
-                .chain(self.lan.iter().flat_map(|lan| lan.describe_devices(now)))
+                .chain(self.homes.describe_devices(now))
                 .collect(),
-            lan: self.lan.as_ref().map(LanPort::status),
+            lan: self.homes.status(now),
             dropped,
             ..self.counts.clone()
         })
@@ -401,13 +364,7 @@ impl Gateway {
 
     /// A group packet to every device that is there, but for one.
     fn send_group_to_all(&mut self, packet: &[u8], except: Option<Ipv4Addr>, now: Instant) {
-        if let Some(lan) = &mut self.lan
-            && !except.is_some_and(|device| lan.core.has(device))
-        {
-            lan.core.handle_party_group(packet, now);
-            lan.flush();
-            self.counts.groups_to_devices += 1;
-        }
+        self.counts.groups_to_devices += self.homes.send_group(packet, except, now);
         let Some(wireguard) = &self.wireguard else { return };
         let there: Vec<Ipv4Addr> = wireguard.there(now).filter(|address| Some(*address) != except).collect();
         for address in there {

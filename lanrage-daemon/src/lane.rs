@@ -90,12 +90,12 @@ impl Carrier {
         }
     }
 
-    /// Leads what devices on a gateway's home network send to members' aliases to the party's interface; or says why not.
-    pub fn follow_lan(&mut self, wanted: Option<&LanTap>) -> Result<(), String> {
+    /// Leads what devices on a gateway's home networks send to aliases to the party's interface; or says why not.
+    pub fn follow_lans(&mut self, wanted: &[LanTap]) -> Result<(), String> {
         match (self, wanted) {
-            (Self::Kernel(kernel), wanted) => kernel.follow_lan(wanted),
-            (Self::Userspace(_), None) => Ok(()),
-            (Self::Userspace(why), Some(_)) => Err(format!("{}: {}", why.reason, why.fix)),
+            (Self::Kernel(kernel), wanted) => kernel.follow_lans(wanted),
+            (Self::Userspace(_), []) => Ok(()),
+            (Self::Userspace(why), _) => Err(format!("{}: {}", why.reason, why.fix)),
         }
     }
 

@@ -24,7 +24,7 @@ mod trace;
 pub mod tunnel;
 mod wire;
 
-use crate::config::{GatewayConfig, PeerConfig};
+use crate::config::{Config, GatewayConfig, PeerConfig};
 use crate::shutdown::Shutdown;
 use lanrage_common::api::{
     AddDeviceAnswer, AddDeviceRequest, ControlStatus, CreatePartyRequest, DeviceStatus, FirewallRequest,
@@ -93,7 +93,9 @@ pub enum PeerCommand {
     /// Makes a program use the party.
     Run(RunRequest, Reply<RunAnswer>),
     /// Works with other settings from now on.
-    Configure(Box<PeerConfig>, Reply<()>),
+    Configure(Box<Config>, Reply<()>),
+    /// Tells what a person should know of these home networks; refuses those that cannot take part.
+    CheckLan(Box<GatewayConfig>, Reply<Vec<String>>),
 }
 
 /// A running peer.

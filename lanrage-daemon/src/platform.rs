@@ -18,8 +18,8 @@ pub mod programs;
 pub mod udp;
 
 pub use imp::{
-    EthernetPort, Interface, NetworkWatch, allow_files, clock_zero, gateway, gateway6, host_name, mtus,
-    networks, prepare_socket, prepare_stream, raw_socket, routes, uncut,
+    EthernetPort, Interface, NetworkWatch, allow_files, clock_zero, gateway, gateway6, host_name,
+    is_wireless, mtus, networks, prepare_socket, prepare_stream, raw_socket, routes, uncut,
 };
 
 use ipnet::Ipv4Net;

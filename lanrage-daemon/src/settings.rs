@@ -23,10 +23,14 @@ const KEYS: &[(&str, Effect)] = &[
     ("peer.stun_servers", Effect::Live),
     ("peer.share_game", Effect::Live),
     ("peer.qos", Effect::Live),
+    ("peer.lane_services", Effect::Live),
     ("discord.presence", Effect::Live),
     ("discord.client_id", Effect::Live),
     ("discord.party_name", Effect::Live),
     ("discord.webhook", Effect::Live),
+    ("gateway.lan", Effect::Live),
+    ("gateway.alias_range", Effect::Live),
+    ("gateway.listen", Effect::Live),
     ("relay.mode", Effect::Restart),
     ("relay.region", Effect::Restart),
     ("relay.max_mbit_per_s", Effect::Restart),
@@ -110,9 +114,26 @@ impl Desk {
         Settings { settings: self.keys().map(describe).collect() }
     }
 
+    /// What would count after a change that is in order.
+    pub fn preview(&self, request: &SettingsRequest) -> Result<Config, Refused> {
+        Ok(self.with(&self.lock(), request)?.1.config)
+    }
+
     /// Changes what is asked for and keeps it; gives the configuration of which the live part is to be put to work.
     pub fn change(&self, request: &SettingsRequest) -> Result<Config, Refused> {
         let mut state = self.lock();
+        let (text, next) = self.with(&state, request)?;
+        files::replace_private(&self.file, text.as_bytes())
+            .with_context(|| {
+                format!("cannot write {}; check that its directory is writable", self.file.display())
+            })
+            .map_err(|error| Refused::NotKept(format!("{error:#}")))?;
+        state.next = next;
+        Ok(self.completed(state.next.config.clone()))
+    }
+
+    /// The file and the configuration after a change.
+    fn with(&self, state: &State, request: &SettingsRequest) -> Result<(String, Loaded), Refused> {
         for key in request.changes.keys() {
             if !self.keys().any(|(known, _)| known == key) {
                 return Err(Refused::Unknown(key.clone()));
@@ -124,13 +145,7 @@ impl Desk {
         let text = render(&merged(read(&self.file), &request.changes))?;
         let next = load_with(&self.sources, Some((&self.file, &text)))
             .map_err(|error| Refused::Invalid(plain(&error)))?;
-        files::replace_private(&self.file, text.as_bytes())
-            .with_context(|| {
-                format!("cannot write {}; check that its directory is writable", self.file.display())
-            })
-            .map_err(|error| Refused::NotKept(format!("{error:#}")))?;
-        state.next = next;
-        Ok(self.completed(state.next.config.clone()))
+        Ok((text, next))
     }
 
     fn completed(&self, mut config: Config) -> Config {
@@ -146,6 +161,7 @@ impl Desk {
         let mut state = self.lock();
         state.running.peer = state.next.config.peer.clone();
         state.running.discord = state.next.config.discord.clone();
+        state.running.gateway = state.next.config.gateway.clone();
     }
 
     /// Where a channel of Discord takes messages, if it is to hear of the party. A secret.
@@ -161,8 +177,9 @@ impl Desk {
     fn keys(&self) -> impl Iterator<Item = (&'static str, Effect)> + '_ {
         let is_here = |key: &str| {
             let section = key.split('.').next().unwrap_or_default();
-            let role = if section == "discord" { "peer" } else { section };
-            section == "log" || self.roles.iter().any(|it| it == role)
+            // the gateway and Discord are parts of the peer
+            let role = if matches!(section, "gateway" | "discord") { "peer" } else { section };
+            section == "log" || self.roles.iter().any(|known| known == role)
         };
         KEYS.iter().copied().filter(move |(key, _)| is_here(key))
     }
@@ -316,6 +333,10 @@ mod tests {
             ("peer.stun_servers", json!(["nowhere"]), "stun"),
             ("peer.port_mapping", json!({"a": 1}), "peer.port_mapping"),
             ("peer.mtu", json!(1300), "flag --set"),
+            ("peer.lane_services", json!(["radio"]), "peer.lane_services"),
+            ("gateway.lan", json!(["a/b"]), "interface name"),
+            ("gateway.lan", json!(["a", "b", "c", "d", "e"]), "too many"),
+            ("gateway.alias_range", json!("10.0.0.9-10.0.0.2"), "no range"),
             ("state_dir", json!("/tmp"), "no setting"),
             ("relay.mode", json!("userspace"), "no setting"),
             ("ui_allow_remote", json!(true), "no setting"),

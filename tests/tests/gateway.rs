@@ -24,25 +24,44 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
 const DEVICE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 50);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A machine that knows nothing of LANrage, on a network with peer 1, which has `eth1` there.
+/// A machine that knows nothing of LANrage, on a network of its own, whose switch it is too: `br0`.
 struct Console(Namespace);
 
 impl Console {
+    /// With peer 1, which has `eth1` there.
     fn beside(lab: &TestLab) -> Self {
-        let gateway = lab.namespace(Role::Peer(1));
-        let console = Namespace::named(format!("{}-dev", gateway.name().trim_end_matches("-p1")));
+        Self::on_network(lab, "dev", DEVICE, ("eth1", GATEWAY))
+    }
+
+    /// On a network with peer 1, which has that interface and address there.
+    fn on_network(lab: &TestLab, name: &str, own: Ipv4Addr, (interface, gateway): (&str, Ipv4Addr)) -> Self {
+        let peer = lab.namespace(Role::Peer(1));
+        let console = Namespace::named(format!("{}-{name}", peer.name().trim_end_matches("-p1")));
         if console.exists() {
             console.clear().unwrap();
         }
         console.create().unwrap();
-        gateway.ip(&format!("link add eth1 type veth peer name eth0 netns {}", console.name())).unwrap();
-        gateway.ip(&format!("link set eth1 up\naddr add {GATEWAY}/24 brd + dev eth1")).unwrap();
+        // without one of its own it would take another Ethernet address with every cable
+        let [.., net, last] = own.octets();
         console
             .ip(&format!(
-                "link set eth0 up\naddr add {DEVICE}/24 brd + dev eth0\nroute add default via {GATEWAY}"
+                "link add br0 address 02:00:00:00:{net:02x}:{last:02x} type bridge\nlink set br0 up"
             ))
             .unwrap();
-        Self(console)
+        console.ip(&format!("addr add {own}/24 brd + dev br0\nroute add default via {gateway}")).unwrap();
+        let console = Self(console);
+        console.plug_in(&peer, interface, gateway);
+        console
+    }
+
+    /// Lays a cable to a machine.
+    fn plug_in(&self, place: &Namespace, interface: &str, address: Ipv4Addr) {
+        let port = format!("to-{}", &place.name()[place.name().len() - 2..]);
+        place
+            .ip(&format!("link add {interface} type veth peer name {port} netns {}", self.0.name()))
+            .unwrap();
+        self.0.ip(&format!("link set {port} master br0\nlink set {port} up")).unwrap();
+        place.ip(&format!("link set {interface} up\naddr add {address}/24 brd + dev {interface}")).unwrap();
     }
 }
 

@@ -106,7 +106,6 @@ fn down_cleans_up_a_half_finished_start() {
         links: Vec::new(),
         relay_mode: "auto".into(),
         lane: "auto".into(),
-        gateway_lan: None,
         lane_services: Vec::new(),
         relay_token: String::new(),
         peers: Vec::new(),

@@ -261,6 +261,9 @@ test("every switch in the settings does something, and what cannot be is explain
   await field("Packet size").getByText("Saved and at work.").waitFor();
   expect((await status("p1")).party?.mtu).toBe(1380);
 
+  await write("Networks of consoles", "eth9");
+  await field("Networks of consoles").getByRole("alert").getByText("no interface eth9").waitFor();
+
   await field("Ask the router for a port").getByRole("switch").click();
   await field("Ask the router for a port").getByText("Saved and at work.").waitFor();
   expect((await setting("p1", "peer.port_mapping"))?.value).toBe(false);

@@ -47,6 +47,26 @@ pub struct RemoveDeviceRequest {
     pub name: String,
 }
 
+/// Says which home networks take part.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LanRequest {
+    /// Interfaces; none ends it.
+    pub interfaces: Vec<String>,
+    /// Addresses there for members, as `FIRST-LAST`; as it was when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias_range: Option<String>,
+}
+
+/// Home networks take part, or no more.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LanAnswer {
+    /// Those that do.
+    pub networks: Vec<LanStatus>,
+    /// What a person should know about it.
+    pub notes: Vec<String>,
+}
+
 /// The gateway on this device.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GatewayStatus {
@@ -58,9 +78,9 @@ pub struct GatewayStatus {
     pub public_key: Option<WgKey>,
     /// Devices behind this one.
     pub devices: Vec<GatewayDevice>,
-    /// The home network whose devices take part; absent when none is configured or it is away.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lan: Option<LanStatus>,
+    /// The home networks whose devices take part, as far as they are there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lan: Vec<LanStatus>,
     /// Packets of devices into the party.
     pub from_devices: u64,
     /// Packets of the party to devices.
@@ -80,6 +100,9 @@ pub struct LanStatus {
     pub interface: String,
     /// This machine's address there.
     pub address: Ipv4Net,
+    /// The member whose machine serves the devices there instead: of several gateways on one network one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_by: Option<Ipv4Addr>,
     /// Under which addresses members are found there.
     pub aliases: Vec<AliasStatus>,
     /// Members for whom no address is left.

@@ -152,6 +152,13 @@ impl Aliases {
         }
     }
 
+    /// Says that a gateway has one of them.
+    pub(super) fn announce(&mut self) {
+        if let Some(alias) = self.by_member.values().find(|alias| alias.is_held()) {
+            self.frames.push_back(arp::gateway_announcement(self.mac, alias.address));
+        }
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.by_member.values().filter_map(|alias| alias.due).min()
     }

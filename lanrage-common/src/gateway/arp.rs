@@ -10,6 +10,8 @@ pub const EVERYBODY: Mac = [0xff; 6];
 pub(super) const ETHERNET_LEN: usize = 14;
 const ETHERTYPE: u16 = 0x0806;
 const ARP_LEN: usize = 28;
+/// By this gateways of a party know each other.
+const MARK: [u8; 10] = *b"LANrage gw";
 /// Ethernet, IPv4, and the lengths of their addresses.
 const KINDS: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
@@ -54,6 +56,18 @@ pub(super) fn probe(from: Mac, ip: Ipv4Addr) -> Vec<u8> {
 /// Says that `from` has `ip` from now on (RFC 5227, section 2.3).
 pub(super) fn announcement(from: Mac, ip: Ipv4Addr) -> Vec<u8> {
     frame(EVERYBODY, 1, (from, ip), ([0; 6], ip))
+}
+
+/// The same, with [`MARK`] where Ethernet's padding would be.
+pub(super) fn gateway_announcement(from: Mac, ip: Ipv4Addr) -> Vec<u8> {
+    let mut frame = announcement(from, ip);
+    frame.extend_from_slice(&MARK);
+    frame
+}
+
+/// Whether a frame is a [`gateway_announcement`].
+pub(super) fn is_of_gateway(frame: &[u8]) -> bool {
+    frame.get(ETHERNET_LEN + ARP_LEN..).is_some_and(|padding| padding.starts_with(&MARK))
 }
 
 /// Asks who has `ip`.

@@ -5,12 +5,13 @@
 
 use super::aliases::{Aliases, Conflict, Taken};
 use super::arp::{Arp, ETHERNET_LEN, EVERYBODY, Mac, ethernet, reply};
+use super::neighbours::Neighbours;
 use super::translate::{destination, finish_checksum, limit_segments, source, translate};
 use crate::devices::MAX_DEVICES;
-use crate::lane;
+use crate::lane::{self, Service};
 use ipnet::Ipv4Net;
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash as _, Hasher as _};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 const SPREAD: Duration = Duration::from_millis(500);
 /// A device that was silent for so long gives its address back.
 const FORGET: Duration = Duration::from_secs(24 * 3600);
+/// The same while another gateway on this network serves its devices.
+const FORGET_SERVED: Duration = Duration::from_secs(600);
 /// The same group packet on both sides within this time has come round, through another gateway or another member at
 /// home, and ends here.
 const ROUND: Duration = Duration::from_secs(1);
@@ -41,6 +44,8 @@ pub struct LanConfig {
     pub own: Ipv4Net,
     /// Its Ethernet address.
     pub mac: Mac,
+    /// Its address in the party.
+    pub me: Ipv4Addr,
     /// Addresses for aliases; the network's upper half when absent.
     pub range: Option<(Ipv4Addr, Ipv4Addr)>,
     /// The party's subnet.
@@ -106,12 +111,10 @@ pub struct Lan {
     devices: BTreeMap<Mac, Device>,
     /// Of devices that have one: overlay address to Ethernet address.
     by_overlay: BTreeMap<Ipv4Addr, Mac>,
-    /// Addresses at home of members that run LANrage themselves.
-    members_at_home: BTreeSet<Ipv4Addr>,
-    /// And their Ethernet addresses, as seen.
-    members_macs: BTreeSet<Mac>,
-    /// Their overlay addresses.
-    members_near: BTreeSet<Ipv4Addr>,
+    /// Members that are here themselves.
+    neighbours: Neighbours,
+    /// Services that cross as well ([`lane::maps::LaneLocal::allowed`]).
+    allowed: u32,
     /// When somebody's Ethernet address was asked for last.
     asked: Option<Instant>,
     round: VecDeque<(Instant, u64, Side)>,
@@ -133,9 +136,8 @@ impl Lan {
             config,
             devices: BTreeMap::new(),
             by_overlay: BTreeMap::new(),
-            members_at_home: BTreeSet::new(),
-            members_macs: BTreeSet::new(),
-            members_near: BTreeSet::new(),
+            neighbours: Neighbours::new(config.me),
+            allowed: 0,
             asked: None,
             round: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -159,8 +161,30 @@ impl Lan {
 
     /// Members that are on this network themselves, by overlay address and address at home: the network has what they send.
     pub fn set_members_at_home(&mut self, members: impl IntoIterator<Item = (Ipv4Addr, Ipv4Addr)>) {
-        let at_home = members.into_iter().filter(|(_, home)| self.config.own.contains(home));
-        (self.members_near, self.members_at_home) = at_home.unzip();
+        let own = self.config.own;
+        let at_home = members.into_iter().filter(|(_, home)| own.contains(home) && *home != own.addr());
+        self.neighbours.set(at_home);
+        for home in self.neighbours.without_mac() {
+            self.outputs.push_back(Output::Frame(super::arp::request(self.config.mac, own.addr(), home)));
+        }
+    }
+
+    /// Discovery of whole systems that crosses as well; none at first.
+    pub fn set_services(&mut self, services: impl IntoIterator<Item = Service>) {
+        self.allowed = lane::allowed(services);
+    }
+
+    /// The device is on another network of this gateway now.
+    pub fn let_go(&mut self, mac: Mac) {
+        if let Some(Device { overlay: Some(overlay), .. }) = self.devices.remove(&mac) {
+            self.by_overlay.remove(&overlay);
+            self.outputs.push_back(Output::Changed);
+        }
+    }
+
+    /// The member that serves this network's devices instead, if another gateway does.
+    pub fn served_by(&self, now: Instant) -> Option<Ipv4Addr> {
+        self.neighbours.served_by(now)
     }
 
     /// Members' overlay addresses, their aliases, and whether those are held.
@@ -216,6 +240,9 @@ impl Lan {
         let held = |aliases: &Aliases| aliases.all().filter(|alias| alias.2).count();
         let before = held(&self.aliases);
         self.aliases.handle_timeout(now);
+        if self.neighbours.is_announcement_due(now) {
+            self.aliases.announce();
+        }
         self.send_frames();
         if held(&self.aliases) != before {
             self.outputs.push_back(Output::Changed);
@@ -224,8 +251,9 @@ impl Lan {
         for mac in known.map(|(mac, _)| *mac).collect::<Vec<_>>() {
             self.release(mac);
         }
+        let patience = if self.served_by(now).is_some() { FORGET_SERVED } else { FORGET };
         let silent: Vec<Mac> =
-            self.devices.iter().filter(|(_, it)| now >= it.seen + FORGET).map(|(mac, _)| *mac).collect();
+            self.devices.iter().filter(|(_, it)| now >= it.seen + patience).map(|(mac, _)| *mac).collect();
         for mac in silent {
             self.forget(mac);
         }
@@ -239,6 +267,9 @@ impl Lan {
         }
         if let Some(arp) = Arp::parse(frame) {
             self.handle_arp(&arp, now);
+            if super::arp::is_of_gateway(frame) {
+                self.neighbours.handle_gateway(sender, now);
+            }
         } else if frame[12..14] == ETHERTYPE_IPV4.to_be_bytes() && frame[0] & 1 == 1 {
             self.handle_group(&frame[ETHERNET_LEN..], sender, now);
         }
@@ -269,18 +300,33 @@ impl Lan {
         self.send(packet, alias, ip, mac);
     }
 
-    /// A group packet of the party, as everybody in it gets it.
-    pub fn handle_party_group(&mut self, packet: &[u8], now: Instant) {
-        let Some((from, to)) = source(packet).zip(destination(packet)) else { return self.drop("malformed") };
-        if self.members_near.contains(&from) {
-            return; // its sender is on this network, which has it already
+    /// A group packet of the party, as everybody in it gets it. Says whether this network gets it from here.
+    pub fn handle_party_group(&mut self, packet: &[u8], now: Instant) -> bool {
+        let told = self.tell_home(packet, now);
+        if let Err(reason) = told
+            && !reason.is_empty()
+        {
+            self.drop(reason);
         }
-        let Some(alias) = self.aliases.of(from) else { return self.drop("no_alias") };
+        told.is_ok()
+    }
+
+    /// On an error the reason for which it is dropped; none when the network has it already.
+    fn tell_home(&mut self, packet: &[u8], now: Instant) -> Result<(), &'static str> {
+        let (from, to) = source(packet).zip(destination(packet)).ok_or("malformed")?;
+        if self.neighbours.has(from) {
+            return Err("");
+        }
+        if self.served_by(now).is_some() {
+            return Err("other_gateway");
+        }
+        let alias = self.aliases.of(from).ok_or("no_alias")?;
         if self.has_come_round(packet, Side::Party, now) {
-            return self.drop("round");
+            return Err("round");
         }
         let to = if to == self.config.subnet.broadcast() { self.config.own.broadcast() } else { to };
         self.send(packet, alias, to, group_mac(to));
+        Ok(())
     }
 
     /// The answer to [`Output::Lease`]; none when it was refused.
@@ -316,9 +362,7 @@ impl Lan {
         if !(asks_for_free && is_held) {
             self.note_taken(claimed, Taken::By(arp.sender), now);
         }
-        if self.members_at_home.contains(&arp.sender_ip) && self.members_macs.len() < MAX_DEVICES {
-            self.members_macs.insert(arp.sender);
-        }
+        self.neighbours.handle_sender(arp.sender, arp.sender_ip);
         if !arp.is_request && arp.target_ip == self.config.own.addr() {
             self.learn(arp.sender, arp.sender_ip, now);
         }
@@ -346,13 +390,15 @@ impl Lan {
         }
         let Some((from, to)) = source(packet).zip(destination(packet)) else { return };
         let is_ours = self.aliases.member(from).is_some() || from == self.config.own.addr();
-        let is_members = self.members_at_home.contains(&from) || self.members_macs.contains(&sender);
-        if is_ours || is_members || !self.config.own.contains(&from) {
+        if is_ours || !self.config.own.contains(&from) || self.neighbours.handle_sender(sender, from) {
             return;
         }
         let is_group = to.is_broadcast() || to.is_multicast() || to == self.config.own.broadcast();
-        if !is_group || !lane::may_cross(packet) || is_household(packet) {
+        if !is_group || !lane::may_cross(packet, self.allowed) || is_household(packet) {
             return;
+        }
+        if self.served_by(now).is_some() {
+            return self.drop("other_gateway");
         }
         if self.has_come_round(packet, Side::Home, now) {
             return self.drop("round");
@@ -410,7 +456,7 @@ impl Lan {
 
     /// Knows the device, by its Ethernet address; false when there is no room.
     fn learn(&mut self, mac: Mac, ip: Ipv4Addr, now: Instant) -> bool {
-        if !self.config.own.contains(&ip) || self.members_macs.contains(&mac) {
+        if !self.config.own.contains(&ip) || self.neighbours.is_mac(mac) {
             return false;
         }
         for (_, other) in self.devices.iter_mut().filter(|(known, it)| **known != mac && it.ip == ip) {

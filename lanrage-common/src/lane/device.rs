@@ -29,6 +29,16 @@ pub enum Service {
     Wsd,
 }
 
+/// As flags of [`LaneLocal::allowed`].
+pub fn allowed(services: impl IntoIterator<Item = Service>) -> u32 {
+    let flag = |service| match service {
+        Service::Mdns => ALLOW_MDNS,
+        Service::Ssdp => ALLOW_SSDP,
+        Service::Wsd => ALLOW_WSD,
+    };
+    services.into_iter().map(flag).fold(0, |flags, flag| flags | flag)
+}
+
 /// What becomes of a packet that this device sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outbound {
@@ -144,14 +154,7 @@ impl Lane {
 
     /// Replaces the discovery protocols that are carried; none at first.
     pub fn set_allowed(&mut self, services: impl IntoIterator<Item = Service>) {
-        self.local.allowed = services.into_iter().fold(0, |flags, service| {
-            flags
-                | match service {
-                    Service::Mdns => ALLOW_MDNS,
-                    Service::Ssdp => ALLOW_SSDP,
-                    Service::Wsd => ALLOW_WSD,
-                }
-        });
+        self.local.allowed = allowed(services);
     }
 
     /// A packet from the interface (TUN). On [`Outbound::Copies`] drain [`Lane::poll_copy`]: the next call takes back
@@ -187,7 +190,8 @@ impl Lane {
             return Outbound::Pass;
         };
         self.status.seen += 1;
-        if let Err(reason) = self.admit(&packet, device, now).and_then(|()| check_room(&packet)) {
+        let checked = self.admit(&packet, device, now).and_then(|()| check_room(&packet));
+        if let Err(reason) = checked.and_then(|()| self.check_ring(&packet, now)) {
             return Outbound::Drop(self.drop(reason));
         }
         self.wrap(&packet, device, destination);
@@ -233,14 +237,19 @@ impl Lane {
         if self.members.is_empty() {
             return Err(LaneReason::NoMembers);
         }
-        if let Some(content) = packet.content() {
-            if self.contents.is_loop(&content, now) {
-                return Err(LaneReason::Looped);
-            }
-            self.contents.note_sent(content, now);
-        }
+        self.check_ring(packet, now)?;
         self.wrap(packet, self.address, destination);
         self.receivers = 0..self.members.len();
+        Ok(())
+    }
+
+    /// What goes round between networks ends here; anything else is noted as sent.
+    fn check_ring(&mut self, packet: &Packet<'_>, now: Instant) -> Result<(), LaneReason> {
+        let Some(content) = packet.content() else { return Ok(()) };
+        if self.contents.is_loop(&content, now) {
+            return Err(LaneReason::Looped);
+        }
+        self.contents.note_sent(content, now);
         Ok(())
     }
 

@@ -569,3 +569,21 @@ proptest! {
         let _ = lane_of(ME).handle_inbound(&wrap_by_hand(ANA, ME, &packet), ANA, now);
     }
 }
+
+#[test]
+fn what_devices_say_does_not_go_round_either() {
+    let (device, elsewhere) = (Ipv4Addr::new(10, 66, 0, 9), Ipv4Addr::new(192, 168, 1, 50));
+    let (mut lane, now) = (lane_of(ME), Instant::now());
+    let search = Packet::to(LIMITED).from(elsewhere).build();
+    // a bridge at home brings it back again and again
+    let outcomes =
+        [0, 1, 2, 400].map(|ms| lane.handle_device(&search, device, now + Duration::from_millis(ms)));
+    let looped = Outbound::Drop(LaneReason::Looped);
+    assert_eq!(outcomes, [Outbound::Copies, Outbound::Copies, looped, looped]);
+    let later = now + Duration::from_secs(1);
+    assert_eq!(lane.handle_device(&search, device, later), Outbound::Copies, "games repeat themselves");
+    // what a member has repeated is not sent again
+    let repeated = wrapped_by(ANA, &Packet::to(LIMITED));
+    assert!(matches!(lane.handle_inbound(&repeated, ANA, later), Inbound::Deliver(_)));
+    assert_eq!(lane.handle_device(&search, device, later), looped);
+}

@@ -68,6 +68,7 @@ fn common() -> Router<Arc<Shared>> {
         .route("/api/v1/down", post(down))
         .route("/api/v1/ping", post(ping))
         .route("/api/v1/netcheck", post(netcheck))
+        .route("/api/v1/gateway/lan", post(support::set_lan))
         .route("/api/v1/gateway/add", post(add_device))
         .route("/api/v1/gateway/remove", post(remove_device))
         .route("/api/v1/doctor", post(support::doctor))

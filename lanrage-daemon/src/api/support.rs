@@ -13,9 +13,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use lanrage_common::api::{
-    DoctorAnswer, Finding, LogAnswer, ModsAnswer, Settings, SettingsRequest, SupportBundle,
+    DoctorAnswer, Finding, LanAnswer, LanRequest, LogAnswer, ModsAnswer, Settings, SettingsRequest, SupportBundle,
 };
 use lanrage_common::protocol::ErrorCode;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(super) async fn doctor(State(shared): App) -> Json<DoctorAnswer> {
@@ -31,10 +33,24 @@ pub(super) async fn change_settings(
     State(shared): App,
     Body(request): Body<SettingsRequest>,
 ) -> Answer<Settings> {
-    let desk = shared.desk()?;
-    let config = desk.change(&request)?;
-    shared.put_to_work(desk, config).await?;
-    Ok(Json(desk.settings()))
+    shared.change(&request).await?;
+    Ok(Json(shared.desk()?.settings()))
+}
+
+/// The settings of the gateway for home networks, with what is to be known about them.
+pub(super) async fn set_lan(State(shared): App, Body(request): Body<LanRequest>) -> Answer<LanAnswer> {
+    let LanRequest { interfaces, alias_range } = request;
+    let mut changes = BTreeMap::new();
+    match alias_range {
+        Some(range) => drop(changes.insert("gateway.alias_range".to_owned(), Value::from(range))),
+        // those of a network that ends are of no use for the next
+        None if interfaces.is_empty() => drop(changes.insert("gateway.alias_range".to_owned(), Value::Null)),
+        None => {}
+    }
+    changes.insert("gateway.lan".to_owned(), Value::from(interfaces));
+    let notes = shared.change(&SettingsRequest { changes }).await?;
+    let networks = shared.daemon.status().gateway.map(|gateway| gateway.lan).unwrap_or_default();
+    Ok(Json(LanAnswer { networks, notes }))
 }
 
 /// Read anew each time, so that a profile can be written while the page is open.
@@ -77,10 +93,24 @@ impl Shared {
         desk.ok_or_else(|| Refusal::internal("the daemon is still starting; try again in a moment"))
     }
 
+    /// Checks, keeps and puts to work; what a person should know about it.
+    async fn change(&self, request: &SettingsRequest) -> Result<Vec<String>, Refusal> {
+        let desk = self.desk()?;
+        let is_of_lan = |key: &String| ["gateway.lan", "gateway.alias_range"].contains(&key.as_str());
+        let mut notes = Vec::new();
+        if request.changes.keys().any(is_of_lan) {
+            let wanted = Box::new(desk.preview(request)?.gateway);
+            notes = self.ask(COMMAND, |reply| PeerCommand::CheckLan(wanted, reply)).await?;
+        }
+        let config = desk.change(request)?;
+        self.put_to_work(desk, config).await?;
+        Ok(notes)
+    }
+
     async fn put_to_work(&self, desk: &Desk, config: Config) -> Result<(), Refusal> {
         if self.daemon.peer.is_some() {
-            let peer = Box::new(config.peer);
-            self.ask(COMMAND, |reply| PeerCommand::Configure(peer, reply)).await?;
+            let config = Box::new(config);
+            self.ask(COMMAND, |reply| PeerCommand::Configure(config, reply)).await?;
         }
         desk.note_at_work();
         Ok(())

@@ -187,6 +187,16 @@ pub enum Relay {
 /// What can be done with the gateway on this machine.
 #[derive(Debug, Subcommand)]
 pub enum Gateway {
+    /// Let the devices of home networks take part, without any software on them. Counts at once and is kept.
+    Lan {
+        /// Interfaces of the home networks, such as eth0; `off` ends it.
+        #[arg(required = true, value_name = "INTERFACE")]
+        interfaces: Vec<String>,
+        /// Addresses there under which members are found: free ones that the router's DHCP does not hand out. For several
+        /// networks with commas between.
+        #[arg(long, value_name = "FIRST-LAST")]
+        alias_range: Option<String>,
+    },
     /// Take a device with a plain WireGuard client in: prints the file for it, on a terminal also as QR code. Shown once.
     AddDevice {
         /// Its name, shown to everybody in the party.

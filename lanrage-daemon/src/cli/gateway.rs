@@ -8,11 +8,14 @@ use super::show;
 use super::table::{Cell, Table, size};
 use super::watch::{Look, look};
 use lanrage_common::api::{
-    AddDeviceAnswer, AddDeviceRequest, GatewayDevice, GatewayStatus, LanStatus, RemoveDeviceRequest, Status,
+    AddDeviceAnswer, AddDeviceRequest, GatewayDevice, GatewayStatus, LanAnswer, LanRequest, LanStatus,
+    RemoveDeviceRequest, Status,
 };
 use lanrage_common::devices::DeviceKind;
 use serde_json::json;
 
+/// Said instead of an interface.
+const OFF: &str = "off";
 /// A client that is there sends something every 25 s.
 const PRESENT_S: u64 = 60;
 
@@ -27,6 +30,15 @@ pub(super) async fn run(
             look_at(client, screen, Look { again: watch.watch, json }, overview).await
         }
         Gateway::Devices(watch) => look_at(client, screen, Look { again: watch.watch, json }, devices).await,
+        Gateway::Lan { interfaces, alias_range } => {
+            let interfaces = if interfaces == [OFF] { Vec::new() } else { interfaces };
+            let request = LanRequest { interfaces, alias_range };
+            let answer = client.send::<LanAnswer>("/api/v1/gateway/lan", &request).await?;
+            match json {
+                true => screen.line(&answer.text),
+                false => lan(screen, &request.interfaces, &answer.value),
+            }
+        }
         Gateway::AddDevice { name, endpoint, public_key } => {
             let request = AddDeviceRequest { name, public_key, endpoint };
             let answer = client.send::<AddDeviceAnswer>("/api/v1/gateway/add", &request).await?;
@@ -65,9 +77,7 @@ fn overview(screen: &mut Screen<'_>, status: &GatewayStatus) {
     if let (Some(listen), Some(key)) = (status.listen, status.public_key) {
         show::fact(screen, "Listen", &format!("UDP {listen}, key {key}"));
     }
-    if let Some(lan) = &status.lan {
-        home(screen, lan);
-    }
+    status.lan.iter().for_each(|lan| home(screen, lan));
     devices(screen, status);
     if status.devices.is_empty() {
         return;
@@ -85,8 +95,27 @@ fn overview(screen: &mut Screen<'_>, status: &GatewayStatus) {
     }
 }
 
+fn lan(screen: &mut Screen<'_>, interfaces: &[String], answer: &LanAnswer) {
+    match interfaces.is_empty() {
+        true => screen.line("Devices on home networks take part no more."),
+        false => screen.line(format!(
+            "Devices on {} take part from now on; `lanrage gateway` shows under which addresses members are found there.",
+            interfaces.join(" and ")
+        )),
+    }
+    for note in &answer.notes {
+        let mark = screen.paint(Style::Warn, "*");
+        screen.line(format!("{mark} {note}"));
+    }
+}
+
 fn home(screen: &mut Screen<'_>, lan: &LanStatus) {
     show::fact(screen, "Home", &format!("{} on {}", lan.address, lan.interface));
+    if let Some(member) = lan.served_by {
+        screen.line(format!(
+            "The machine of {member} is a gateway on this network too, and serves it: this one keeps still."
+        ));
+    }
     let mut table = Table::new(["IN THE PARTY", "AT HOME", ""]);
     for alias in &lan.aliases {
         let state =
@@ -96,7 +125,7 @@ fn home(screen: &mut Screen<'_>, lan: &LanStatus) {
     table.print(screen);
     if lan.without_alias > 0 {
         let text =
-            format!("for {} members no address is left: enlarge `gateway.alias_range`", lan.without_alias);
+            format!("for {} members no address is left: give more with --alias-range", lan.without_alias);
         screen.line(format!("{} {text}", screen.paint(Style::Bad, "!")));
     }
     for conflict in &lan.conflicts {
@@ -113,7 +142,7 @@ fn home(screen: &mut Screen<'_>, lan: &LanStatus) {
 fn devices(screen: &mut Screen<'_>, status: &GatewayStatus) {
     if status.devices.is_empty() {
         return screen.line(
-            "No device takes part through this machine yet. Take one in with `lanrage gateway add-device NAME`, or set `gateway.lan` for those at home.",
+            "No device takes part through this machine yet. Take one in with `lanrage gateway add-device NAME`, or those at home with `lanrage gateway lan INTERFACE`.",
         );
     }
     let mut table = Table::new(["DEVICE", "ADDRESS", "BY", "HEARD", "FROM", "RECEIVED", "SENT"]);

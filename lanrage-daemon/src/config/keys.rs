@@ -74,7 +74,6 @@ fn optional_example(key: &str) -> &'static str {
         "relay.alternate_address" => "\"203.0.113.8\"",
         "relay.control" | "peer.control" => "\"http://192.0.2.1:8667\"",
         "control.relay_token" | "relay.token" => "\"the text in the control server's relay-token file\"",
-        "gateway.lan" => "\"eth0\"",
         "gateway.alias_range" => "\"192.168.1.200-192.168.1.230\"",
         "relay.name" | "peer.name" => "\"Ana\"",
         "discord.client_id" => "\"1234567890123456789\"",

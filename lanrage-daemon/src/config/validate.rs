@@ -15,6 +15,8 @@ pub(super) type Fault = (&'static str, String);
 const MTU: std::ops::RangeInclusive<u16> = 1280..=1440;
 /// IFNAMSIZ less its terminating zero.
 const MAX_INTERFACE: usize = 15;
+/// Home networks of one gateway.
+const MAX_LANS: usize = 4;
 const WORKERS: std::ops::RangeInclusive<u16> = 0..=256;
 const MAX_FLOWS: std::ops::RangeInclusive<u32> = 2..=4_194_304;
 const MAX_PARTY_MEMBERS: std::ops::RangeInclusive<u32> = 2..=16_384;
@@ -68,13 +70,23 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     rule("peer.control", optional(&config.peer.control, origin));
     rule("peer.invite_origin", optional(&config.peer.invite_origin, origin));
     rule("peer.interface", interface(&config.peer.interface));
-    rule("gateway.lan", optional(&config.gateway.lan, interface));
+    rule("gateway.lan", lans(&config.gateway.lan));
     rule("gateway.alias_range", alias_range(config));
     rule("peer.mtu", range(config.peer.mtu, &MTU, "bytes"));
     rule("peer.stun_servers", config.peer.stun_servers.iter().try_for_each(|server| stun_server(server)));
     rule("peer.allow", port_count(config.peer.allow.len()));
     rule("discord.webhook", optional(&config.discord.webhook, webhook));
     faults
+}
+
+fn lans(names: &[String]) -> Result<(), String> {
+    if names.len() > MAX_LANS {
+        return Err(format!(
+            "{} interfaces are too many: a gateway serves {MAX_LANS} home networks",
+            names.len()
+        ));
+    }
+    names.iter().try_for_each(|name| interface(name))
 }
 
 fn alias_range(config: &Config) -> Result<(), String> {

@@ -35,19 +35,18 @@ pub struct LanTap {
 impl LanPort {
     pub(super) fn open(
         network: &Network,
-        subnet: Ipv4Net,
+        (me, subnet, mtu): (Ipv4Addr, Ipv4Net, u16),
         range: Option<(Ipv4Addr, Ipv4Addr)>,
-        mtu: u16,
     ) -> anyhow::Result<Self> {
         let mac = network.mac.with_context(|| {
             format!(
-                "{} is no Ethernet: set `gateway.lan` to the interface of the home network",
+                "{} is no Ethernet: name the interface of the home network with `lanrage gateway lan`",
                 network.interface
             )
         })?;
         let port = EthernetPort::open(network.index)
             .with_context(|| format!("cannot listen on {}: grant CAP_NET_RAW", network.interface))?;
-        let config = LanConfig { own: network.address, mac, range, subnet, mtu };
+        let config = LanConfig { own: network.address, mac, me, range, subnet, mtu };
         Ok(Self {
             core: Lan::new(config),
             network: network.clone(),
@@ -126,11 +125,12 @@ impl LanPort {
         })
     }
 
-    pub(super) fn status(&self) -> LanStatus {
+    pub(super) fn status(&self, now: Instant) -> LanStatus {
         let aliases = self.core.aliases();
         LanStatus {
             interface: self.network.interface.clone(),
             address: self.network.address,
+            served_by: self.core.served_by(now),
             aliases: aliases.map(|(member, alias, held)| AliasStatus { member, alias, held }).collect(),
             without_alias: self.core.without_alias(),
             conflicts: self.core.conflicts().map(describe_conflict).collect(),
@@ -142,11 +142,11 @@ fn describe_conflict(conflict: &Conflict) -> AliasConflict {
     let (with, fix) = match conflict.taken {
         Taken::By(mac) => (
             format!("the machine {}", mac_text(mac)),
-            "set `gateway.alias_range` to addresses that nobody has".to_owned(),
+            "give addresses that nobody has: `lanrage gateway lan` with --alias-range".to_owned(),
         ),
         Taken::ByDhcp => (
             "the network's DHCP server, which hands it out".to_owned(),
-            "set `gateway.alias_range` to addresses outside of what the router's DHCP hands out, or make that smaller"
+            "give addresses that the router's DHCP does not hand out: `lanrage gateway lan` with --alias-range"
                 .to_owned(),
         ),
     };

@@ -202,8 +202,10 @@ pub struct KernelLane {
     told: Option<(LaneLocal, Vec<Ipv4Addr>)>,
     /// By interface number: attached, or why not.
     nics: BTreeMap<u32, Result<SchedClassifierLinkId, String>>,
-    /// The gateway's home network: attached, or why not.
-    lan: Option<(LanTap, Result<SchedClassifierLinkId, String>)>,
+    /// The gateway's home networks, by interface number: attached, or why not.
+    lans: BTreeMap<u32, Result<SchedClassifierLinkId, String>>,
+    /// What was told of them.
+    taps: Vec<LanTap>,
 }
 
 impl KernelLane {
@@ -216,7 +218,15 @@ impl KernelLane {
         let hook = hook.ok_or_else(|| attach_fallback(interface, "neither tcx nor clsact is to be had"))?;
         attach(&mut object, Program::Egress, interface, hook)
             .map_err(|error| attach_fallback(interface, &error))?;
-        Ok(Self { object, hook, index, told: None, nics: BTreeMap::new(), lan: None })
+        Ok(Self {
+            object,
+            hook,
+            index,
+            told: None,
+            nics: BTreeMap::new(),
+            lans: BTreeMap::new(),
+            taps: Vec::new(),
+        })
     }
 
     /// Name of the hook in use.
@@ -243,40 +253,37 @@ impl KernelLane {
         self.told = Some((local, lane.members().to_vec()));
     }
 
-    /// Leads what comes for aliases on a home network to the party's interface.
-    pub fn follow_lan(&mut self, wanted: Option<&LanTap>) -> Result<(), String> {
-        if self.lan.as_ref().map(|(tap, _)| tap) != wanted {
-            let kept = match self.lan.take() {
-                Some((old, link)) if wanted.is_some_and(|tap| tap.index == old.index) => link.ok(),
-                old => {
-                    self.detach_lan(old);
-                    None
-                }
-            };
-            self.lan = wanted.map(|tap| (tap.clone(), self.attach_lan(tap, kept)));
+    /// Leads what comes for aliases on home networks to the party's interface.
+    pub fn follow_lans(&mut self, wanted: &[LanTap]) -> Result<(), String> {
+        if self.taps != wanted {
+            self.taps = wanted.to_vec();
+            let aliases: Vec<Ipv4Addr> = wanted.iter().flat_map(|tap| &tap.aliases).copied().collect();
+            if let Err(error) = self.object.tell_aliases(&aliases) {
+                self.taps.clear(); // so it is tried again
+                return Err(error);
+            }
+            self.attach_lans(wanted);
         }
-        match &self.lan {
-            Some((_, Err(error))) => Err(error.clone()),
-            _ => Ok(()),
-        }
+        let refused = self.lans.values().find_map(|link| link.as_ref().err());
+        refused.map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    fn attach_lan(
-        &mut self,
-        tap: &LanTap,
-        kept: Option<SchedClassifierLinkId>,
-    ) -> Result<SchedClassifierLinkId, String> {
-        self.object.tell_aliases(&tap.aliases)?;
-        match kept {
-            Some(link) => Ok(link),
-            None => attach(&mut self.object, Program::Lan, &name_of(tap.index)?, self.hook),
+    fn attach_lans(&mut self, wanted: &[LanTap]) {
+        let is_wanted = |index: &u32| wanted.iter().any(|tap| tap.index == *index);
+        let gone = self.lans.extract_if(.., |index, _| !is_wanted(index)).filter_map(|(_, link)| link.ok());
+        let gone: Vec<SchedClassifierLinkId> = gone.collect();
+        if let Ok(program) = self.object.program(Program::Lan) {
+            for link in gone {
+                // an interface that is gone took the program with it
+                let _ = program.detach(link);
+            }
         }
-    }
-
-    fn detach_lan(&mut self, old: Option<(LanTap, Result<SchedClassifierLinkId, String>)>) {
-        if let (Ok(program), Some((_, Ok(link)))) = (self.object.program(Program::Lan), old) {
-            // an interface that is gone took the program with it
-            let _ = program.detach(link);
+        for LanTap { index, .. } in wanted {
+            if !self.lans.contains_key(index) {
+                let attached =
+                    name_of(*index).and_then(|name| attach(&mut self.object, Program::Lan, &name, self.hook));
+                self.lans.insert(*index, attached);
+            }
         }
     }
 

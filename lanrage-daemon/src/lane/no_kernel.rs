@@ -28,7 +28,7 @@ impl KernelLane {
     }
 
     /// Never called.
-    pub fn follow_lan(&mut self, _: Option<&LanTap>) -> Result<(), String> {
+    pub fn follow_lans(&mut self, _: &[LanTap]) -> Result<(), String> {
         match self.0 {}
     }
 

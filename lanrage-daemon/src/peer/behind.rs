@@ -13,7 +13,7 @@ use crate::control::client::ControlError;
 use crate::gateway::Registered;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use lanrage_common::api::{AddDeviceAnswer, AddDeviceRequest, PathKind, Problem, RemoveDeviceRequest};
+use lanrage_common::api::{AddDeviceAnswer, AddDeviceRequest, Problem, RemoveDeviceRequest};
 use lanrage_common::devices::MAX_DEVICES;
 use lanrage_common::gateway::{LanOutput, Mac, WgQuick, destination, source};
 use lanrage_common::identity::{DeviceId, WgKey};
@@ -58,7 +58,7 @@ impl Session {
 
     /// Does what the home network asks for.
     pub(super) fn settle_home(&mut self, io: Io<'_>, now: Now) {
-        while let Some(output) = self.gateway.poll_lan() {
+        while let Some(output) = self.gateway.poll_lan(now.instant) {
             match output {
                 LanOutput::Frame(_) => {} // sent already
                 LanOutput::Lease(mac) => self.notices.push_back(Notice::LeaseForHome(mac)),
@@ -86,21 +86,21 @@ impl Session {
         self.gateway.count_forwarded();
     }
 
-    /// Members that are reached directly at an address of the home network are on it themselves.
+    /// Members that answer at an address of a home network are on it themselves, whichever path is in use.
     pub(super) fn follow_members_at_home(&mut self, now: Now) {
         if !self.gateway.has_lan() || now.instant < self.next_look {
             return;
         }
         self.next_look = now.instant + LOOK;
-        let at_home = self.party.members().filter_map(|member| {
-            let path = self.paths.status(&member.wg).filter(|path| path.kind == PathKind::Direct)?;
-            match path.endpoint?.ip() {
+        let at_home = self.party.members().flat_map(|member| {
+            let answers = self.paths.answers_at(&member.wg, now.instant);
+            answers.filter_map(|at| match at.ip() {
                 IpAddr::V4(home) => Some((member.address, home)),
                 IpAddr::V6(_) => None,
-            }
+            })
         });
         let at_home: Vec<_> = at_home.collect();
-        self.gateway.set_members_at_home(at_home);
+        self.gateway.set_members_at_home(&at_home);
     }
 
     /// A packet of a device, whose source address the gateway has checked.
@@ -165,7 +165,7 @@ impl Session {
             problem(
                 "gateway_lan",
                 message,
-                "mend that, or remove `gateway.lan` from lanrage.toml; `lanrage gateway` shows the rest",
+                "mend that, or end it with `lanrage gateway lan off`; `lanrage gateway` shows the rest",
             )
         });
         closed.into_iter().chain(no_lan)

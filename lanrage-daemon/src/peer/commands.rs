@@ -93,6 +93,10 @@ impl Peer {
                 let result = self.run_program(&request);
                 self.answer(reply, result);
             }
+            PeerCommand::CheckLan(config, reply) => {
+                let result = self.check_lan(&config).await;
+                self.answer(reply, result);
+            }
             PeerCommand::Configure(config, reply) => {
                 let result = self.configure(*config).await;
                 self.answer(reply, result);

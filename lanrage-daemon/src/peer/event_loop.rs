@@ -402,7 +402,7 @@ impl Peer {
         self.tell_networks(false, now);
         if let Some(session) = &mut self.session {
             session.nat.set_stun_servers(self.stun_servers.clone(), now);
-            session.set_lane_services(self.config.lane_services.iter().copied());
+            session.set_lane_services(&self.config.lane_services);
             session.heard.set_known(self.games.beacons());
         }
         if self.config.port_mapping {

@@ -383,8 +383,9 @@ impl Session {
     }
 
     /// Discovery of whole systems that is carried as well.
-    pub fn set_lane_services(&mut self, services: impl IntoIterator<Item = Service>) {
-        self.lane.set_allowed(services);
+    pub fn set_lane_services(&mut self, services: &[Service]) {
+        self.lane.set_allowed(services.iter().copied());
+        self.gateway.set_services(services);
         self.firewall.set_local(*self.lane.local());
     }
 

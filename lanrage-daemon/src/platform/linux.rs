@@ -296,6 +296,12 @@ pub async fn routes() -> io::Result<Vec<Route>> {
     Ok(routes)
 }
 
+/// Whether that interface is Wi-Fi.
+pub fn is_wireless(name: &str) -> bool {
+    let about = std::path::Path::new("/sys/class/net").join(name);
+    ["wireless", "phy80211"].iter().any(|sign| about.join(sign).exists())
+}
+
 /// When the clock of [`Instant`] was zero: the same for all processes until the machine starts again.
 pub fn clock_zero() -> Instant {
     let now = Instant::now();

@@ -138,7 +138,7 @@ impl EthernetPort {
     }
 
     /// Never called.
-    pub async fn readable(&self) {
+    pub fn poll_readable(&self, _context: &mut std::task::Context<'_>) -> std::task::Poll<()> {
         match self.0 {}
     }
 
@@ -151,6 +151,11 @@ impl EthernetPort {
     pub fn send(&self, _frame: &[u8]) -> io::Result<()> {
         match self.0 {}
     }
+}
+
+/// Not known.
+pub fn is_wireless(_name: &str) -> bool {
+    false
 }
 
 /// Makes a TCP connection fit for datagrams, as far as every system can.

@@ -79,10 +79,8 @@ impl Role {
             ),
             Self::Peer(n) => {
                 let name = &state.peers[usize::from(n - 1)].name;
-                let lan = state.gateway_lan.as_ref().filter(|_| n == 1);
-                let gateway = lan.map(|lan| format!("[gateway]\nlan = '{lan}'\n")).unwrap_or_default();
                 format!(
-                    "role = 'peer'\n[peer]\nname = '{name}'\ncontrol = '{control}'\nlane = '{}'\nlane_services = {:?}\n{gateway}",
+                    "role = 'peer'\n[peer]\nname = '{name}'\ncontrol = '{control}'\nlane = '{}'\nlane_services = {:?}\n",
                     state.lane, state.lane_services
                 )
             }

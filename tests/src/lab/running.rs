@@ -40,8 +40,6 @@ pub struct Options {
     pub links: Vec<ImpairedLink>,
     /// Who carries peers' group packets: `auto`, `kernel` or `userspace`.
     pub lane: String,
-    /// Interface of peer 1 with a home network whose devices take part.
-    pub gateway_lan: Option<String>,
     /// What they carry besides: `peer.lane_services`.
     pub lane_services: Vec<String>,
 }
@@ -56,7 +54,6 @@ impl Options {
             spare_relay: false,
             links: Vec::new(),
             lane: "auto".into(),
-            gateway_lan: None,
             lane_services: Vec::new(),
         }
     }
@@ -286,7 +283,6 @@ fn plan(options: &Options, topology: &Topology) -> State {
         spare_relay: options.spare_relay,
         links: options.links.iter().map(ToString::to_string).collect(),
         lane: options.lane.clone(),
-        gateway_lan: options.gateway_lan.clone(),
         lane_services: options.lane_services.clone(),
         relay_token: format!("{:032x}", rand::random::<u128>()),
         peers: peers.collect(),

@@ -24,9 +24,6 @@ pub struct State {
     pub relay_mode: String,
     /// Who carries peers' group packets.
     pub lane: String,
-    /// Interface of peer 1 with a home network whose devices take part.
-    #[serde(default)]
-    pub gateway_lan: Option<String>,
     /// What they carry besides: `peer.lane_services`.
     #[serde(default)]
     pub lane_services: Vec<String>,

@@ -1,37 +1,10 @@
 //! Programs that repeat broadcasts between networks, on two members' machines that share one.
 
 use super::*;
-use socket2::{Domain, Socket, Type};
+use crate::support::repeater::{on, repeat};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const PORT: u16 = 35_000;
-
-/// A socket for everybody on one interface.
-fn on(place: &Namespace, interface: &str) -> UdpSocket {
-    let open = || {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_broadcast(true)?;
-        socket.bind_device(Some(interface.as_bytes()))?;
-        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        socket.bind(&SocketAddrV4::new(ANY, PORT).into())?;
-        std::io::Result::Ok(UdpSocket::from(socket))
-    };
-    place.run(open).unwrap().unwrap()
-}
-
-/// Repeats what comes on one interface on the other, but what this machine has sent itself.
-fn repeat(hear: &UdpSocket, say: &UdpSocket, own: [Ipv4Addr; 2], stop: &AtomicBool) {
-    let mut buffer = [0; 2048];
-    while !stop.load(Ordering::Relaxed) {
-        if let Ok((length, from)) = hear.recv_from(&mut buffer)
-            && !own.iter().any(|own| from.ip() == *own)
-        {
-            // an interface's queue may be full, as on any network
-            let _ = say.send_to(&buffer[..length], (EVERYBODY, PORT));
-        }
-    }
-}
 
 /// What both have sent into the party, and how much of it was kept back.
 fn sent(lab: &TestLab) -> (u64, u64) {
@@ -56,13 +29,13 @@ pub fn dies(lab: &TestLab) {
         assert!(wait_until(PATIENCE * 2, is_watched));
     }
     let ends = [(&ana, 1, second[0]), (&ben, 2, second[1])].map(|(place, n, home)| {
-        ([on(place, "lanrage0"), on(place, "eth1")], [lab.overlay(n).unwrap(), home])
+        (["lanrage0", "eth1"].map(|interface| on(place, interface, PORT)), [lab.overlay(n).unwrap(), home])
     });
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for ([party, home], own) in &ends {
-            scope.spawn(|| repeat(party, home, *own, &stop));
-            scope.spawn(|| repeat(home, party, *own, &stop));
+            scope.spawn(|| repeat((party, home), PORT, *own, &stop));
+            scope.spawn(|| repeat((home, party), PORT, *own, &stop));
         }
         game(&ana, 4031).send_to(b"who is there?", (EVERYBODY, PORT)).unwrap();
         // by then it has gone round, and what was counted is told

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 pub mod game;
+pub mod repeater;
 
 use lanrage_tests::lab::process::{self, wait_until};
 use lanrage_tests::lab::role::Role;

@@ -6,14 +6,21 @@ use proptest::prelude::*;
 const GATEWAY: Mac = [2; 6];
 const CONSOLE: Mac = [4; 6];
 const AT_HOME: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 50);
+const ANA: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 1);
 const BEN: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 2);
 const OVERLAY: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 9);
 const PROTOCOL_UDP: u8 = 17;
 
 fn lan() -> Lan {
+    lan_of(GATEWAY, 2, ANA)
+}
+
+/// A gateway with that Ethernet address, the last byte of that at home, and that overlay address.
+fn lan_of(mac: Mac, last: u8, me: Ipv4Addr) -> Lan {
     Lan::new(LanConfig {
-        own: "192.168.1.2/24".parse().unwrap(),
-        mac: GATEWAY,
+        own: format!("192.168.1.{last}/24").parse().unwrap(),
+        mac,
+        me,
         range: None,
         subnet: "10.66.0.0/16".parse().unwrap(),
         mtu: 1420,
@@ -207,6 +214,8 @@ fn of_ben_from(from: Ipv4Addr) -> Vec<u8> {
 fn members_at_home_are_no_devices_and_household_software_no_game() {
     let (mut lan, _, now) = ready();
     lan.set_members_at_home([(BEN, AT_HOME)]);
+    let own = Ipv4Addr::new(192, 168, 1, 2);
+    assert_eq!(drain(&mut lan), [Output::Frame(request(GATEWAY, own, AT_HOME))], "who is that?");
     lan.handle_frame(&frame(CONSOLE, &search(Ipv4Addr::BROADCAST, b"native")), now);
     lan.handle_party_group(&packet(PROTOCOL_UDP, BEN, Ipv4Addr::BROADCAST, &udp([1, 2], b"x")), now);
     assert_eq!(drain(&mut lan), []);
@@ -239,6 +248,75 @@ fn a_silent_device_gives_its_address_back() {
     lan.handle_timeout(now + FORGET);
     assert_eq!(drain(&mut lan), [Output::Release(CONSOLE), Output::Changed]);
     assert!(!lan.has(OVERLAY));
+}
+
+#[test]
+fn services_cross_when_they_are_asked_for() {
+    let (mut lan, alias, now) = with_console();
+    let group = Ipv4Addr::new(224, 0, 0, 251);
+    let query = |from| packet(PROTOCOL_UDP, from, group, &udp([5353, 5353], b"who has a game?"));
+    lan.handle_frame(&frame(CONSOLE, &query(AT_HOME)), now);
+    assert_eq!(drain(&mut lan), []);
+    lan.set_services([Service::Mdns]);
+    lan.handle_frame(&frame(CONSOLE, &query(AT_HOME)), now);
+    assert_eq!(drain(&mut lan), [Output::Group(query(AT_HOME), OVERLAY)]);
+    let later = now + ROUND;
+    assert!(lan.handle_party_group(&query(BEN), later));
+    assert!(matches!(&drain(&mut lan)[..], [Output::Frame(got)] if got[14..] == query(alias)));
+    let search =
+        packet(PROTOCOL_UDP, AT_HOME, Ipv4Addr::new(239, 255, 255, 250), &udp([4001, 1900], b"M-SEARCH"));
+    lan.handle_frame(&frame(CONSOLE, &search), later);
+    assert_eq!(drain(&mut lan), [], "the other service is not");
+}
+
+/// What one gateway puts on the wire.
+fn hear(lan: &mut Lan, output: &Output, now: Instant) {
+    if let Output::Frame(frame) = output {
+        lan.handle_frame(frame, now);
+    }
+}
+
+#[test]
+fn of_two_gateways_one_serves() {
+    const CLEO: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 3);
+    const OTHER: Mac = [3; 6];
+    let start = Instant::now();
+    let (mut ana, mut cleo) = (lan(), lan_of(OTHER, 3, CLEO));
+    let homes = [2, 3].map(|last| Ipv4Addr::new(192, 168, 1, last));
+    let mut now = start;
+    let search = |n: u8| packet(PROTOCOL_UDP, AT_HOME, Ipv4Addr::BROADCAST, &udp([4001, 6112], &[n]));
+    let leased = |outputs: &[Output]| outputs.contains(&Output::Lease(CONSOLE));
+    for lan in [&mut ana, &mut cleo] {
+        lan.set_members(&[BEN], now);
+    }
+    ana.set_members_at_home([(CLEO, homes[1])]);
+    cleo.set_members_at_home([(ANA, homes[0])]);
+    // their kernels ask for each other
+    ana.handle_frame(&request(OTHER, homes[1], homes[0]), now);
+    cleo.handle_frame(&request(GATEWAY, homes[0], homes[1]), now);
+    while now < start + Duration::from_secs(15) {
+        ana.handle_timeout(now);
+        drain(&mut ana).iter().for_each(|output| hear(&mut cleo, output, now));
+        cleo.handle_timeout(now);
+        drain(&mut cleo).iter().for_each(|output| hear(&mut ana, output, now));
+        now += Duration::from_millis(500);
+    }
+    assert_eq!((ana.served_by(now), cleo.served_by(now)), (None, Some(ANA)));
+    let of_ben = packet(PROTOCOL_UDP, BEN, Ipv4Addr::BROADCAST, &udp([5, 6], b"?"));
+    assert!(ana.handle_party_group(&of_ben, now) && !cleo.handle_party_group(&of_ben, now));
+    for lan in [&mut ana, &mut cleo] {
+        drain(lan);
+        lan.handle_frame(&frame(CONSOLE, &search(1)), now);
+    }
+    assert!(leased(&drain(&mut ana)) && drain(&mut cleo).is_empty());
+    assert_eq!(cleo.dropped()["other_gateway"], 2);
+    // it went away
+    now += Duration::from_secs(35);
+    cleo.handle_frame(&frame(CONSOLE, &search(2)), now);
+    assert!(leased(&drain(&mut cleo)));
+    // a member that is no gateway says nothing of the kind, whatever addresses it has
+    cleo.handle_frame(&super::super::arp::announcement(GATEWAY, Ipv4Addr::new(192, 168, 1, 77)), now);
+    assert_eq!(cleo.served_by(now), None);
 }
 
 proptest! {

@@ -169,6 +169,7 @@ async fn real_answers_are_as_described() {
         ("post", "/api/v1/settings", r#"{"changes": {}}"#),
         ("post", "/api/v1/ping", r#"{"member": "Bob"}"#),
         ("post", "/api/v1/party/invite", r#"{"uses": 2}"#),
+        ("post", "/api/v1/gateway/lan", r#"{"interfaces": ["eth0"]}"#),
         ("post", "/api/v1/gateway/add", r#"{"name": "phone"}"#),
         ("post", "/api/v1/up", ""),
         ("post", "/api/v1/ui", ""),

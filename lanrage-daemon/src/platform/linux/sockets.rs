@@ -81,10 +81,10 @@ impl EthernetPort {
         Ok(Self { socket })
     }
 
-    /// Returns when there is a frame.
-    pub async fn readable(&self) {
+    /// Ready when there is a frame.
+    pub fn poll_readable(&self, context: &mut std::task::Context<'_>) -> std::task::Poll<()> {
         // readiness stays noted until nothing was there
-        let _ = self.socket.readable().await;
+        self.socket.poll_read_ready(context).map(drop)
     }
 
     /// The next frame; [`io::ErrorKind::WouldBlock`] when there is none now.
