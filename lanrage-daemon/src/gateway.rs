@@ -176,7 +176,7 @@ impl Gateway {
     }
 
     /// What the kernel shall do for home networks.
-    pub fn taps(&self) -> Vec<LanTap> {
+    pub fn taps(&self) -> &[LanTap] {
         self.homes.taps()
     }
 

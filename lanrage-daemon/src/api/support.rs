@@ -13,7 +13,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use lanrage_common::api::{
-    DoctorAnswer, Finding, LanAnswer, LanRequest, LogAnswer, ModsAnswer, Settings, SettingsRequest, SupportBundle,
+    DoctorAnswer, Finding, LanAnswer, LanRequest, LogAnswer, ModsAnswer, Settings, SettingsRequest,
+    SupportBundle,
 };
 use lanrage_common::protocol::ErrorCode;
 use serde_json::Value;

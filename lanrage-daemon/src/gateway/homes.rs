@@ -20,6 +20,8 @@ pub(super) struct Homes {
     party: (Ipv4Addr, Ipv4Net, u16),
     services: Vec<Service>,
     ports: Vec<LanPort>,
+    /// What the kernel has to do for them.
+    taps: Vec<LanTap>,
     /// Why devices on some cannot take part.
     troubles: Vec<String>,
     /// Everybody in the party but this device and those at home.
@@ -33,6 +35,7 @@ impl Homes {
             party,
             services: Vec::new(),
             ports: Vec::new(),
+            taps: Vec::new(),
             troubles: Vec::new(),
             members: Vec::new(),
         }
@@ -122,6 +125,7 @@ impl Homes {
             let all: Vec<Ipv4Addr> = self.members.iter().chain(elsewhere).copied().collect();
             port.core.set_members(&all, now);
         }
+        self.taps = self.ports.iter().map(LanPort::tap).collect();
     }
 
     /// Members that are on a home network themselves, by overlay address and address there.
@@ -142,8 +146,8 @@ impl Homes {
     }
 
     /// What the kernel has to do for them.
-    pub(super) fn taps(&self) -> Vec<LanTap> {
-        self.ports.iter().map(LanPort::tap).collect()
+    pub(super) fn taps(&self) -> &[LanTap] {
+        &self.taps
     }
 
     /// Ready when one has a frame.

@@ -124,7 +124,7 @@ impl Peer {
         if let (Some(lane), Some(session)) = (&mut self.lane, &mut self.session) {
             lane.follow(&session.lane);
             session.set_lane_in_kernel(lane.is_kernel());
-            let led = lane.follow_lans(&session.gateway.taps());
+            let led = lane.follow_lans(session.gateway.taps());
             session.gateway.set_tap_trouble(led.err());
             self.runs.follow(*session.lane.local());
         } else {
