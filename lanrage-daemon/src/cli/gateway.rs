@@ -38,6 +38,7 @@ pub(super) async fn run(
                 true => screen.line(&answer.text),
                 false => lan(screen, &request.interfaces, &answer.value),
             }
+            Ok(0)
         }
         Gateway::AddDevice { name, endpoint, public_key } => {
             let request = AddDeviceRequest { name, public_key, endpoint };
