@@ -106,8 +106,8 @@ export async function shareMods(role: string, name: string): Promise<() => void>
 
 let orders = 0;
 
-/** Kills a role's daemon as a crash would, starts it again, or makes it forget its state or the page's key. */
-export async function order(verb: "kill" | "start" | "forget" | "forget-key", role: string): Promise<void> {
+/** Kills a role's daemon as a crash would, starts it again, or makes it forget its state. */
+export async function order(verb: "kill" | "start" | "forget", role: string): Promise<void> {
   const name = path(lab.orders, `${process.pid}-${(orders += 1)}`);
   writeFileSync(`${name}.new`, `${verb} ${role}`);
   renameSync(`${name}.new`, `${name}.order`);

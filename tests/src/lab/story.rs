@@ -89,7 +89,6 @@ fn carry_out(lab: &mut Lab, order: &str) -> Result<()> {
         "start" => lab.restart(role),
         // as on a machine that never had LANrage
         "forget" => fs::remove_dir_all(&state).context("cannot remove its state"),
-        "forget-key" => fs::remove_file(state.join("ui-token")).context("cannot remove its key"),
         _ => bail!("nobody knows how to {verb}"),
     }
 }
