@@ -4,12 +4,16 @@
 //! |---|---|
 //! | `lan` | a home network without any software in the party: [`Lan`] |
 //! | `aliases`, `arp` | addresses there that stand for members: chosen, asked for, answered for |
+//! | `guests` | the devices there that take part |
+//! | `group` | group packets there: what crosses, what has come round |
 //! | `neighbours` | members on that network, and who of several gateways serves it |
 //! | `translate` | other addresses in a packet, with all checksums that cover them |
 //! | `wg_quick` | the file that a plain WireGuard client is configured with |
 
 mod aliases;
 mod arp;
+mod group;
+mod guests;
 mod lan;
 mod neighbours;
 mod translate;
@@ -17,6 +21,7 @@ mod wg_quick;
 
 pub use aliases::{Conflict, MAX_ALIASES, Taken};
 pub use arp::Mac;
-pub use lan::{Lan, LanConfig, LanDevice, Output as LanOutput};
+pub use guests::LanDevice;
+pub use lan::{Lan, LanConfig, Output as LanOutput};
 pub use translate::{destination, source, translate};
 pub use wg_quick::WgQuick;

@@ -4,39 +4,24 @@
 //! at their aliases, members see the device at its overlay address. Nothing of it depends on connections.
 
 use super::aliases::{Aliases, Conflict, Taken};
-use super::arp::{Arp, ETHERNET_LEN, EVERYBODY, Mac, ethernet, reply};
+use super::arp::{Arp, ETHERNET_LEN, Mac, ethernet, reply};
+use super::group::{Rounds, Side, given_by_dhcp, group_mac, is_household};
+use super::guests::{Guests, LanDevice, Standing};
 use super::neighbours::Neighbours;
 use super::translate::{destination, finish_checksum, limit_segments, source, translate};
-use crate::devices::MAX_DEVICES;
 use crate::lane::{self, Service};
 use ipnet::Ipv4Net;
-use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{Hash as _, Hasher as _};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
-/// Packets of a device that wait for its address in the party.
-const MAX_PENDING: usize = 8;
 /// Between questions for Ethernet addresses.
 const ASK_WHO: Duration = Duration::from_secs(1);
-/// An address that was refused is asked for again after this.
-const ASK_AGAIN: Duration = Duration::from_secs(60);
-/// What a device sends waits so long after it got its address: members must have heard of it.
-const SPREAD: Duration = Duration::from_millis(500);
 /// A device that was silent for so long gives its address back.
 const FORGET: Duration = Duration::from_secs(24 * 3600);
 /// The same while another gateway on this network serves its devices.
 const FORGET_SERVED: Duration = Duration::from_secs(600);
-/// The same group packet on both sides within this time has come round, through another gateway or another member at
-/// home, and ends here.
-const ROUND: Duration = Duration::from_secs(1);
-const MAX_ROUND: usize = 2048;
-/// What household software asks everybody all day long: Dropbox, Spotify, Plex, Syncthing, Tuya, Steam's own discovery of
-/// streaming hosts. No game; each would cost an address.
-const HOUSEHOLD: [u16; 9] = [17_500, 57_621, 32_410, 32_412, 32_414, 21_027, 6_666, 6_667, 27_036];
-
 /// One home network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LanConfig {
@@ -71,61 +56,21 @@ pub enum Output {
     Changed,
 }
 
-/// A device at home that takes part.
-#[derive(Debug, Clone)]
-struct Device {
-    ip: Ipv4Addr,
-    overlay: Option<Ipv4Addr>,
-    asked: Option<Instant>,
-    /// Until then its address is on its way to the members, who would drop what comes from it.
-    quiet: Option<Instant>,
-    seen: Instant,
-    /// Group packets as they were, and others.
-    pending: VecDeque<Vec<u8>>,
-    rx: u64,
-    tx: u64,
-}
-
-/// A device at home, for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LanDevice {
-    /// Its Ethernet address.
-    pub mac: Mac,
-    /// Its address at home.
-    pub ip: Ipv4Addr,
-    /// Its address in the party.
-    pub overlay: Ipv4Addr,
-    /// Since when it is silent.
-    pub seen: Instant,
-    /// Bytes from it into the party.
-    pub rx: u64,
-    /// Bytes of the party to it.
-    pub tx: u64,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Lan {
     config: LanConfig,
     aliases: Aliases,
-    devices: BTreeMap<Mac, Device>,
-    /// Of devices that have one: overlay address to Ethernet address.
-    by_overlay: BTreeMap<Ipv4Addr, Mac>,
+    guests: Guests,
     /// Members that are here themselves.
     neighbours: Neighbours,
     /// Services that cross as well ([`lane::maps::LaneLocal::allowed`]).
     allowed: u32,
     /// When somebody's Ethernet address was asked for last.
     asked: Option<Instant>,
-    round: VecDeque<(Instant, u64, Side)>,
+    rounds: Rounds,
     outputs: VecDeque<Output>,
     dropped: BTreeMap<&'static str, u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Home,
-    Party,
 }
 
 impl Lan {
@@ -134,12 +79,11 @@ impl Lan {
         Self {
             aliases: Aliases::new(config.mac, config.own, config.range),
             config,
-            devices: BTreeMap::new(),
-            by_overlay: BTreeMap::new(),
+            guests: Guests::default(),
             neighbours: Neighbours::new(config.me),
             allowed: 0,
             asked: None,
-            round: VecDeque::new(),
+            rounds: Rounds::default(),
             outputs: VecDeque::new(),
             dropped: BTreeMap::new(),
         }
@@ -176,8 +120,7 @@ impl Lan {
 
     /// The device is on another network of this gateway now.
     pub fn let_go(&mut self, mac: Mac) {
-        if let Some(Device { overlay: Some(overlay), .. }) = self.devices.remove(&mac) {
-            self.by_overlay.remove(&overlay);
+        if self.guests.remove(mac) {
             self.outputs.push_back(Output::Changed);
         }
     }
@@ -204,15 +147,12 @@ impl Lan {
 
     /// Devices that have an address in the party.
     pub fn devices(&self) -> impl Iterator<Item = LanDevice> + '_ {
-        self.devices.iter().filter_map(|(mac, device)| {
-            let Device { ip, seen, rx, tx, .. } = *device;
-            Some(LanDevice { mac: *mac, ip, overlay: device.overlay?, seen, rx, tx })
-        })
+        self.guests.all()
     }
 
     /// Whether that is the overlay address of a device at home.
     pub fn has(&self, overlay: Ipv4Addr) -> bool {
-        self.by_overlay.contains_key(&overlay)
+        self.guests.at_overlay(overlay).is_some()
     }
 
     /// Whether that is a held alias.
@@ -247,14 +187,11 @@ impl Lan {
         if held(&self.aliases) != before {
             self.outputs.push_back(Output::Changed);
         }
-        let known = self.devices.iter().filter(|(_, it)| it.quiet.is_some_and(|until| now >= until));
-        for mac in known.map(|(mac, _)| *mac).collect::<Vec<_>>() {
+        for mac in self.guests.spread(now) {
             self.release(mac);
         }
         let patience = if self.served_by(now).is_some() { FORGET_SERVED } else { FORGET };
-        let silent: Vec<Mac> =
-            self.devices.iter().filter(|(_, it)| now >= it.seen + patience).map(|(mac, _)| *mac).collect();
-        for mac in silent {
+        for mac in self.guests.silent(patience, now) {
             self.forget(mac);
         }
     }
@@ -278,8 +215,7 @@ impl Lan {
     /// A packet of a device to an alias.
     pub fn handle_unicast(&mut self, packet: &[u8], now: Instant) {
         let Some((from, to)) = source(packet).zip(destination(packet)) else { return self.drop("malformed") };
-        let known = self.devices.iter().find(|(_, device)| device.ip == from).map(|(mac, _)| *mac);
-        let (Some(mac), Some(member)) = (known, self.aliases.member(to)) else {
+        let (Some(mac), Some(member)) = (self.guests.at_home(from), self.aliases.member(to)) else {
             self.ask_for(from, now);
             return self.drop("unknown_device");
         };
@@ -292,9 +228,9 @@ impl Lan {
     /// A packet of the party to a device at home.
     pub fn handle_party(&mut self, packet: &[u8]) {
         let Some((from, to)) = source(packet).zip(destination(packet)) else { return self.drop("malformed") };
-        let Some(mac) = self.by_overlay.get(&to).copied() else { return self.drop("no_such_device") };
+        let Some(mac) = self.guests.at_overlay(to) else { return self.drop("no_such_device") };
         let Some(alias) = self.aliases.of(from) else { return self.drop("no_alias") };
-        let Some(device) = self.devices.get_mut(&mac) else { return };
+        let Some(device) = self.guests.get_mut(mac) else { return };
         device.tx += packet.len() as u64;
         let ip = device.ip;
         self.send(packet, alias, ip, mac);
@@ -321,7 +257,7 @@ impl Lan {
             return Err("other_gateway");
         }
         let alias = self.aliases.of(from).ok_or("no_alias")?;
-        if self.has_come_round(packet, Side::Party, now) {
+        if self.rounds.has_come(packet, Side::Party, now) {
             return Err("round");
         }
         let to = if to == self.config.subnet.broadcast() { self.config.own.broadcast() } else { to };
@@ -331,22 +267,18 @@ impl Lan {
 
     /// The answer to [`Output::Lease`]; none when it was refused.
     pub fn handle_lease(&mut self, mac: Mac, overlay: Option<Ipv4Addr>, now: Instant) {
-        let Some(device) = self.devices.get_mut(&mac) else { return };
-        (device.overlay, device.quiet) = (overlay, Some(now + SPREAD));
-        let Some(overlay) = overlay else {
-            device.pending.clear();
-            return self.drop("no_address");
-        };
-        self.by_overlay.insert(overlay, mac);
-        self.outputs.push_back(Output::Changed);
+        if !self.guests.handle_lease(mac, overlay, now) {
+            return;
+        }
+        match overlay {
+            Some(_) => self.outputs.push_back(Output::Changed),
+            None => self.drop("no_address"),
+        }
     }
 
     /// What has waited goes.
     fn release(&mut self, mac: Mac) {
-        let Some(device) = self.devices.get_mut(&mac) else { return };
-        device.quiet = None;
-        let (pending, overlay) = (std::mem::take(&mut device.pending), device.overlay);
-        let Some(overlay) = overlay else { return };
+        let Some((overlay, pending)) = self.guests.release(mac) else { return };
         for packet in pending {
             match destination(&packet).and_then(|to| self.aliases.member(to)) {
                 Some(member) => self.forward(&packet, mac, overlay, member),
@@ -400,7 +332,7 @@ impl Lan {
         if self.served_by(now).is_some() {
             return self.drop("other_gateway");
         }
-        if self.has_come_round(packet, Side::Home, now) {
+        if self.rounds.has_come(packet, Side::Home, now) {
             return self.drop("round");
         }
         let mut packet = packet.to_vec();
@@ -412,7 +344,7 @@ impl Lan {
     }
 
     fn tell_group(&mut self, packet: Vec<u8>, mac: Mac, overlay: Ipv4Addr) {
-        if let Some(device) = self.devices.get_mut(&mac) {
+        if let Some(device) = self.guests.get_mut(mac) {
             device.rx += packet.len() as u64;
         }
         self.outputs.push_back(Output::Group(packet, overlay));
@@ -424,7 +356,7 @@ impl Lan {
             return self.drop("malformed");
         }
         limit_segments(&mut copy, self.config.mtu);
-        if let Some(device) = self.devices.get_mut(&mac) {
+        if let Some(device) = self.guests.get_mut(mac) {
             device.rx += copy.len() as u64;
         }
         self.outputs.push_back(Output::Packet(copy));
@@ -446,12 +378,12 @@ impl Lan {
         if !self.learn(mac, ip, now) {
             return None;
         }
-        let device = self.devices.get_mut(&mac)?;
-        if device.overlay.is_none() && device.asked.is_none_or(|asked| now >= asked + ASK_AGAIN) {
-            device.asked = Some(now);
-            self.outputs.push_back(Output::Lease(mac));
+        match self.guests.standing(mac, now) {
+            Standing::Speaks(overlay) => return Some(overlay),
+            Standing::Wants => self.outputs.push_back(Output::Lease(mac)),
+            Standing::Waits => {}
         }
-        device.overlay.filter(|_| device.quiet.is_none())
+        None
     }
 
     /// Knows the device, by its Ethernet address; false when there is no room.
@@ -459,45 +391,21 @@ impl Lan {
         if !self.config.own.contains(&ip) || self.neighbours.is_mac(mac) {
             return false;
         }
-        for (_, other) in self.devices.iter_mut().filter(|(known, it)| **known != mac && it.ip == ip) {
-            other.ip = Ipv4Addr::UNSPECIFIED; // it was its before
+        let is_known = self.guests.learn(mac, ip, now);
+        if !is_known {
+            self.drop("too_many_devices");
         }
-        if let Some(device) = self.devices.get_mut(&mac) {
-            (device.ip, device.seen) = (ip, now);
-            return true;
-        }
-        if self.devices.len() >= MAX_DEVICES {
-            let idle = self.devices.iter().filter(|(_, device)| device.overlay.is_none());
-            let Some(oldest) = idle.min_by_key(|(_, device)| device.seen).map(|(mac, _)| *mac) else {
-                self.drop("too_many_devices");
-                return false;
-            };
-            self.devices.remove(&oldest);
-        }
-        let device = Device {
-            ip,
-            overlay: None,
-            asked: None,
-            quiet: None,
-            seen: now,
-            pending: VecDeque::new(),
-            rx: 0,
-            tx: 0,
-        };
-        self.devices.insert(mac, device);
-        true
+        is_known
     }
 
     fn keep(&mut self, mac: Mac, packet: &[u8]) {
-        match self.devices.get_mut(&mac) {
-            Some(device) if device.pending.len() < MAX_PENDING => device.pending.push_back(packet.to_vec()),
-            _ => self.drop("no_address"),
+        if !self.guests.keep(mac, packet) {
+            self.drop("no_address");
         }
     }
 
     fn forget(&mut self, mac: Mac) {
-        if let Some(Device { overlay: Some(overlay), .. }) = self.devices.remove(&mac) {
-            self.by_overlay.remove(&overlay);
+        if self.guests.remove(mac) {
             self.outputs.extend([Output::Release(mac), Output::Changed]);
         }
     }
@@ -516,51 +424,9 @@ impl Lan {
         }
     }
 
-    /// Whether the same group packet was on the other side within a second; remembers it on this one.
-    fn has_come_round(&mut self, packet: &[u8], side: Side, now: Instant) -> bool {
-        while self.round.front().is_some_and(|(at, ..)| now >= *at + ROUND) || self.round.len() >= MAX_ROUND {
-            self.round.pop_front();
-        }
-        let mut hasher = DefaultHasher::new();
-        // ports and payload: addresses are others on each side, and so is the checksum
-        let header = usize::from(packet[0] & 0xf) * 4;
-        packet.get(header..header + 6).hash(&mut hasher);
-        packet.get(header + 8..).hash(&mut hasher);
-        let digest = hasher.finish();
-        let is_known = self.round.iter().any(|(_, known, other)| *known == digest && *other != side);
-        if !is_known {
-            self.round.push_back((now, digest, side));
-        }
-        is_known
-    }
-
     fn drop(&mut self, reason: &'static str) {
         *self.dropped.entry(reason).or_default() += 1;
     }
-}
-
-fn is_household(packet: &[u8]) -> bool {
-    let header = usize::from(packet[0] & 0xf) * 4;
-    let port = packet.get(header + 2..header + 4).map(|port| u16::from_be_bytes([port[0], port[1]]));
-    port.is_some_and(|port| HOUSEHOLD.contains(&port))
-}
-
-/// Where a packet to a group goes on an Ethernet (RFC 1112, section 6.4).
-fn group_mac(to: Ipv4Addr) -> Mac {
-    match to.octets() {
-        [_, b, c, d] if to.is_multicast() => [0x01, 0x00, 0x5e, b & 0x7f, c, d],
-        _ => EVERYBODY,
-    }
-}
-
-/// The address that a DHCP server gives somebody (RFC 2131), if the packet is one's answer.
-fn given_by_dhcp(packet: &[u8]) -> Option<Ipv4Addr> {
-    let header = usize::from(packet.first()? & 0xf) * 4;
-    let udp = packet.get(header..)?;
-    let is_answer =
-        packet.get(9) == Some(&17) && udp.get(..4) == Some(&[0, 67, 0, 68]) && udp.get(8) == Some(&2);
-    let given: [u8; 4] = udp.get(24..28)?.try_into().ok()?;
-    is_answer.then(|| Ipv4Addr::from(given)).filter(|given| !given.is_unspecified())
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 use super::*;
-use crate::gateway::arp::request;
+use crate::devices::MAX_DEVICES;
+use crate::gateway::arp::{EVERYBODY, request};
+use crate::gateway::group::ROUND;
+use crate::gateway::guests::SPREAD;
 use crate::gateway::translate::tests::{packet, udp};
 use proptest::prelude::*;
 
@@ -239,7 +242,7 @@ fn a_flood_of_devices_has_an_end() {
         let packet = packet(PROTOCOL_UDP, AT_HOME, Ipv4Addr::BROADCAST, &udp([1, 2], &[a, b]));
         lan.handle_frame(&frame([9, 0, 0, 0, a, b], &packet), now);
     }
-    assert_eq!(lan.devices.len(), MAX_DEVICES);
+    assert_eq!(lan.guests.len(), MAX_DEVICES);
 }
 
 #[test]
