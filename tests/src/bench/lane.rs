@@ -1,9 +1,12 @@
-//! `bench lane`: storms of announcements to everybody, and what a lane's packet takes longer than any other of the tunnel.
+//! `bench lane`: storms of announcements to everybody, and what takes longer than any other packet of the tunnel: a lane's,
+//! and one of a device behind a gateway. And what the party firewall costs each.
 //!
 //! A lane carries 200 packets/s of one machine to one port. A storm is many games at once, so these go to [`PORTS`] ports in
 //! turn; nothing is switched off. Each announcement has a number, and each member's copies are counted by it.
 
 pub mod alone;
+mod firewall;
+mod home;
 mod party;
 
 use super::latency::Percentiles;
@@ -92,16 +95,16 @@ impl Storm {
     }
 }
 
-/// Round trips with and without the lane.
+/// Round trips with and without something.
 #[derive(Debug, Clone, Serialize)]
 pub struct Latency {
-    /// Which lane.
-    pub lane: &'static str,
+    /// With what.
+    pub with: &'static str,
     /// Question and answer to one member each, µs.
     pub plain_us: Percentiles,
-    /// Question to everybody, answer to one member, µs.
-    pub lane_us: Percentiles,
-    /// What the lane added to the half of the questions, and to 99 of 100, µs.
+    /// With it, µs.
+    pub with_us: Percentiles,
+    /// What it added to the half of the questions, and to 99 of 100, µs.
     pub added_us: [f64; 2],
     /// Questions of each kind that were answered.
     pub questions: usize,
@@ -118,6 +121,8 @@ pub struct Report {
     pub storms: Vec<Storm>,
     /// Round trips in a party of two.
     pub latency: Vec<Latency>,
+    /// The party firewall, which every packet of a member passes.
+    pub firewall: Vec<firewall::Cost>,
 }
 
 /// Takes all figures; `quick` takes fewer packets.
@@ -127,8 +132,10 @@ pub fn run(quick: bool) -> Result<Report> {
     let mut storms = vec![alone::storm(many)?, alone::storm_in_userspace(some)?];
     storms.extend(party::storms(some)?);
     let latency = party::round_trips(questions)?;
+    let firewall =
+        [1, 1_000].map(|flows| firewall::cost(flows, if quick { 1_000_000 } else { 10_000_000 })).to_vec();
     machine.load_after = super::machine::load();
-    Ok(Report { machine, storms, latency })
+    Ok(Report { machine, storms, latency, firewall })
 }
 
 /// Takes the benchmark's lab down when dropped.
@@ -157,14 +164,21 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "\n| round trip in a party of two | plain p50 | p99 | by the lane p50 | p99 | added p50 | p99 | questions | lost |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+            "\n| round trip in a party of two, with | plain p50 | p99 | with it p50 | p99 | added p50 | p99 | questions | lost |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
         )?;
-        for Latency { lane, plain_us, lane_us, added_us, questions, lost } in &self.latency {
+        for Latency { with, plain_us, with_us, added_us, questions, lost } in &self.latency {
             writeln!(
                 f,
-                "| {lane} | {:.0} µs | {:.0} µs | {:.0} µs | {:.0} µs | {:.0} µs | {:.0} µs | {questions} | {lost} |",
-                plain_us.p50, plain_us.p99, lane_us.p50, lane_us.p99, added_us[0], added_us[1]
+                "| {with} | {:.0} µs | {:.0} µs | {:.0} µs | {:.0} µs | {:.0} µs | {:.0} µs | {questions} | {lost} |",
+                plain_us.p50, plain_us.p99, with_us.p50, with_us.p99, added_us[0], added_us[1]
             )?;
+        }
+        writeln!(
+            f,
+            "\n| party firewall, flows | received, open | received, games | sent |\n|--:|--:|--:|--:|"
+        )?;
+        for firewall::Cost { flows, open_ns, games_ns, sent_ns } in &self.firewall {
+            writeln!(f, "| {flows} | {open_ns:.0} ns | {games_ns:.0} ns | {sent_ns:.0} ns |")?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The lane in the whole product: daemons in a lab, WireGuard between them, games' sockets at both ends.
 
-use super::super::latency::{Percentiles, percentiles};
+use super::super::latency::percentiles;
+use super::home::Home;
 use super::{FIRST_PORT, HEARERS, LabEnd, Latency, Storm, Tally, announcement, number_in, port_of};
 use crate::lab::nat::NatKind;
 use crate::lab::netns::Namespace;
@@ -137,51 +138,76 @@ fn announce(announcements: u32, heard: &AtomicU64, stop: &AtomicBool) -> Result<
     Ok(())
 }
 
-/// Questions to one member and to everybody in turn, in a party of two.
+/// Questions to one member and to everybody in turn, and from a device behind the gateway and the gateway in turn, in a
+/// party of two.
 pub fn round_trips(questions: usize) -> Result<Vec<Latency>> {
     let party = Party::of(2)?;
-    let measure = |lane: (&'static str, LaneMode)| {
-        party.use_lane(lane)?;
-        round_trips_by(&party, lane.0, questions)
-    };
-    LANES.into_iter().map(measure).collect()
-}
-
-fn round_trips_by(party: &Party, lane: &'static str, questions: usize) -> Result<Latency> {
     let ben: SocketAddr = (party.lab.overlay(2)?, FIRST_PORT).into();
     let everybody: SocketAddr = (Ipv4Addr::BROADCAST, FIRST_PORT).into();
+    let (ana, answerer) = (asker(&party.peer(1))?, party.peer(2));
+    let mut all = Vec::new();
+    for (with, lane) in ["the userspace lane", "the kernel lane"].into_iter().zip(LANES) {
+        party.use_lane(lane)?;
+        all.push(compare(with, &answerer, [(&ana, ben), (&ana, everybody)], questions)?);
+    }
+    let home = Home::beside(&party.lab)?;
+    let device = asker(&home.device)?;
+    let alias = (home.alias(&party.lab, ben.ip())?, FIRST_PORT).into();
+    // its address in the party is leased and told before it speaks
+    let is_heard = || answer_to(&answerer, || ask(&device, alias, 0)).is_ok_and(|answer| answer.is_some());
+    ensure!(wait_until(PATIENCE, is_heard), "the device behind the gateway is not heard");
+    let with = "a gateway, from a device at home";
+    all.push(compare(with, &answerer, [(&ana, ben), (&device, alias)], questions)?);
+    Ok(all)
+}
+
+fn asker(place: &Namespace) -> Result<UdpSocket> {
+    let socket = place.play(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, ASKER)))??;
+    socket.set_broadcast(true)?;
+    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    Ok(socket)
+}
+
+/// Does something while all questions are answered there.
+fn answer_to<T>(place: &Namespace, work: impl FnOnce() -> T) -> Result<T> {
     let stop = AtomicBool::new(false);
-    let (mut plain, mut by_lane, mut lost) = (Vec::new(), Vec::new(), 0);
     std::thread::scope(|scope| {
-        let echo = scope.spawn(|| party.peer(2).play(|| echo(&stop)));
-        let socket = party.peer(1).play(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, ASKER)))??;
-        socket.set_broadcast(true)?;
-        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
-        for number in 0..questions as u32 {
-            let mut ways = [(ben, &mut plain), (everybody, &mut by_lane)];
-            if number % 2 == 1 {
-                ways.reverse();
-            }
-            for (way, (to, samples)) in (0..).zip(ways) {
-                let next = Instant::now() + PACE;
-                match ask(&socket, to, 2 * number + way) {
-                    Some(took) => samples.push(took.as_nanos() as f64 / 1e3),
-                    None => lost += 1,
-                }
-                std::thread::sleep(next.saturating_duration_since(Instant::now()));
-            }
-        }
+        let echo = scope.spawn(|| place.play(|| echo(&stop)));
+        let result = work();
         stop.store(true, Ordering::Relaxed);
-        echo.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?
+        echo.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))??;
+        Ok(result)
+    })
+}
+
+/// Questions in two ways in turn.
+fn compare(
+    with: &'static str,
+    answerer: &Namespace,
+    ways: [(&UdpSocket, SocketAddr); 2],
+    questions: usize,
+) -> Result<Latency> {
+    let (mut samples, mut lost) = ([Vec::new(), Vec::new()], 0);
+    answer_to(answerer, || {
+        for number in 0..2 * questions as u32 {
+            // 0, 1, 1, 0: neither is always the one that waits for the other
+            let way = usize::from(number % 4 == 1 || number % 4 == 2);
+            let next = Instant::now() + PACE;
+            match ask(ways[way].0, ways[way].1, number) {
+                Some(took) => samples[way].push(took.as_nanos() as f64 / 1e3),
+                None => lost += 1,
+            }
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
     })?;
-    ensure!(!plain.is_empty() && !by_lane.is_empty(), "no question was answered");
-    let [plain_us, lane_us]: [Percentiles; 2] = [percentiles(&plain), percentiles(&by_lane)];
+    ensure!(samples.iter().all(|samples| !samples.is_empty()), "no question was answered with {with}");
+    let [plain_us, with_us] = [percentiles(&samples[0]), percentiles(&samples[1])];
     Ok(Latency {
-        lane,
+        with,
         plain_us,
-        lane_us,
-        added_us: [lane_us.p50 - plain_us.p50, lane_us.p99 - plain_us.p99],
-        questions: by_lane.len().min(plain.len()),
+        with_us,
+        added_us: [with_us.p50 - plain_us.p50, with_us.p99 - plain_us.p99],
+        questions: samples[0].len().min(samples[1].len()),
         lost,
     })
 }
