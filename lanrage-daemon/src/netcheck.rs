@@ -12,8 +12,10 @@ use lanrage_common::address;
 use lanrage_common::api::{NetworkStatus, StunServerStatus};
 use lanrage_common::nat::discovery::{Discovery, SPARES, ServerAnswer, Transmit, Via};
 use rand_core::OsRng;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::Poll;
 use tokio::net::UdpSocket;
 
 /// Longest datagram that can be an answer.
@@ -21,7 +23,7 @@ const ANSWER: usize = 1500;
 
 /// Sockets on fresh ports, IPv4 only: behind which NAT IPv6 is nobody asks.
 #[derive(Debug)]
-pub struct Spares([UdpSocket; SPARES]);
+pub struct Spares(Vec<UdpSocket>);
 
 impl Spares {
     /// Opens them.
@@ -31,7 +33,11 @@ impl Spares {
             socket.set_nonblocking(true)?;
             UdpSocket::from_std(socket)
         };
-        Ok(Self([open()?, open()?]))
+        let mut sockets = Vec::with_capacity(SPARES);
+        for _ in 0..SPARES {
+            sockets.push(open()?);
+        }
+        Ok(Self(sockets))
     }
 
     /// Sends or drops.
@@ -43,11 +49,12 @@ impl Spares {
 
     /// Returns when one has datagrams. Cancel safe.
     pub async fn readable(&self) {
-        let [first, second] = &self.0;
-        tokio::select! {
-            _ = first.readable() => {}
-            _ = second.readable() => {}
-        }
+        let mut ready: Vec<_> = self.0.iter().map(|socket| Box::pin(socket.readable())).collect();
+        poll_fn(|context| {
+            let is_ready = ready.iter_mut().any(|socket| socket.as_mut().poll(context).is_ready());
+            if is_ready { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// The next datagram.

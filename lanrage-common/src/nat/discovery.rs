@@ -5,12 +5,13 @@
 //! is answered or given up:
 //!
 //! 1. *basic*: the tunnel's socket asks every server. No answer from any: UDP is blocked.
-//! 2. *fresh*: a spare socket asks the first server, the primary one, and whether it knows RFC 5780; the tunnel's sends a request to its own mapped
-//!    address, which comes back if the NAT hairpins.
-//! 3. *filtering* (section 4.4, tests II and III): the spare socket asks for answers from elsewhere.
-//! 4. *mapping* (section 4.3, tests II and III): the tunnel's socket asks the primary server's other addresses and
-//!    ports. A server with one address has its other port one above the first, as LANrage's relays have.
-//! 5. *allocation*: spare sockets make mappings one after the other; their ports show a rule, or none.
+//! 2. *fresh*: a spare socket asks the first server, the primary one, and whether it knows RFC 5780; the tunnel's sends a
+//!    request to its own mapped address, which comes back if the NAT hairpins.
+//! 3. *rules*: at once, as silence has to be waited for. Filtering (section 4.4, tests II and III): the spare socket asks
+//!    for answers from elsewhere. Mapping (section 4.3, tests II and III): the tunnel's socket asks the primary server's
+//!    other addresses and ports. A server with one address has its other port one above the first, as LANrage's relays
+//!    have.
+//! 4. *allocation*: spare sockets make mappings one after the other; their ports show a rule, or none.
 //!
 //! Answers are known by their transaction alone, since some must come from elsewhere.
 
@@ -31,8 +32,8 @@ use std::time::{Duration, Instant};
 
 /// Servers that are asked.
 pub const MAX_SERVERS: usize = 6;
-/// Spare sockets that are needed.
-pub const SPARES: usize = 2;
+/// Spare sockets that are needed: a NAT that has one mapping for each shows its rule of ports with three new ones.
+pub const SPARES: usize = 4;
 
 /// A socket of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,8 +70,7 @@ pub struct ServerAnswer {
 enum Stage {
     Basic,
     Fresh,
-    Filtering,
-    Mapping,
+    Rules,
     Allocation,
     Done,
 }
@@ -214,15 +214,19 @@ impl Discovery {
 
     /// Goes on as far as possible.
     fn advance(&mut self, now: Instant) {
-        while self.stage != Stage::Done && self.asks.iter().all(Ask::is_finished) {
+        while self.stage != Stage::Done && self.asks.iter().all(|ask| ask.is_finished() || !self.needs(ask)) {
             self.stage = match self.stage {
                 Stage::Basic => self.after_basic(now),
                 Stage::Fresh => self.after_fresh(now),
-                Stage::Filtering => self.after_filtering(now),
-                Stage::Mapping => self.after_mapping(now),
+                Stage::Rules => self.after_rules(now),
                 Stage::Allocation | Stage::Done => self.after_allocation(),
             };
         }
+    }
+
+    /// Most NATs do not hairpin, and nothing else depends on it.
+    fn needs(&self, ask: &Ask) -> bool {
+        (self.stage, ask.question) != (Stage::Fresh, Question::Hairpin)
     }
 
     fn after_basic(&mut self, now: Instant) -> Stage {
@@ -248,8 +252,6 @@ impl Discovery {
     }
 
     fn after_fresh(&mut self, now: Instant) -> Stage {
-        let hairpin = self.asks.iter().find(|ask| ask.question == Question::Hairpin);
-        self.behaviour.hairpin = hairpin.map(|ask| ask.outcome == Some(Outcome::Returned));
         let fresh = self.asks.iter().find(|ask| ask.question == Question::Fresh);
         if let (Some(Outcome::Answer { origin, other, .. }), Some(primary)) =
             (fresh.and_then(|ask| ask.outcome), &mut self.primary)
@@ -263,18 +265,16 @@ impl Discovery {
             }
             self.ask(Question::OtherPort, Via::Spare(0), primary.server, now);
         }
-        Stage::Filtering
-    }
-
-    fn after_filtering(&mut self, now: Instant) -> Stage {
         for to in self.primary.iter().flat_map(Primary::places).collect::<Vec<_>>() {
             self.ask(Question::Place, Via::Tunnel, to, now);
         }
-        Stage::Mapping
+        Stage::Rules
     }
 
-    fn after_mapping(&mut self, now: Instant) -> Stage {
+    fn after_rules(&mut self, now: Instant) -> Stage {
         let Some(primary) = self.primary else { return Stage::Done };
+        let hairpin = self.asks.iter().find(|ask| ask.question == Question::Hairpin);
+        self.behaviour.hairpin = hairpin.map(|ask| ask.outcome == Some(Outcome::Returned));
         let is_public = self.behaviour.is_public == Some(true);
         self.behaviour.mapping = conclude::mapping(&self.asks, is_public);
         self.behaviour.filtering = self.filtering();
@@ -284,6 +284,9 @@ impl Discovery {
         }
         for to in std::iter::once(primary.server).chain(places) {
             self.ask(Question::Port, Via::Spare(1), to, now);
+        }
+        for spare in 2..SPARES {
+            self.ask(Question::Port, Via::Spare(spare), primary.server, now);
         }
         Stage::Allocation
     }

@@ -65,7 +65,7 @@ pub(super) fn mapping(asks: &[Ask], is_public: bool) -> Option<Mapping> {
 }
 
 /// The rule by which mappings that were made one after the other got their ports. One that is used again is not a
-/// new one: a NAT with endpoint-independent mapping makes too few to tell a rule.
+/// new one.
 pub(super) fn allocation(asks: &[Ask]) -> Option<Allocation> {
     let of = |question| asks.iter().filter(move |ask| ask.question == question).filter_map(Ask::mapped);
     let mut old: Vec<SocketAddr> = of(Question::Fresh).collect();

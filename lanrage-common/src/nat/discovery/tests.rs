@@ -179,16 +179,7 @@ fn every_kind_of_nat_is_told_by_a_server_with_two_addresses() {
                     assert_eq!(found.mapping, Some(mapping), "{case}");
                     assert_eq!(found.filtering, Some(filtering), "{case}");
                     assert_eq!(found.hairpin, Some(has_hairpin), "{case}");
-                    match (mapping, allocation) {
-                        (_, Allocation::Preserving) => {
-                            assert_eq!(found.allocation, Some(Allocation::Preserving), "{case}");
-                        }
-                        (Mapping::EndpointIndependent, _) => assert_eq!(found.allocation, None, "{case}"),
-                        (_, Allocation::Step(_)) => {
-                            assert_eq!(found.allocation, Some(Allocation::Step(2)), "{case}");
-                        }
-                        _ => assert_eq!(found.allocation, Some(Allocation::Random), "{case}"),
-                    }
+                    assert_eq!(found.allocation, Some(allocation), "{case}");
                 }
             }
         }
@@ -205,6 +196,13 @@ fn one_address_with_two_ports_tells_what_matters() {
             };
             let friendly = found(Mapping::EndpointIndependent);
             assert_eq!(friendly.mapping, Some(Mapping::EndpointIndependent));
+            let hidden = found(Mapping::AddressDependent);
+            assert_eq!(hidden.mapping, Some(Mapping::EndpointIndependent), "one address cannot tell");
+            assert_eq!(
+                [friendly.allocation, hidden.allocation],
+                [Some(allocation); 2],
+                "but the rule of ports shows"
+            );
             let symmetric = found(Mapping::AddressAndPortDependent);
             assert_eq!(symmetric.mapping, Some(Mapping::AddressAndPortDependent));
             assert_eq!(symmetric.allocation == Some(Allocation::Step(2)), allocation == Allocation::Step(2));
