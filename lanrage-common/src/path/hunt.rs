@@ -39,6 +39,8 @@ const TRY: Duration = Duration::from_secs(20);
 /// Time from the beginning of a hunt to the next with the same member; doubles with every failure, up to [`RARELY`].
 const AGAIN: Duration = Duration::from_secs(600);
 const RARELY: Duration = Duration::from_secs(4 * 3600);
+/// Probes that ought to meet have so long before the tests of the routers are doubted; most need half a second.
+const DOUBT: Duration = Duration::from_secs(4);
 /// The member begins by its own clock, and its call takes time.
 const SLACK: Duration = Duration::from_secs(30);
 /// Until a member that did not agree is asked again: it may not know its router yet. Doubles, up to [`AGAIN`].
@@ -69,6 +71,8 @@ pub(super) struct Hunt {
     refusals: u32,
     chase: Option<Chase>,
     due: Option<Instant>,
+    /// The pair is relayed since then.
+    relayed_since: Option<Instant>,
     /// Not before.
     rests: Option<Instant>,
     began: Option<Instant>,
@@ -85,12 +89,13 @@ impl Pair {
         if self.hunt.chase.is_some() {
             return;
         }
-        let wants = self.is_relayed() && self.plan(shared).is_some_and(|plan| plan.leads);
-        self.hunt.due = match (wants, self.hunt.due) {
-            (false, _) => None,
-            (true, Some(due)) => Some(due),
-            (true, None) => Some(self.hunt.rests.unwrap_or(now).max(now)),
-        };
+        self.hunt.relayed_since = self.is_relayed().then(|| self.hunt.relayed_since.unwrap_or(now));
+        let plan = self.plan(shared).filter(|plan| plan.leads);
+        let since = self.hunt.relayed_since.zip(plan);
+        let earliest = since.map(|(since, plan)| if plan.is_guess { since + DOUBT } else { now });
+        self.hunt.due = earliest.map(|earliest| {
+            self.hunt.due.unwrap_or_else(|| self.hunt.rests.unwrap_or(now).max(now).max(earliest))
+        });
     }
 
     /// When [`Pair::run_hunt`] is due.
@@ -280,6 +285,10 @@ impl Pair {
         if let Some(chase) = &self.hunt.chase {
             let left = chase.until.saturating_duration_since(now).as_secs();
             let what = match chase.plan.how {
+                _ if chase.plan.is_guess => {
+                    "as they do not, perhaps one router gives every address another port; trying those that should come \
+                     next"
+                }
                 How::Birthday => "trying its random ports with many probes",
                 _ => "trying the ports that should come next",
             };

@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub role: Role,
     /// Begins; the other end only joins in.
     pub leads: bool,
+    /// The tests say that the routers need no hunt. It is a guess that they flatter.
+    pub is_guess: bool,
     own_step: i32,
     far_step: i32,
 }
@@ -38,6 +40,17 @@ pub(super) struct Plan {
 impl Plan {
     /// None when the routers need no hunt, do not allow one, or are not known. `is_first` differs between both ends.
     pub fn of(own: &Behaviour, far: &Behaviour, is_first: bool) -> Option<Self> {
+        Self::sure(own, far, is_first).or_else(|| Self::guess(own, far, is_first))
+    }
+
+    /// Address-dependent mapping looks endpoint-independent to a server that has one address only.
+    fn guess(own: &Behaviour, far: &Behaviour, is_first: bool) -> Option<Self> {
+        verdict(own, far).how().filter(|how| *how == How::Punch)?;
+        let plan = Self::sure(&doubted(own), &doubted(far), is_first)?;
+        Some(Self { is_guess: true, ..plan })
+    }
+
+    fn sure(own: &Behaviour, far: &Behaviour, is_first: bool) -> Option<Self> {
         let how = verdict(own, far).how().filter(|how| matches!(how, How::Predicted | How::Birthday))?;
         let is_symmetric = |end: &Behaviour| Some(end.mapping? != Mapping::EndpointIndependent);
         let (role, leads) = match (is_symmetric(own)?, is_symmetric(far)?) {
@@ -46,7 +59,7 @@ impl Plan {
             (false, true) => (Role::Shooter, false),
             (false, false) => return None,
         };
-        Some(Self { how, role, leads, own_step: step(own), far_step: step(far) })
+        Some(Self { how, role, leads, is_guess: false, own_step: step(own), far_step: step(far) })
     }
 
     /// The port to tell the member, after a mapping that was just made for another socket: a shooter tries all from the
@@ -73,6 +86,19 @@ pub(super) struct Anchor {
     pub local: u16,
     /// The port that its router gave it.
     pub seen: u16,
+}
+
+/// The worst that a router may be which counts its ports up. One that keeps the socket's port does so, mostly, for every
+/// address.
+fn doubted(end: &Behaviour) -> Behaviour {
+    let counts = matches!(end.allocation, Some(Allocation::Step(_)));
+    let mapping = match end.mapping {
+        Some(Mapping::EndpointIndependent) if counts && end.is_public != Some(true) => {
+            Some(Mapping::AddressDependent)
+        }
+        told => told,
+    };
+    Behaviour { mapping, ..end.clone() }
 }
 
 fn step(end: &Behaviour) -> i32 {
@@ -148,6 +174,35 @@ mod tests {
         assert_eq!(plan(&steps, &strict), Some((How::Predicted, Role::Opener, true)));
         assert_eq!(plan(&steps, &steps), Some((How::Predicted, Role::Both, true)));
         assert!(Plan::of(&steps, &steps, false).is_some_and(|plan| !plan.leads));
+    }
+
+    #[test]
+    fn routers_that_ought_to_meet_are_doubted_where_that_can_help() {
+        let counting =
+            |filtering, step| Behaviour { allocation: Some(Allocation::Step(step)), ..cone(filtering) };
+        let steps = counting(Filtering::AddressDependent, 1);
+        let guess = |own: &Behaviour, far: &Behaviour| {
+            Plan::of(own, far, true).map(|plan| (plan.role, plan.leads, plan.is_guess))
+        };
+        let strict = cone(STRICT);
+        let keeps = Behaviour { allocation: Some(Allocation::Preserving), ..strict.clone() };
+        for far in [&strict, &keeps] {
+            assert_eq!(guess(&steps, far), Some((Role::Opener, true, true)));
+            assert_eq!(guess(far, &steps), Some((Role::Shooter, false, true)));
+        }
+        assert_eq!(guess(&steps, &steps), Some((Role::Both, true, true)));
+        assert_eq!(guess(&steps, &symmetric(Allocation::Step(2))), Some((Role::Both, true, true)));
+        let public = Behaviour { is_public: Some(true), ..steps.clone() };
+        let unknown = Behaviour { allocation: None, ..steps.clone() };
+        for (own, far) in [(&public, &strict), (&steps, &symmetric(Allocation::Random)), (&unknown, &strict)]
+        {
+            assert_eq!(guess(own, far), None, "{own:?} {far:?}");
+        }
+        assert_eq!(
+            guess(&steps, &cone(Filtering::EndpointIndependent)),
+            None,
+            "a punch reaches that one anyway"
+        );
     }
 
     #[test]

@@ -163,6 +163,10 @@ impl Pair {
             }
             return;
         }
+        // filters by address let in several of the member's sockets, and it can keep one only: that with the port it told
+        if chase.plan.role == Role::Both && chase.aim != Some(from) {
+            return;
+        }
         let Some(probe) = self.open(datagram) else { return shared.count("probe_forged") };
         if self.is_fresh(&probe) && self.check_source(from, shared, now).is_ok() {
             self.keep_spare(spare, from, shared, now);

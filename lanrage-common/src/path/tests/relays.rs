@@ -102,7 +102,7 @@ fn a_relay_that_dies_in_a_game_is_replaced_within_two_seconds() {
         gap
     };
     let what = "silence when the relay's machine is gone, packets each 50 ms";
-    let figures = Figures::new(8, what, (0..200).map(|seed| Some(gap(seed))));
+    let figures = Figures::new(9, what, (0..200).map(|seed| Some(gap(seed))));
     assert!(figures.at(50) <= Duration::from_millis(1500), "median {:?}", figures.at(50));
     assert!(figures.at(99) <= secs(2), "p99 {:?}", figures.at(99));
 }
@@ -117,7 +117,7 @@ fn without_traffic_and_without_signals_it_is_noticed_too() {
         world.run_while(secs(10), |world| relays(world) == [FAR, FAR])
     };
     let what = "both at another relay, when nobody plays and the control server is gone too";
-    let figures = Figures::new(10, what, (0..100).map(time));
+    let figures = Figures::new(11, what, (0..100).map(time));
     assert_eq!(figures.times.len(), 100, "some stay at the dead relay");
     assert!(figures.at(50) <= secs(2), "median {:?}", figures.at(50));
     assert!(figures.at(99) <= secs(3), "p99 {:?}", figures.at(99));
