@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 /// Which kernels, which tests.
 #[derive(Debug, Args)]
 pub struct Vm {
-    /// Debian kernel package to boot; may be given several times. Default: the one that `linux-image-cloud-amd64` means.
+    /// Debian kernel package to boot, or one that depends on it, e.g. `linux-image-6.12-cloud-amd64`; may be given several
+    /// times. Default: `linux-image-cloud-amd64`.
     #[arg(long = "kernel")]
     kernels: Vec<String>,
     /// Test program of the `tests` crate to run there; may be given several times.
-    #[arg(long = "test", default_values_t = ["differential".to_owned(), "datapath".to_owned(), "vlan".to_owned()])]
+    #[arg(long = "test", default_values_t = ["differential".to_owned(), "datapath".to_owned(), "vlan".to_owned(), "lane_wireguard".to_owned()])]
     tests: Vec<String>,
     /// Random cases of the differential test, which emulation makes slow.
     #[arg(long, default_value_t = 20_000)]
@@ -33,15 +34,18 @@ pub struct Vm {
     minutes: u64,
 }
 
+/// Debian's kernel for machines in a cloud.
+const DEFAULT: &str = "linux-image-cloud-amd64";
 const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
     ("modprobe", "kmod"),
     ("nft", "nftables"),
+    ("wg", "wireguard-tools"),
 ];
 /// Programs that tests call.
-const PROGRAMS: &[&str] = &["ip", "ethtool", "ping", "nft", "nsenter", "sysctl", "bash"];
+const PROGRAMS: &[&str] = &["ip", "ethtool", "ping", "nft", "nsenter", "sysctl", "bash", "wg"];
 const MODULES: &[&str] = &[
     "veth",
     "tun",
@@ -51,19 +55,21 @@ const MODULES: &[&str] = &[
     "nft_ct",
     "8021q",
     "dummy",
+    "bridge",
+    "wireguard",
     "sch_ingress",
     "cls_bpf",
 ];
 /// Begins the lines that this task reads from the machine's console.
 const MARK: &str = "LANRAGE-VM";
 
-/// The short form for CI: the kernel program against its model, and between VLANs, on the oldest kernel that Debian
-/// supports. A kernel that cannot be downloaded is said, and is no failure of the program.
+/// The short form for CI: the relay's program against its model and between VLANs, and the lane's on kernel WireGuard, on the
+/// oldest kernel that Debian supports. A kernel that cannot be downloaded is said, and is no failure of the program.
 pub fn check_program(root: &Path) -> Result<()> {
     install_programs()?;
-    let tests = ["differential", "vlan"].map(str::to_owned).into();
+    let tests = ["differential", "vlan", "lane_wireguard"].map(str::to_owned).into();
     let vm = Vm { kernels: Vec::new(), tests, cases: 2_000, minutes: 10 };
-    let image = match default_kernel().and_then(|kernel| fetch(root, &kernel)) {
+    let image = match kernel_of(DEFAULT).and_then(|kernel| fetch(root, &kernel)) {
         Ok(image) => image,
         Err(error) => {
             eprintln!("!! {error:#}\n!! The kernel program was NOT tried on Debian's kernel.");
@@ -79,8 +85,9 @@ pub fn run(root: &Path, vm: &Vm) -> Result<()> {
     install_programs()?;
     step("build the kernel programs", || ebpf::build(root).map(drop))?;
     let tests = step("build the tests", || test_programs(root, &vm.tests))?;
-    let kernels = if vm.kernels.is_empty() { vec![default_kernel()?] } else { vm.kernels.clone() };
+    let kernels = if vm.kernels.is_empty() { vec![DEFAULT.to_owned()] } else { vm.kernels.clone() };
     for kernel in kernels {
+        let kernel = kernel_of(&kernel)?;
         let image = step(&format!("fetch {kernel}"), || fetch(root, &kernel))?;
         let disk = step("pack the RAM disk", || pack(root, &image, &tests))?;
         step(&format!("tests on {}", image.version), || boot(&image, &disk, vm))?;
@@ -94,12 +101,13 @@ fn install_programs() -> Result<()> {
     if missing.is_empty() { Ok(()) } else { setup::apt(&missing) }
 }
 
-/// What Debian's cloud kernel package depends on.
-fn default_kernel() -> Result<String> {
-    let depends = output(Command::new("apt-cache").args(["depends", "linux-image-cloud-amd64"]));
-    let depends = depends.context("apt-cache cannot tell Debian's cloud kernel: name one with --kernel")?;
-    let name = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
-    name.map(str::to_owned).context("linux-image-cloud-amd64 depends on no kernel: name one with --kernel")
+/// The package that has the kernel: packages without a release in their name depend on the newest.
+fn kernel_of(package: &str) -> Result<String> {
+    let depends = output(Command::new("apt-cache").args(["depends", package]));
+    let depends = depends
+        .with_context(|| format!("apt-cache does not know {package}: `apt-get update`, or name another"))?;
+    let name = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
+    Ok(name.map_or_else(|| package.to_owned(), |release| format!("linux-image-{release}")))
 }
 
 /// An unpacked kernel package.
