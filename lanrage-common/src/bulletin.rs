@@ -1,6 +1,6 @@
 //! Bulletins: what members tell each other of themselves, in small datagrams through the tunnel, to the lane's port. The tunnel has
 //! proven who sent them, and whatever is in one is of its sender alone: how it reaches the others, which
-//! servers run there, and what is played.
+//! servers run there, what is played, and which multicast groups are joined.
 //! Their first byte is none that an IP packet begins with, so an older lane drops them as malformed.
 //!
 //! | bytes | links |
@@ -28,6 +28,12 @@
 //! | 1 | number of entries, at most [`MAX_GAMES`] |
 //! | 1 + n | each entry: length and bytes of the game's name |
 //!
+//! | bytes | multicast groups, all that are joined there and not of local networks' own protocols |
+//! |---|---|
+//! | 1 | `0x15` |
+//! | 1 | number of entries, at most [`MAX_GROUPS`]; 255 = more than can be said, or not known |
+//! | 16 | each entry: the group, IPv4 as `::ffff:a.b.c.d` |
+//!
 //! Numbers are big endian. Entries beyond the number belong to later versions.
 
 mod board;
@@ -36,8 +42,10 @@ pub mod hosts;
 pub use board::Board;
 
 use crate::api::PathKind;
+pub use crate::lane::maps::MAX_GROUPS;
 use crate::servers::clean;
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Entries of one bulletin of links.
 pub const MAX_LINKS: usize = 64;
@@ -50,6 +58,9 @@ const MAX_ID: usize = 40;
 const LINKS: u8 = 0x12;
 const SERVERS: u8 = 0x13;
 const GAMES: u8 = 0x14;
+const GROUPS: u8 = 0x15;
+const GROUP: usize = 16;
+const UNKNOWN: u8 = 255;
 const LINK: usize = 14;
 /// A round trip or jitter that is longer is none.
 const MAX_MICROS: u32 = 60_000_000;
@@ -104,12 +115,14 @@ pub enum Bulletin {
     Servers(Vec<Announced>),
     /// Names of all games that run at the sender.
     Games(Vec<String>),
+    /// All multicast groups that are joined at the sender; none = not known.
+    Groups(Option<BTreeSet<IpAddr>>),
 }
 
 impl Bulletin {
     /// Whether what [`crate::lane::report_in`] found is a bulletin.
     pub fn is_in(payload: &[u8]) -> bool {
-        matches!(payload.first(), Some(&LINKS | &SERVERS | &GAMES))
+        matches!(payload.first(), Some(&LINKS | &SERVERS | &GAMES | &GROUPS))
     }
 
     /// The payload of the datagram. Entries that are too many are left out, and texts that are too long cut.
@@ -133,6 +146,13 @@ impl Bulletin {
                 games.iter().for_each(|name| write_text(clean(name).as_bytes(), &mut payload));
                 payload
             }
+            Self::Groups(groups) => {
+                let groups = groups.as_ref().filter(|groups| groups.len() <= MAX_GROUPS);
+                let Some(groups) = groups else { return vec![GROUPS, UNKNOWN] };
+                let mut payload = vec![GROUPS, groups.len() as u8];
+                groups.iter().for_each(|group| payload.extend_from_slice(&mapped(*group)));
+                payload
+            }
         }
     }
 
@@ -150,6 +170,11 @@ impl Bulletin {
             GAMES if count <= MAX_GAMES => {
                 let name = |_| text(&mut entries).map(|name| clean(&name)).filter(|name| !name.is_empty());
                 (0..count).map(name).collect::<Option<_>>().map(Self::Games)
+            }
+            GROUPS if count == usize::from(UNKNOWN) => Some(Self::Groups(None)),
+            GROUPS if count <= MAX_GROUPS && entries.len() >= count * GROUP => {
+                let groups = entries.chunks_exact(GROUP).take(count).filter_map(group);
+                Some(Self::Groups(Some(groups.filter(IpAddr::is_multicast).collect())))
             }
             _ => None,
         }
@@ -222,6 +247,18 @@ impl Announced {
             is_locked: flags & LOCKED != 0,
         })
     }
+}
+
+fn mapped(address: IpAddr) -> [u8; GROUP] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+fn group(entry: &[u8]) -> Option<IpAddr> {
+    let octets: [u8; GROUP] = entry.try_into().ok()?;
+    Some(Ipv6Addr::from(octets).to_canonical())
 }
 
 fn write_text(text: &[u8], payload: &mut Vec<u8>) {

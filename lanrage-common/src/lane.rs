@@ -46,8 +46,8 @@ mod trace;
 
 pub use reason::LaneReason;
 pub use rules::{
-    ALLOW_MDNS, ALLOW_SSDP, ALLOW_WSD, Facts, FragmentPart, OVERHEAD, PORT, RATE, Way, Wrapped, admit,
-    is_multicast, link_local, member_of,
+    ALLOW_MDNS, ALLOW_SSDP, ALLOW_WSD, Facts, FragmentPart, OVERHEAD, PORT, RATE, SEARCH_RATE, Way, Wrapped,
+    admit, is_multicast, is_selective, link_local, member_of, selective_group,
 };
 
 /// Whether the lane carries such a group packet at all, as far as the packet itself and what is allowed
@@ -75,7 +75,7 @@ pub fn said_to_everybody(packet: &[u8]) -> Option<(u16, &[u8])> {
 #[cfg(feature = "std")]
 pub use device::{Inbound, Lane, Outbound, Service, allowed};
 #[cfg(feature = "std")]
-pub use membership::joined;
+pub use membership::{joined, joined_groups};
 #[cfg(feature = "std")]
 pub use report::{report_in, report_packet};
 #[cfg(feature = "std")]

@@ -5,7 +5,7 @@
 use aya::TestRunOptions;
 use aya::programs::TestRun as _;
 use lanrage_common::api::LaneStatus;
-use lanrage_common::lane::maps::{AnswerKey, Home, LaneLocal, Step, TraceCount, TraceKey};
+use lanrage_common::lane::maps::{AnswerKey, Home, JoinKey, LaneLocal, Step, TraceCount, TraceKey};
 use lanrage_common::lane::{Inbound, Lane, LaneReason, OVERHEAD, Outbound, PORT};
 use lanrage_common::wire::{self, Be32};
 use lanrage_daemon::lane::{Object, Program};
@@ -14,7 +14,7 @@ use lanrage_tests::veth::require_root;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -186,12 +186,17 @@ fn v4(from: Ipv4Addr, to: Ipv4Addr, port: u16, fragment: u16, id: u16, payload: 
 }
 
 fn v6(from: &str, to: &str, protocol: u8, port: u16) -> Vec<u8> {
+    v6_of(from, to, protocol, port, b"game")
+}
+
+fn v6_of(from: &str, to: &str, protocol: u8, port: u16, payload: &[u8]) -> Vec<u8> {
     let [from, to]: [Ipv6Addr; 2] = [from, to].map(|address| address.parse().unwrap());
-    let mut udp = [4001u16.to_be_bytes(), port.to_be_bytes(), 12u16.to_be_bytes(), [0, 0]].concat();
-    udp.extend_from_slice(b"game");
+    let length = (8 + payload.len()) as u8;
+    let mut udp = [4001u16.to_be_bytes(), port.to_be_bytes(), [0, length], [0, 0]].concat();
+    udp.extend_from_slice(payload);
     let sum = wire::udp_checksum(&from.octets(), &to.octets(), &udp);
     udp[6..8].copy_from_slice(&sum.to_be_bytes());
-    let mut packet = vec![0x6b, 0x80, 0, 7, 0, 12, protocol, 1];
+    let mut packet = vec![0x6b, 0x80, 0, 7, 0, length, protocol, 1];
     packet.extend_from_slice(&[from.octets(), to.octets()].concat());
     packet.extend_from_slice(&udp);
     packet
@@ -288,7 +293,7 @@ fn inbound() -> Vec<Vec<u8>> {
 
 #[test]
 fn every_fixture_agrees() {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for members in [&[ANA, BEN][..], &[ANA], &[]] {
         let mut pair = Pair::new(members);
         outbound().iter().for_each(|packet| seen.extend(pair.agree_outbound(packet)));
@@ -311,6 +316,7 @@ fn every_fixture_agrees() {
     assert!(pair.object.reason(LaneReason::RateLimited) > 0);
     seen.insert(LaneReason::RateLimited);
     seen.extend(loops_agree());
+    seen.extend(joins_agree());
     // larger than a test run takes; a socket's segments; and the kernel refusing to resize
     seen.extend([LaneReason::Oversize, LaneReason::Segmented, LaneReason::Resize]);
     let missing: Vec<_> = LaneReason::ALL.iter().filter(|reason| !seen.contains(reason)).collect();
@@ -341,6 +347,51 @@ fn loops_agree() -> Vec<LaneReason> {
         }
     }
     assert!(seen.iter().all(|reason| *reason == LaneReason::Looped) && seen.len() == 28, "{seen:?}");
+    seen
+}
+
+/// More than a search goes to members that have joined the group, and to those that have not said what they have.
+fn joins_agree() -> Vec<LaneReason> {
+    let (mut seen, group6) = (Vec::new(), "ff02::113");
+    let to = |number: u8, is_v6| match is_v6 {
+        false => v4(ME, GROUP, 6112, 0, 9, &[number; 6]),
+        true => v6_of(V6_ME, group6, 17, 6112, &[number; 6]),
+    };
+    let groups = BTreeSet::from([GROUP.into(), group6.parse().unwrap()]);
+    let none = BTreeSet::new();
+    for (told, wanted) in [
+        (vec![], 2),
+        (vec![(ANA, &groups), (BEN, &groups)], 2),
+        (vec![(ANA, &groups), (BEN, &none)], 1),
+        (vec![(ANA, &none), (BEN, &groups)], 1),
+        (vec![(ANA, &none)], 1),
+        (vec![(ANA, &none), (BEN, &none)], 0),
+    ] {
+        for is_v6 in [false, true] {
+            let mut pair = Pair::new(&[ANA, BEN]);
+            // what was told before is replaced
+            pair.object.tell_joins(&HashSet::from([JoinKey::default()])).unwrap();
+            pair.lane.set_joined(told.clone());
+            pair.object.tell_joins(&pair.lane.joins()).unwrap();
+            let before = [Step::Copied, Step::Spared].map(|step| pair.object.step(step));
+            seen.extend((0..24).filter_map(|number| pair.agree_outbound(&to(number, is_v6))));
+            let [copied, spared] = [Step::Copied, Step::Spared].map(|step| pair.object.step(step));
+            assert_eq!(
+                (copied - before[0], spared - before[1]),
+                (40 + 4 * wanted, 8 - 4 * wanted),
+                "{told:?}"
+            );
+            assert_eq!(pair.lane.status().spared, spared);
+            pair.agree_traced();
+            // everybody is not a group, and a later fragment goes where its first one may have gone
+            for packet in [v4(ME, PARTY, 6112, 0, 9, b"?"), v4(ME, GROUP, 6112, 25, 9, &[1; 200])] {
+                let before = pair.object.step(Step::Copied);
+                assert_eq!(pair.agree_outbound(&packet), None);
+                assert_eq!(pair.object.step(Step::Copied) - before, 2);
+            }
+        }
+    }
+    assert!(seen.iter().all(|reason| *reason == LaneReason::NotJoined) && seen.len() == 8, "{seen:?}");
     seen
 }
 
@@ -414,6 +465,9 @@ fn mutated_packets_agree() {
         if case % 100 == 0 {
             pair.agree_traced();
             pair = Pair::new(&[ANA, BEN]); // full budgets
+            let joins = if random.r#gen() { BTreeSet::from([GROUP.into()]) } else { BTreeSet::new() };
+            pair.lane.set_joined([(ANA, &joins)]);
+            pair.object.tell_joins(&pair.lane.joins()).unwrap();
         }
         let way = random.gen_range(0..2);
         let mut packet = templates[way].choose(&mut random).unwrap().clone();

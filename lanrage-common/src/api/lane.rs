@@ -2,7 +2,7 @@
 
 use super::Problem;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Who carries group packets.
@@ -44,6 +44,9 @@ pub struct LaneStatus {
     pub seen: u64,
     /// Copies sent to members.
     pub copied: u64,
+    /// Copies that were not made, because the member has not joined the group.
+    #[serde(default)]
+    pub spared: u64,
     /// Group packets delivered to this device.
     pub delivered: u64,
     /// Group packets that games sent to a physical network, and that the party got a copy of.
@@ -63,6 +66,9 @@ pub struct LaneStatus {
     /// Copies by member, while the kernel makes them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<Ipv4Addr, LaneCopies>,
+    /// The multicast groups that members have joined, as they say. One that is not there has not said it, and gets everything.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub joined: BTreeMap<Ipv4Addr, BTreeSet<IpAddr>>,
     /// The discovery trace: what games ask everybody, and how far it came. This device's first, then the latest; at most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trace: Vec<LaneConversation>,
@@ -152,6 +158,9 @@ pub struct LaneReceiver {
     pub delivered: Option<u64>,
     /// Who hears them there.
     pub listener: LaneListener,
+    /// Whether its machine has joined the group; absent where that does not count, or is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<bool>,
     /// Packets that it sent back.
     pub answered: u64,
     /// How far the conversation came with this member.

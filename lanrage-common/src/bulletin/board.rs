@@ -1,11 +1,11 @@
 //! The board of one device: what it tells the other members, and what they have told.
 
-use super::{Announced, Bulletin, Link, MAX_GAMES, MAX_LINKS, MAX_SERVERS};
+use super::{Announced, Bulletin, Link, MAX_GAMES, MAX_GROUPS, MAX_LINKS, MAX_SERVERS};
 use crate::api::PathKind;
 use crate::bucket::{Bucket, Rate};
 use crate::lane;
-use std::collections::{BTreeMap, VecDeque};
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 /// News waits for so long, so that what changes together leaves together.
@@ -16,7 +16,7 @@ const REFRESH: Duration = Duration::from_secs(30);
 const LIFE: Duration = Duration::from_secs(100);
 /// News is told so often in a row: it could be lost.
 const REPEATS: u8 = 2;
-/// Bulletins that one member may send: links to 254 members are four, and servers and games one each.
+/// Bulletins that one member may send: links to 254 members are four, and servers, games and groups one each.
 const RATE: Rate = Rate::new(8, GATHER, 16);
 
 /// When something is told.
@@ -28,7 +28,10 @@ struct Turn {
 
 impl Turn {
     fn has_news(&mut self, now: Instant) {
-        let soon = now + GATHER;
+        self.tell_by(now + GATHER);
+    }
+
+    fn tell_by(&mut self, soon: Instant) {
         self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
         self.repeats = REPEATS;
     }
@@ -98,6 +101,8 @@ struct Told {
     links: BTreeMap<Ipv4Addr, (Link, Instant)>,
     servers: Word<Announced>,
     games: Word<String>,
+    /// None = not known.
+    groups: Option<(BTreeSet<IpAddr>, Instant)>,
 }
 
 /// See the module.
@@ -108,6 +113,9 @@ pub struct Board {
     links_turn: Turn,
     servers: Own<Announced>,
     games: Own<String>,
+    groups: Option<BTreeSet<IpAddr>>,
+    groups_turn: Turn,
+    groups_version: u64,
     members: BTreeMap<Ipv4Addr, Told>,
     outputs: VecDeque<(Ipv4Addr, Vec<u8>)>,
 }
@@ -121,6 +129,9 @@ impl Board {
             links_turn: Turn::default(),
             servers: Own::default(),
             games: Own::default(),
+            groups: None,
+            groups_turn: Turn::default(),
+            groups_version: 0,
             members: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
@@ -134,15 +145,20 @@ impl Board {
                 self.links_turn.has_news(now);
                 self.servers.turn.has_news(now);
                 self.games.turn.has_news(now);
+                if self.groups.is_some() {
+                    self.groups_turn.has_news(now);
+                }
                 Told {
                     allowance: Bucket::new(RATE),
                     links: BTreeMap::new(),
                     servers: Word::new(Vec::new(), now),
                     games: Word::new(Vec::new(), now),
+                    groups: None,
                 }
             });
             self.members.insert(member, told);
         }
+        self.groups_version += 1;
         let members: Vec<_> = self.members.keys().copied().collect();
         for told in self.members.values_mut() {
             told.links.retain(|to, _| *to == self.me || members.contains(to));
@@ -172,6 +188,18 @@ impl Board {
         self.games.set(games, now);
     }
 
+    /// The multicast groups that are joined on this device now; none = not known. News is told by the next
+    /// [`Board::handle_timeout`], and this says whether it is: a game waits for what it has joined.
+    pub fn handle_groups(&mut self, groups: Option<BTreeSet<IpAddr>>, now: Instant) -> bool {
+        let groups = groups.filter(|groups| groups.len() <= MAX_GROUPS);
+        let is_news = groups != self.groups;
+        if is_news {
+            self.groups = groups;
+            self.groups_turn.tell_by(now);
+        }
+        is_news
+    }
+
     /// A bulletin of the member at `from`, proven by the tunnel. Says whether it was taken.
     pub fn handle_bulletin(&mut self, from: Ipv4Addr, payload: &[u8], now: Instant) -> bool {
         let members: Vec<_> = self.members.keys().copied().collect();
@@ -188,6 +216,12 @@ impl Board {
             }
             Some(Bulletin::Servers(servers)) => told.servers = Word::new(servers, now),
             Some(Bulletin::Games(games)) => told.games = Word::new(games, now),
+            Some(Bulletin::Groups(groups)) => {
+                if told.groups.as_ref().map(|(groups, _)| groups) != groups.as_ref() {
+                    self.groups_version += 1;
+                }
+                told.groups = groups.map(|groups| (groups, now));
+            }
         }
         true
     }
@@ -198,6 +232,9 @@ impl Board {
             told.links.retain(|_, (_, at)| is_fresh(*at, now));
             told.servers.forget(now);
             told.games.forget(now);
+            if told.groups.take_if(|(_, at)| !is_fresh(*at, now)).is_some() {
+                self.groups_version += 1;
+            }
         }
         let mut bulletins = Vec::new();
         if self.links_turn.take(now) {
@@ -205,6 +242,9 @@ impl Board {
         }
         bulletins.extend(self.servers.take(now).map(Bulletin::Servers));
         bulletins.extend(self.games.take(now).map(Bulletin::Games));
+        if self.groups_turn.take(now) {
+            bulletins.push(Bulletin::Groups(self.groups.clone()));
+        }
         let payloads: Vec<_> = bulletins.iter().map(Bulletin::payload).collect();
         for member in self.members.keys() {
             self.outputs.extend(payloads.iter().map(|payload| (*member, payload.clone())));
@@ -213,7 +253,8 @@ impl Board {
 
     /// When [`Board::handle_timeout`] has something to tell.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.links_turn.due, self.servers.turn.due, self.games.turn.due].into_iter().flatten().min()
+        let turns = [&self.links_turn, &self.servers.turn, &self.games.turn, &self.groups_turn];
+        turns.into_iter().filter_map(|turn| turn.due).min()
     }
 
     /// The next packet for a member, from this device's overlay address to its.
@@ -241,6 +282,21 @@ impl Board {
     /// The games that run at a member.
     pub fn games_of(&self, member: Ipv4Addr) -> &[String] {
         self.members.get(&member).map_or(&[], |told| &told.games.items)
+    }
+}
+
+impl Board {
+    /// The members that have said what they have joined, and what.
+    pub fn joined(&self) -> impl Iterator<Item = (Ipv4Addr, &BTreeSet<IpAddr>)> {
+        self.members.iter().filter_map(|(member, told)| {
+            let (groups, _) = told.groups.as_ref()?;
+            Some((*member, groups))
+        })
+    }
+
+    /// Another number after every change of [`Board::joined`].
+    pub fn groups_version(&self) -> u64 {
+        self.groups_version
     }
 }
 

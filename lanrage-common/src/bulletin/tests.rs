@@ -72,6 +72,55 @@ fn members_hear_of_each_other_and_of_the_end() {
 }
 
 #[test]
+fn what_is_joined_is_told_at_once_and_forgotten_when_it_is_not_told_again() {
+    let start = Instant::now();
+    let [mut ana, mut ben] = [ANA, BEN].map(|me| board(me, start));
+    let group = |n| IpAddr::from([239, 1, 2, n]);
+    let joined =
+        |board: &Board| board.joined().map(|(member, groups)| (member, groups.clone())).collect::<Vec<_>>();
+    let tell = |ana: &mut Board, ben: &mut Board, now| {
+        let payloads = told(ben, now).into_iter().filter(|(to, _)| *to == ANA).map(|(_, payload)| payload);
+        let groups: Vec<_> = payloads.filter(|payload| payload[0] == GROUPS).collect();
+        groups.iter().for_each(|payload| assert!(ana.handle_bulletin(BEN, payload, now)));
+        groups.len()
+    };
+    assert!(joined(&ana).is_empty(), "who says nothing is not named");
+    assert!(ben.handle_groups(Some(BTreeSet::new()), start));
+    let before = ana.groups_version();
+    assert_eq!(tell(&mut ana, &mut ben, start), 1);
+    assert_eq!(joined(&ana), [(BEN, BTreeSet::new())]);
+    assert_ne!(ana.groups_version(), before);
+
+    assert!(
+        ben.handle_groups(Some([group(1)].into()), start)
+            && !ben.handle_groups(Some([group(1)].into()), start)
+    );
+    assert_eq!(tell(&mut ana, &mut ben, start), 1, "no waiting");
+    assert_eq!(joined(&ana), [(BEN, [group(1)].into())]);
+    // said again: it could be lost, and an old word does not count
+    let mut times = 0;
+    for second in 1..=100 {
+        times += tell(&mut ana, &mut ben, start + Duration::from_secs(second));
+    }
+    assert_eq!(times, 4);
+    let version = ana.groups_version();
+    ana.handle_timeout(start + Duration::from_secs(191));
+    assert_eq!(joined(&ana).len(), 1);
+    ana.handle_timeout(start + Duration::from_secs(193));
+    assert!(joined(&ana).is_empty() && ana.groups_version() != version);
+
+    let now = start + Duration::from_secs(200);
+    assert!(ben.handle_groups(Some([group(1)].into()), now) || tell(&mut ana, &mut ben, now) == 1);
+    assert_eq!(joined(&ana).len(), 1);
+    for unknown in [None, Some((0..=MAX_GROUPS as u8).map(group).collect())] {
+        ben.handle_groups(Some(BTreeSet::new()), now);
+        ben.handle_groups(unknown, now);
+        tell(&mut ana, &mut ben, now);
+        assert!(joined(&ana).is_empty());
+    }
+}
+
+#[test]
 fn a_member_speaks_for_itself_alone_and_only_so_often() {
     let now = Instant::now();
     let mut ana = board(ANA, now);
@@ -142,7 +191,7 @@ fn announced() -> impl Strategy<Value = Announced> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(servers in proptest::collection::vec(announced(), 0..=MAX_SERVERS), rtt in 0u32..60_000, games in proptest::collection::vec("[a-zä:]{1,24}", 0..=MAX_GAMES)) {
+    fn what_is_written_is_read(servers in proptest::collection::vec(announced(), 0..=MAX_SERVERS), rtt in 0u32..60_000, games in proptest::collection::vec("[a-zä:]{1,24}", 0..=MAX_GAMES), groups in proptest::collection::btree_set(any::<(bool, u32)>(), 0..=MAX_GROUPS)) {
         let bulletin = Bulletin::Servers(servers);
         let payload = bulletin.payload();
         prop_assert!(payload.len() <= 1200);
@@ -151,16 +200,27 @@ proptest! {
         prop_assert_eq!(Bulletin::parse(&links.payload()), Some(links));
         let games = Bulletin::Games(games);
         prop_assert_eq!(Bulletin::parse(&games.payload()), Some(games));
+        let group = |(is_v6, low): (bool, u32)| match is_v6 {
+            true => IpAddr::from(u128::from(low).wrapping_add(0xff02 << 112).to_be_bytes()),
+            false => IpAddr::from((0xe000_0000 | low >> 4).to_be_bytes()),
+        };
+        let groups = Bulletin::Groups(Some(groups.into_iter().map(group).collect()));
+        prop_assert!(groups.payload().len() <= 1200);
+        prop_assert_eq!(Bulletin::parse(&groups.payload()), Some(groups));
     }
 
     #[test]
-    fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..1000), kind in 0x12u8..0x15, count in any::<u8>()) {
+    fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..1000), kind in 0x12u8..0x16, count in any::<u8>()) {
         let payload = [&[kind, count][..], &bytes].concat();
         match Bulletin::parse(&payload) {
             Some(Bulletin::Links(links)) => prop_assert!(links.len() <= MAX_LINKS),
             Some(Bulletin::Servers(servers)) => prop_assert!(servers.len() <= MAX_SERVERS),
             Some(Bulletin::Games(games)) => {
                 prop_assert!(games.len() <= MAX_GAMES && games.iter().all(|name| !name.is_empty()));
+            }
+            Some(Bulletin::Groups(groups)) => {
+                let groups = groups.unwrap_or_default();
+                prop_assert!(groups.len() <= MAX_GROUPS && groups.iter().all(IpAddr::is_multicast));
             }
             None => {}
         }

@@ -1,7 +1,8 @@
 //! The lane of one device in userspace: the same rules as the kernel programs', on every operating system.
 
-use super::limit::{Contents, Duplicates, Rates};
-use super::maps::{AnswerKey, Home, LaneLocal, MAX_BROADCASTS, MAX_HOMES, TraceCount, TraceKey};
+use super::limit::{Contents, Duplicates, Rates, Searches};
+use super::maps::{AnswerKey, Home, JoinKey, LaneLocal, MAX_BROADCASTS, MAX_HOMES, TraceCount, TraceKey};
+use super::membership::Joined;
 use super::packet::{Packet, claimed_family};
 use super::rules::{self, ALLOW_MDNS, ALLOW_SSDP, ALLOW_WSD, OVERHEAD, PORT, Way, Wrapped};
 use super::tally::Tally;
@@ -11,8 +12,8 @@ use crate::protocol::MAX_MEMBERS;
 use crate::wire::{self, Address, Be16, Be32, ChecksumDelta, Family, IPV4_LEN, PROTOCOL_UDP, UDP_LEN};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 const TTL: u8 = 64;
@@ -61,6 +62,15 @@ pub enum Inbound<'a> {
     Drop(LaneReason),
 }
 
+/// Who still gets a copy.
+#[derive(Debug, Default)]
+struct Receivers {
+    /// Of [`Lane::members`].
+    slots: std::ops::Range<usize>,
+    /// Only those that have joined this.
+    group: Option<Address>,
+}
+
 /// The lane of one device in one party.
 #[derive(Debug)]
 pub struct Lane {
@@ -71,14 +81,17 @@ pub struct Lane {
     rates: Rates,
     duplicates: Duplicates,
     contents: Contents,
+    joined: Joined,
+    joined_version: u64,
+    searches: Searches,
     status: LaneStatus,
     dropped: BTreeMap<LaneReason, u64>,
     tally: Tally,
     copy: Vec<u8>,
     /// UDP checksum of `copy` for the destination 0.0.0.0.
     udp_checksum: u16,
-    /// Members that `copy` still goes to.
-    receivers: std::ops::Range<usize>,
+    /// Who `copy` still goes to.
+    receivers: Receivers,
     next_id: u16,
 }
 
@@ -98,12 +111,15 @@ impl Lane {
             rates: Rates::default(),
             duplicates: Duplicates::default(),
             contents: Contents::default(),
+            joined: Joined::default(),
+            joined_version: 0,
+            searches: Searches::default(),
             status: LaneStatus::default(),
             dropped: BTreeMap::new(),
             tally: Tally::default(),
             copy: Vec::new(),
             udp_checksum: 0,
-            receivers: 0..0,
+            receivers: Receivers::default(),
             next_id: 1,
         }
     }
@@ -114,6 +130,22 @@ impl Lane {
             members.into_iter().filter(|member| self.is_member(*member)).collect();
         self.members = members.into_iter().take(MAX_MEMBERS).collect();
         self.local.members = self.members.len() as u32;
+    }
+
+    /// Replaces what members have joined; one that is not named has not said it, and gets everything.
+    pub fn set_joined<'a>(&mut self, members: impl IntoIterator<Item = (Ipv4Addr, &'a BTreeSet<IpAddr>)>) {
+        self.joined.set(members);
+        self.joined_version += 1;
+    }
+
+    /// What members have joined, as the kernel programs are told.
+    pub fn joins(&self) -> HashSet<JoinKey> {
+        self.joined.keys()
+    }
+
+    /// Another number after every change of [`Lane::joins`].
+    pub fn joined_version(&self) -> u64 {
+        self.joined_version
     }
 
     /// The members that get copies, in order.
@@ -160,7 +192,7 @@ impl Lane {
     /// A packet from the interface (TUN). On [`Outbound::Copies`] drain [`Lane::poll_copy`]: the next call takes back
     /// copies that were left.
     pub fn handle_outbound(&mut self, packet: &[u8], now: Instant) -> Outbound {
-        self.receivers = 0..0;
+        self.receivers = Receivers::default();
         if claimed_family(packet).is_none() {
             return Outbound::Pass;
         }
@@ -181,7 +213,7 @@ impl Lane {
     /// A group packet of a device behind this one, with that overlay address. On [`Outbound::Copies`] drain
     /// [`Lane::poll_copy`]; this device and others behind it get [`Lane::own_copy`] and [`Lane::carried`].
     pub fn handle_device(&mut self, packet: &[u8], device: Ipv4Addr, now: Instant) -> Outbound {
-        self.receivers = 0..0;
+        self.receivers = Receivers::default();
         let Ok(packet) = Packet::parse(packet) else {
             return Outbound::Drop(self.drop(LaneReason::Malformed));
         };
@@ -195,7 +227,7 @@ impl Lane {
             return Outbound::Drop(self.drop(reason));
         }
         self.wrap(&packet, device, destination);
-        self.receivers = 0..self.members.len();
+        self.receivers.slots = 0..self.members.len();
         Outbound::Copies
     }
 
@@ -224,23 +256,41 @@ impl Lane {
         let carried = self.carry(packet, destination, now);
         if let Some((key, _)) = key {
             match carried {
-                Ok(()) => self.tally.copied(key, self.receivers.len() as u64),
+                Ok(copies) => self.tally.copied(key, copies as u64),
                 Err(reason) => self.tally.dropped(key, reason),
             }
         }
-        carried
+        carried.map(drop)
     }
 
-    fn carry(&mut self, packet: &Packet<'_>, destination: Address, now: Instant) -> Result<(), LaneReason> {
+    /// Says how many copies there are.
+    fn carry(
+        &mut self,
+        packet: &Packet<'_>,
+        destination: Address,
+        now: Instant,
+    ) -> Result<usize, LaneReason> {
         self.admit(packet, self.address, now)?;
         check_room(packet)?;
         if self.members.is_empty() {
             return Err(LaneReason::NoMembers);
         }
         self.check_ring(packet, now)?;
+        let group = rules::selective_group(packet.facts())
+            .filter(|group| !self.searches.admit(*group, packet.facts().port, now));
+        let receivers = Receivers { slots: 0..self.members.len(), group };
+        let copies = self.members.iter().filter(|member| self.gets(**member, &receivers)).count();
+        self.status.spared += (self.members.len() - copies) as u64;
+        if copies == 0 {
+            return Err(LaneReason::NotJoined);
+        }
         self.wrap(packet, self.address, destination);
-        self.receivers = 0..self.members.len();
-        Ok(())
+        self.receivers = receivers;
+        Ok(copies)
+    }
+
+    fn gets(&self, member: Ipv4Addr, receivers: &Receivers) -> bool {
+        receivers.group.is_none_or(|group| self.joined.wants(member, &group))
     }
 
     /// What goes round between networks ends here; anything else is noted as sent.
@@ -262,13 +312,18 @@ impl Lane {
         let member = Ipv4Addr::from(member.octets());
         let slot = self.members.binary_search(&member).map_err(|_| LaneReason::NoMembers)?;
         self.wrap(packet, self.address, packet.facts().destination);
-        self.receivers = slot..slot + 1;
+        self.receivers.slots = slot..slot + 1;
         Ok(())
     }
 
     /// The next copy: the member's overlay address and the whole IP packet for it. No allocation.
     pub fn poll_copy(&mut self) -> Option<(Ipv4Addr, &[u8])> {
-        let member = *self.members.get(self.receivers.next()?)?;
+        let member = loop {
+            let member = *self.members.get(self.receivers.slots.next()?)?;
+            if self.gets(member, &self.receivers) {
+                break member;
+            }
+        };
         self.status.copied += 1;
         self.address_copy(member);
         Some((member, &self.copy))
@@ -283,7 +338,7 @@ impl Lane {
         if packet.content().is_some_and(|content| self.contents.is_loop(&content, now)) {
             return None;
         }
-        self.receivers = 0..0;
+        self.receivers = Receivers::default();
         self.copy.clear();
         self.copy.extend_from_slice(packet.bytes());
         readdress(&mut self.copy, &packet, Address::from_v4(home.address), packet.facts().destination);

@@ -26,6 +26,10 @@ pub(super) fn not_copied(case: &Case<'_>) -> Option<Problem> {
     };
     let (message, fix) = match reason {
         LaneReason::NoMembers => ("nobody else is in the party".into(), "invite somebody: `lanrage invite`"),
+        LaneReason::NotJoined => (
+            format!("nobody else has joined {}", case.destination),
+            "start the game at a friend's, or open its list of local games there",
+        ),
         LaneReason::RateLimited => (
             format!("more than 200 packets a second to port {}: dropped", case.port),
             "nothing, unless the game needs that many: then report it",
@@ -62,6 +66,7 @@ pub(super) fn not_copied(case: &Case<'_>) -> Option<Problem> {
 pub(super) fn there(
     case: &Case<'_>,
     member: &TraceMember,
+    joined: Option<bool>,
     rung: LaneRung,
     (delivered, listener): (Option<u64>, LaneListener),
 ) -> Option<Problem> {
@@ -73,6 +78,7 @@ pub(super) fn there(
             format!("there is no path to {name}"),
             "`lanrage peers` says why; it must be online, with its tunnel up",
         ),
+        LaneRung::Seen | LaneRung::Copied if joined == Some(false) => not_joined(case, member),
         LaneRung::Seen | LaneRung::Copied => problem(
             "not_delivered",
             format!("{name}'s machine has not said that anything arrived"),
@@ -82,13 +88,25 @@ pub(super) fn there(
         ),
         LaneRung::Delivered => {
             let got = format!("{name}'s machine got it {}", times(delivered.unwrap_or(0)));
-            at_program(case, &got, "there", listener).or_else(|| problem(
+            let not_joined = || not_joined(case, member).filter(|_| joined == Some(false));
+            at_program(case, &got, "there", listener).or_else(not_joined).or_else(|| problem(
                 "not_answered",
                 format!("{got}, and has sent nothing back to the port that asked"),
                 format!("nothing, if the game only announces itself, or answers at another port; else look whether a firewall there blocks UDP {port} on the party's interface, or whether the game there is still loading"),
             ))
         }
     }
+}
+
+fn not_joined(case: &Case<'_>, member: &TraceMember) -> Option<Problem> {
+    let (name, to) = (&member.name, case.destination);
+    problem(
+        "not_joined",
+        format!(
+            "not joined by {name}: no program there listens to {to}, so only searches are sent there, not every packet"
+        ),
+        format!("start the game at {name}'s, or open its list of local games there; if it runs, restart it"),
+    )
 }
 
 /// It came from another device, and is here.

@@ -1,7 +1,9 @@
 //! How much the lane carries: a rate per source and port, no copy twice, and nothing that goes round.
 
-use super::maps::{ContentKey, ContentTimes, MAX_CONTENTS, PacketKey};
+use super::maps::{ContentKey, ContentTimes, MAX_CONTENTS, MAX_SEARCHES, PacketKey};
+use super::rules::SEARCH_RATE;
 use crate::bucket::{Bucket, Rate};
+use crate::wire::Address;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -38,6 +40,46 @@ impl Rates {
         }
         self.buckets.retain(|_, (_, used)| now.saturating_duration_since(*used) < IDLE);
         self.buckets.range(of_source).count() < MAX_PORTS
+    }
+}
+
+/// Packets to groups that go to everybody, whoever has joined.
+#[derive(Debug, Default)]
+pub(super) struct Searches {
+    /// By group and port, when the bucket is full again.
+    full_at: HashMap<(Address, u16), u64>,
+    clock: Clock,
+}
+
+impl Searches {
+    /// Whether one more goes to everybody. Where there is no room to count, it does.
+    pub fn admit(&mut self, group: Address, port: u16, now: Instant) -> bool {
+        let (key, clock) = ((group, port), self.clock.begin(now));
+        if self.full_at.len() >= MAX_SEARCHES as usize && !self.full_at.contains_key(&key) {
+            self.full_at.retain(|_, full_at| *full_at > clock);
+            if self.full_at.len() >= MAX_SEARCHES as usize {
+                return true;
+            }
+        }
+        let full_at = self.full_at.entry(key).or_default();
+        let after = SEARCH_RATE.take(*full_at, 1, clock);
+        *full_at = after.unwrap_or(*full_at);
+        after.is_some()
+    }
+}
+
+/// Nanoseconds since the first look at it.
+#[derive(Debug, Default)]
+struct Clock(Option<Instant>);
+
+impl Clock {
+    fn begin(&mut self, now: Instant) -> u64 {
+        self.0.get_or_insert(now);
+        self.at(now)
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        self.0.map_or(0, |begin| now.saturating_duration_since(begin).as_nanos() as u64)
     }
 }
 
@@ -87,18 +129,18 @@ impl Duplicates {
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     times: HashMap<ContentKey, ContentTimes>,
-    begin: Option<Instant>,
+    clock: Clock,
 }
 
 impl Contents {
     /// Whether sending it now would go round.
     pub fn is_loop(&self, key: &ContentKey, now: Instant) -> bool {
-        self.times.get(key).is_some_and(|times| times.is_loop(self.clock(now)))
+        self.times.get(key).is_some_and(|times| times.is_loop(self.clock.at(now)))
     }
 
     /// Remembers that this device has sent it.
     pub fn note_sent(&mut self, key: ContentKey, now: Instant) {
-        let clock = self.clock_from(now);
+        let clock = self.clock.begin(now);
         if let Some(times) = self.entry(key, clock) {
             times.note_sent(clock);
         }
@@ -106,7 +148,7 @@ impl Contents {
 
     /// Remembers that it came from a member.
     pub fn note_heard(&mut self, key: ContentKey, now: Instant) {
-        let clock = self.clock_from(now);
+        let clock = self.clock.begin(now);
         if let Some(times) = self.entry(key, clock) {
             times.note_heard(clock);
         }
@@ -120,16 +162,6 @@ impl Contents {
         }
         let has_room = self.times.len() < most || self.times.contains_key(&key);
         has_room.then(|| self.times.entry(key).or_default())
-    }
-
-    fn clock_from(&mut self, now: Instant) -> u64 {
-        self.begin.get_or_insert(now);
-        self.clock(now)
-    }
-
-    /// Nanoseconds since the first packet.
-    fn clock(&self, now: Instant) -> u64 {
-        self.begin.map_or(0, |begin| now.saturating_duration_since(begin).as_nanos() as u64)
     }
 }
 
@@ -162,6 +194,24 @@ mod tests {
         let later = now + Duration::from_secs(1);
         contents.note_sent(key(u64::MAX), later);
         assert_eq!((contents.times.len(), contents.is_loop(&key(0), later)), (1, false));
+    }
+
+    #[test]
+    fn a_search_is_for_everybody_and_a_stream_is_not() {
+        let (mut searches, now) = (Searches::default(), Instant::now());
+        let group = Address::from(Ipv4Addr::new(239, 1, 2, 3));
+        let admitted = |searches: &mut Searches, port, now| {
+            (0..100).filter(|_| searches.admit(group, port, now)).count()
+        };
+        assert_eq!(admitted(&mut searches, 6112, now), 20);
+        assert_eq!(admitted(&mut searches, 6113, now), 20, "another port");
+        assert_eq!(admitted(&mut searches, 6112, now + Duration::from_millis(999)), 0);
+        assert_eq!(admitted(&mut searches, 6112, now + Duration::from_secs(3)), 3);
+        // without room everything is for everybody
+        (0..2_000).for_each(|port| assert!(searches.admit(group, 10_000 + port, now)));
+        assert_eq!(searches.full_at.len(), MAX_SEARCHES as usize);
+        assert_eq!(admitted(&mut searches, 30_000, now), 100);
+        assert_eq!(admitted(&mut searches, 30_000, now + Duration::from_secs(30)), 20);
     }
 
     #[test]

@@ -31,6 +31,10 @@ pub const TRACE: &str = "LANE_TRACE";
 pub const ASKED: &str = "LANE_ASKED";
 /// Name of the LRU hash of [`AnswerKey`] → packets.
 pub const ANSWERS: &str = "LANE_ANSWERS";
+/// Name of the hash whose keys are [`JoinKey`]: what members have joined.
+pub const JOINED: &str = "LANE_JOINED";
+/// Name of the LRU hash of [`SearchKey`] → when its bucket is full again.
+pub const SEARCHES: &str = "LANE_SEARCHES";
 /// Name of the array in the programs of `lanrage run` whose only entry is [`LaneLocal`].
 pub const RUN_LOCAL: &str = "RUN_LOCAL";
 /// Name of the read-only global with the length of the header before IP: 0 on the party's interface, 14 in test runs.
@@ -48,6 +52,12 @@ pub const MAX_SEEN: u32 = 4096;
 pub const MAX_CONTENTS: u32 = 4096;
 /// Conversations that are traced at once. Civilization VI alone asks 100 ports.
 pub const MAX_TRACED: u32 = 256;
+/// Groups that one member says it has joined.
+pub const MAX_GROUPS: usize = 32;
+/// Joins of all members, and one entry for each that has said what it has joined.
+pub const MAX_JOINED: u32 = MAX_MEMBERS * (MAX_GROUPS as u32 + 1);
+/// Groups and ports whose searches are told from streams.
+pub const MAX_SEARCHES: u32 = 1024;
 /// Answers that are remembered, and ports that they may come to.
 pub const MAX_ANSWERS: u32 = 1024;
 /// An answer comes so long after the question, nanoseconds.
@@ -201,6 +211,28 @@ pub struct AnswerKey {
     pub from_port: u16,
 }
 
+/// A member that has joined a group. No group: the member has said what it has joined, and gets nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct JoinKey {
+    /// The group.
+    pub group: Address,
+    /// Overlay address.
+    pub member: Be32,
+    /// Zero.
+    pub unused: u32,
+}
+
+/// Who is searched for where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct SearchKey {
+    /// The group.
+    pub group: Address,
+    /// UDP's destination port.
+    pub port: u64,
+}
+
 macro_rules! steps {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
         /// How far packets came.
@@ -229,6 +261,8 @@ steps! {
     Seen = "seen",
     /// Copies to members.
     Copied = "copied",
+    /// Copies to members that were not made: they have not joined the group.
+    Spared = "spared",
     /// Group packets of members.
     Delivered = "delivered",
     /// Group packets taken from a physical network, which keeps them.
@@ -257,6 +291,7 @@ const _: () = {
     assert!(size_of::<PacketKey>() == 24 && size_of::<RateKey>() == 8 && size_of::<MemberCopies>() == 16);
     assert!(size_of::<ContentKey>() == 16 && size_of::<ContentTimes>() == 24);
     assert!(size_of::<TraceKey>() == 24 && size_of::<TraceCount>() == 32 && size_of::<AnswerKey>() == 8);
+    assert!(size_of::<JoinKey>() == 24 && size_of::<SearchKey>() == 24);
     assert!(LaneReason::COUNT < 64 && Step::COUNT < 16);
 };
 
@@ -275,4 +310,6 @@ mod pod {
     unsafe impl aya::Pod for super::TraceCount {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::AnswerKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::JoinKey {}
 }

@@ -50,6 +50,8 @@ reasons! {
     Oversize = "oversize",
     /// There is nobody to send to.
     NoMembers = "no_members",
+    /// No member has joined the group, and it is more than a search.
+    NotJoined = "not_joined",
     /// Received: a group packet without wrapping.
     Unwrapped = "unwrapped",
     /// Received: the wrapping is a fragment or has IP options, which no lane sends.

@@ -13,6 +13,10 @@ pub const OVERHEAD: usize = IPV4_LEN + UDP_LEN;
 /// twice, Source games try six ports.
 pub const RATE: Rate = Rate::new(200, 200);
 
+/// Packets to one group and port that go to everybody, whoever has joined it. So a search is heard also by a member that joins
+/// at this moment, and a stream goes only where it is wanted.
+pub const SEARCH_RATE: Rate = Rate::new(1, 20);
+
 /// Flag of [`LaneLocal::allowed`]: multicast DNS, port 5353 (RFC 6762).
 pub const ALLOW_MDNS: u32 = 1;
 /// Flag of [`LaneLocal::allowed`]: UPnP's SSDP, port 1900.
@@ -52,6 +56,33 @@ pub fn is_multicast(family: Family, address: &Address) -> bool {
             first == 0xff && second & 0x0f > 1
         }
     }
+}
+
+/// Does it go only to members that have joined it? Not so the groups of local networks' own protocols (224.0.0.0/24, RFC 5771
+/// section 4; ff02::fb and the like, RFC 4291 section 2.7.1) and SSDP's, which are not announced.
+#[inline(always)]
+pub fn is_selective(family: Family, group: &Address) -> bool {
+    let [_, second, third, last] = group.words();
+    let is_local = match family {
+        Family::V4 => {
+            let [a, b, c, _] = last.octets();
+            [a, b, c] == [224, 0, 0] || last == Be32::from_octets([239, 255, 255, 250])
+        }
+        Family::V6 => {
+            let [a, b, c, _] = last.octets();
+            let is_low = third.is_zero() && ([a, b, c] == [0; 3] || [a, b] == [0, 1]);
+            second.is_zero() && (is_low || third == Be32::from_octets([0, 0, 0, 1]))
+        }
+    };
+    is_multicast(family, group) && !is_local
+}
+
+/// The group of a packet that goes only to members that have joined it. A later fragment has no port that tells a stream from a
+/// search, and goes to everybody.
+#[inline(always)]
+pub fn selective_group(facts: &Facts) -> Option<Address> {
+    let is_selective = facts.part != FragmentPart::Later && is_selective(facts.family, &facts.destination);
+    is_selective.then_some(facts.destination)
 }
 
 /// Which part of a datagram a packet holds.

@@ -3,7 +3,8 @@ use crate::api::LaneStatus;
 use crate::wire;
 use ipnet::Ipv4Net;
 use proptest::prelude::*;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use std::time::Instant;
 
@@ -95,6 +96,44 @@ fn copies(lane: &mut Lane) -> Vec<(Ipv4Addr, Vec<u8>)> {
 fn send(lane: &mut Lane, packet: &Packet) -> Vec<(Ipv4Addr, Vec<u8>)> {
     assert_eq!(lane.handle_outbound(&packet.build(), Instant::now()), Outbound::Copies);
     copies(lane)
+}
+
+#[test]
+fn streams_go_to_members_that_joined_and_searches_to_everybody() {
+    let (mut lane, mut now) = (lane_of(ME), Instant::now());
+    let (joined, none) = ([IpAddr::V4(MINECRAFT)].into(), BTreeSet::new());
+    let mut number = 0u32;
+    let mut to = |lane: &mut Lane, group: Ipv4Addr, now| {
+        number += 1;
+        let packet = Packet { payload: number.to_be_bytes().to_vec(), ..Packet::to(group) };
+        match lane.handle_outbound(&packet.build(), now) {
+            Outbound::Copies => Ok(copies(lane).into_iter().map(|(member, _)| member).collect::<Vec<_>>()),
+            other => Err(other),
+        }
+    };
+    lane.set_joined([(ANA, &joined), (BEN, &none)]);
+    let mut count = |lane: &mut Lane, group, now| {
+        let all: Vec<_> = (0..30).map(|_| to(lane, group, now)).collect();
+        [Ok(vec![ANA, BEN]), Ok(vec![ANA]), Err(Outbound::Drop(LaneReason::NotJoined))]
+            .map(|wanted| all.iter().filter(|got| **got == wanted).count())
+    };
+    assert_eq!(count(&mut lane, MINECRAFT, now), [20, 10, 0]);
+    assert_eq!(lane.status().spared, 10);
+    now += Duration::from_secs(1);
+    assert_eq!(count(&mut lane, MINECRAFT, now), [1, 29, 0], "one a second is a search again");
+    assert_eq!(count(&mut lane, Ipv4Addr::new(239, 1, 1, 1), now), [20, 0, 10]);
+    // everybody is not a group, and mDNS, were it carried, is not announced
+    for everybody in [LIMITED, DIRECTED, HOME, Ipv4Addr::new(224, 0, 0, 99)] {
+        now += Duration::from_secs(1);
+        assert_eq!(count(&mut lane, everybody, now), [30, 0, 0]);
+    }
+    // who says nothing more gets everything, and so does who joins
+    lane.set_joined([(ANA, &joined)]);
+    now += Duration::from_secs(1);
+    assert_eq!(count(&mut lane, MINECRAFT, now), [30, 0, 0]);
+    lane.set_joined([(ANA, &joined), (BEN, &joined)]);
+    now += Duration::from_secs(1);
+    assert_eq!(count(&mut lane, MINECRAFT, now), [30, 0, 0]);
 }
 
 fn header_is_right(packet: &[u8]) -> bool {

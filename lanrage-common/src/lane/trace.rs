@@ -3,6 +3,7 @@
 
 use super::diagnosis::{self, Case};
 use super::maps::{AnswerKey, TraceCount, TraceKey};
+use super::membership::is_selective;
 use super::report::{Arrival, MAX_ENTRIES, Report};
 use super::{LaneReason, Sockets};
 use crate::api::{LaneConversation, LaneListener, LaneReceiver, LaneRung};
@@ -63,6 +64,8 @@ pub struct TraceMember {
     pub name: String,
     /// Whether there is a path to it.
     pub is_reachable: bool,
+    /// The groups that it has joined, if it has said so.
+    pub joined: Option<BTreeSet<IpAddr>>,
 }
 
 /// See the module.
@@ -321,14 +324,17 @@ fn receiver(case: &Case<'_>, conversation: &Conversation, member: &TraceMember) 
     } else {
         LaneRung::Copied
     };
+    let joined = member.joined.as_ref().filter(|_| is_selective(case.destination));
+    let joined = joined.map(|groups| groups.contains(&case.destination));
     LaneReceiver {
         member: member.address,
         name: member.name.clone(),
         delivered: at.delivered,
         listener: at.listener,
+        joined,
         answered: at.answered,
         rung,
-        missing: diagnosis::there(case, member, rung, (at.delivered, at.listener)),
+        missing: diagnosis::there(case, member, joined, rung, (at.delivered, at.listener)),
     }
 }
 

@@ -190,6 +190,11 @@ impl Page {
         for (name, help, value) in [
             ("lanrage_lane_seen_total", "Group packets seen on the interface.", lane.seen),
             ("lanrage_lane_copied_total", "Copies sent to members.", lane.copied),
+            (
+                "lanrage_lane_spared_total",
+                "Copies not made, because the member has not joined the group.",
+                lane.spared,
+            ),
             ("lanrage_lane_delivered_total", "Group packets delivered to this device.", lane.delivered),
         ] {
             self.family(name, "counter", help);

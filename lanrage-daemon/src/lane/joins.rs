@@ -1,9 +1,9 @@
 //! Join repair: a game that joined a group before the party was there joined it on another network, and Linux then
 //! delivers the group's packets from the party's interface only if somebody has joined it there. The daemon does.
 
-use lanrage_common::lane::{Service, joined};
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, UdpSocket};
+use lanrage_common::lane::{Service, joined, joined_groups};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 /// How often the kernel's table is read.
@@ -20,9 +20,9 @@ pub struct Joins {
 
 impl Joins {
     /// Joins on the interface with that name and number what is joined elsewhere, and leaves what is not any more. Groups of
-    /// `services` count.
-    pub fn follow(&mut self, interface: &str, index: u32, services: &[Service]) {
-        let Ok(table) = std::fs::read_to_string("/proc/net/igmp") else { return };
+    /// `services` count. Gives what is joined on this machine by now, where that is known.
+    pub fn follow(&mut self, interface: &str, index: u32, services: &[Service]) -> Option<BTreeSet<IpAddr>> {
+        let table = std::fs::read_to_string("/proc/net/igmp").ok()?;
         if self.index != index {
             *self = Self { index, ..Self::default() };
         }
@@ -41,6 +41,9 @@ impl Joins {
                 Err(error) => tracing::debug!(%group, %error, "cannot join a group for a game"),
             }
         }
+        // without IPv6 nothing is joined there
+        let table6 = std::fs::read_to_string("/proc/net/igmp6").unwrap_or_default();
+        Some(joined_groups(&table, &table6))
     }
 }
 

@@ -10,10 +10,12 @@ use aya::programs::tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, TcErr
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use lanrage_common::api::{LaneCopies, LaneStatus};
-use lanrage_common::lane::maps::{self, AnswerKey, LaneLocal, MemberCopies, Step, TraceCount, TraceKey};
+use lanrage_common::lane::maps::{
+    self, AnswerKey, JoinKey, LaneLocal, MemberCopies, Step, TraceCount, TraceKey,
+};
 use lanrage_common::lane::{Lane, LaneReason};
 use lanrage_common::wire::{Address, Be32, Family};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -60,6 +62,7 @@ pub struct Object {
     members: Array<MapData, Be32>,
     slots: HashMap<MapData, Be32, u32>,
     aliases: HashMap<MapData, Be32, u32>,
+    joined: HashMap<MapData, JoinKey, u8>,
     copies: PerCpuArray<MapData, MemberCopies>,
     reasons: PerCpuArray<MapData, u64>,
     steps: PerCpuArray<MapData, u64>,
@@ -90,6 +93,7 @@ impl Object {
             members: take(&mut ebpf, maps::MEMBERS)?,
             slots: take(&mut ebpf, maps::SLOTS)?,
             aliases: take(&mut ebpf, maps::ALIASES)?,
+            joined: take(&mut ebpf, maps::JOINED)?,
             copies: take(&mut ebpf, maps::COPIES)?,
             reasons: take(&mut ebpf, maps::REASONS)?,
             steps: take(&mut ebpf, maps::STEPS)?,
@@ -139,6 +143,24 @@ impl Object {
             self.aliases.remove(alias).map_err(|error| chain(&error))?;
         }
         wanted.iter().try_for_each(|alias| self.aliases.insert(alias, 1, 0).map_err(|error| chain(&error)))
+    }
+
+    /// Tells the programs what members have joined. In whatever order packets come meanwhile, none is kept from a member that
+    /// wants it: that one has said what it has joined comes last and goes first.
+    pub fn tell_joins(&mut self, wanted: &HashSet<JoinKey>) -> Result<(), String> {
+        let known: HashSet<JoinKey> = self.joined.keys().filter_map(Result::ok).collect();
+        let failed = |error: aya::maps::MapError| chain(&error);
+        let said_first =
+            |keys: Vec<JoinKey>| keys.into_iter().partition::<Vec<_>, _>(|key| key.group.is_none());
+        let (said, groups) = said_first(known.difference(wanted).copied().collect());
+        said.iter().try_for_each(|key| self.joined.remove(key)).map_err(failed)?;
+        let (new_said, new_groups) = said_first(wanted.difference(&known).copied().collect());
+        new_groups
+            .iter()
+            .chain(&new_said)
+            .try_for_each(|key| self.joined.insert(key, 1, 0))
+            .map_err(failed)?;
+        groups.iter().try_for_each(|key| self.joined.remove(key)).map_err(failed)
     }
 
     /// Packets that came so far, over all CPUs.
@@ -200,6 +222,8 @@ pub struct KernelLane {
     hook: Hook,
     index: u32,
     told: Option<(LaneLocal, Vec<Ipv4Addr>)>,
+    /// [`Lane::joined_version`].
+    told_joins: u64,
     /// By interface number: attached, or why not.
     nics: BTreeMap<u32, Result<SchedClassifierLinkId, String>>,
     /// The gateway's home networks, by interface number: attached, or why not.
@@ -223,6 +247,7 @@ impl KernelLane {
             hook,
             index,
             told: None,
+            told_joins: 0,
             nics: BTreeMap::new(),
             lans: BTreeMap::new(),
             taps: Vec::new(),
@@ -239,6 +264,7 @@ impl KernelLane {
 
     /// Tells the programs what has changed.
     pub fn follow(&mut self, lane: &Lane) {
+        self.follow_joins(lane);
         let local = LaneLocal { ifindex: self.index, ..*lane.local() };
         if self.told.as_ref().is_some_and(|(old, members)| *old == local && members == lane.members()) {
             return;
@@ -251,6 +277,18 @@ impl KernelLane {
         }
         self.follow_nics(&local);
         self.told = Some((local, lane.members().to_vec()));
+    }
+
+    fn follow_joins(&mut self, lane: &Lane) {
+        if self.told_joins == lane.joined_version() {
+            return;
+        }
+        self.told_joins = lane.joined_version();
+        if let Err(error) = self.object.tell_joins(&lane.joins()) {
+            // half the truth would keep packets from members
+            let _ = self.object.tell_joins(&HashSet::new());
+            tracing::warn!(error, "the kernel does not learn what members have joined: they get everything");
+        }
     }
 
     /// Leads what comes for aliases on home networks to the party's interface.
@@ -337,6 +375,7 @@ impl KernelLane {
         status.hook = Some(self.hook().into());
         status.seen += self.object.step(Step::Seen);
         status.copied += self.object.step(Step::Copied);
+        status.spared += self.object.step(Step::Spared);
         status.delivered += self.object.step(Step::Delivered);
         status.captured += self.object.step(Step::Captured);
         status.home_copied += self.object.step(Step::HomeCopied);

@@ -13,7 +13,7 @@ use lanrage_common::bulletin::{Announced, Link, hosts};
 use lanrage_common::protocol::ErrorBody;
 use lanrage_common::time::Now;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -122,6 +122,23 @@ impl Session {
             };
             self.pings.start(plan, reply, now.instant);
             self.host_pings.running.insert(address, answer);
+        }
+    }
+
+    /// What is joined on this machine. Devices behind it may have joined anything.
+    pub(super) fn tell_joined(&mut self, groups: Option<BTreeSet<IpAddr>>, io: Io<'_>, now: Now) {
+        let is_alone = !self.gateway.has_lan() && self.gateway.registry().devices().is_empty();
+        if self.board.handle_groups(groups.filter(|_| is_alone), now.instant) {
+            self.board.handle_timeout(now.instant);
+            self.settle(io, now);
+        }
+    }
+
+    /// Tells the lane what members have joined.
+    pub(super) fn follow_joined(&mut self) {
+        if self.joined_version != self.board.groups_version() {
+            self.joined_version = self.board.groups_version();
+            self.lane.set_joined(self.board.joined());
         }
     }
 

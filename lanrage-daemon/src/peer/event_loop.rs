@@ -330,7 +330,7 @@ impl Peer {
             self.ensure_interface(now.instant).await;
         }
         if now.instant >= self.joins_due {
-            self.follow_joins(now.instant);
+            self.follow_joins(now);
         }
         self.follow_games(now);
         if now.instant >= self.trace_due {

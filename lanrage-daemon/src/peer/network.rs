@@ -134,14 +134,17 @@ impl Peer {
 
     /// Joins on the party's interface what games have joined elsewhere, and lets go of programs that have ended. The status
     /// wakes the loop often enough.
-    pub(super) fn follow_joins(&mut self, now: Instant) {
-        self.joins_due = now + JOIN_INTERVAL;
+    pub(super) fn follow_joins(&mut self, now: Now) {
+        self.joins_due = now.instant + JOIN_INTERVAL;
         self.runs.sweep();
-        match &self.interface {
-            Some(interface) => {
-                self.joins.follow(interface.name(), interface.index(), &self.config.lane_services);
-            }
-            None => self.joins = Joins::default(),
+        let Some(interface) = &self.interface else {
+            self.joins = Joins::default();
+            return;
+        };
+        let groups = self.joins.follow(interface.name(), interface.index(), &self.config.lane_services);
+        let io = Io { socket: &self.sends, interface: self.interface.as_ref() };
+        if let Some(session) = &mut self.session {
+            session.tell_joined(groups, io, now);
         }
     }
 

@@ -106,6 +106,8 @@ pub struct Session {
     pub(super) board: Board,
     /// Which hosts announce themselves.
     pub(super) heard: Heard,
+    /// [`Board::groups_version`] that the lane knows.
+    pub(super) joined_version: u64,
     pub(super) host_pings: HostPings,
     pub(super) home_copies: HomeCopies,
     /// Where to be bound.
@@ -176,6 +178,7 @@ impl Session {
             trace: Trace::new(me),
             board: Board::new(me),
             heard: Heard::default(),
+            joined_version: 0,
             host_pings: HostPings::default(),
             home_copies: HomeCopies::default(),
             choice: RelayChoice::new(facts.id, OsRng),

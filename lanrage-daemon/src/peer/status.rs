@@ -105,6 +105,11 @@ impl Peer {
             .as_ref()
             .map(|session| session.conversations(&self.name, &self.games))
             .unwrap_or_default();
+        status.joined = self
+            .session
+            .as_ref()
+            .map(|session| session.board.joined().map(|(member, groups)| (member, groups.clone())).collect())
+            .unwrap_or_default();
         status.home_copied = self.session.as_ref().map_or(0, |session| session.home_copies.sent);
         if let Some(lane) = &self.lane {
             lane.describe(&mut status);

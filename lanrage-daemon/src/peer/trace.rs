@@ -41,6 +41,11 @@ impl Session {
         let describe = |entry: &lanrage_common::identity::RosterEntry| TraceMember {
             address: entry.address,
             name: entry.name.clone(),
+            joined: self
+                .board
+                .joined()
+                .find(|(it, _)| *it == entry.address)
+                .map(|(_, groups)| groups.clone()),
             is_reachable: self.paths.status(&entry.wg).is_some_and(|path| path.kind != PathKind::None),
         };
         let mut found =

@@ -6,11 +6,13 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use core::ptr;
 use lanrage_common::lane::maps::{
-    AnswerKey, ContentKey, ContentTimes, LaneLocal, MAX_ALIASES, MAX_ANSWERS, MAX_CONTENTS, MAX_MEMBERS,
-    MAX_RATES, MAX_SEEN, MAX_TRACED, MemberCopies, PacketKey, RateKey, Step, TraceCount, TraceKey, WINDOW,
+    AnswerKey, ContentKey, ContentTimes, JoinKey, LaneLocal, MAX_ALIASES, MAX_ANSWERS, MAX_CONTENTS,
+    MAX_JOINED, MAX_MEMBERS, MAX_RATES, MAX_SEARCHES, MAX_SEEN, MAX_TRACED, MemberCopies, PacketKey, RateKey,
+    SearchKey, Step, TraceCount, TraceKey, WINDOW,
 };
-use lanrage_common::lane::{LaneReason, RATE};
-use lanrage_common::wire::Be32;
+use lanrage_common::lane::{LaneReason, RATE, SEARCH_RATE};
+use lanrage_common::police::Rate;
+use lanrage_common::wire::{Address, Be32};
 
 #[map]
 static LANE_LOCAL: Array<LaneLocal> = Array::with_max_entries(1, 0);
@@ -35,6 +37,12 @@ static LANE_STEPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Step::COUNT 
 
 #[map]
 static LANE_RATES: LruHashMap<RateKey, u64> = LruHashMap::with_max_entries(MAX_RATES, 0);
+
+#[map]
+static LANE_JOINED: HashMap<JoinKey, u8> = HashMap::with_max_entries(MAX_JOINED, 0);
+
+#[map]
+static LANE_SEARCHES: LruHashMap<SearchKey, u64> = LruHashMap::with_max_entries(MAX_SEARCHES, 0);
 
 #[map]
 static LANE_SEEN: LruHashMap<PacketKey, u64> = LruHashMap::with_max_entries(MAX_SEEN, 0);
@@ -106,6 +114,13 @@ pub fn count(step: Step) {
     }
 }
 
+/// What this CPU has counted.
+#[inline(always)]
+pub fn counted(step: Step) -> u64 {
+    // SAFETY: this CPU's own entry, which no other program changes while this one runs.
+    LANE_STEPS.get_ptr(step.index()).map_or(0, |counter| unsafe { *counter })
+}
+
 /// Counts a member's copy.
 #[inline(always)]
 pub fn count_copy(slot: u32, sent: bool) {
@@ -124,18 +139,36 @@ pub fn count_copy(slot: u32, sent: bool) {
 /// Whether one more packet may pass.
 #[inline(always)]
 pub fn is_within_rate(source: Be32, port: u16) -> bool {
+    take(&LANE_RATES, &RateKey { source, port: u32::from(port) }, RATE)
+}
+
+/// Whether one more packet to a group goes to everybody.
+#[inline(always)]
+pub fn is_search(group: Address, port: u16) -> bool {
+    take(&LANE_SEARCHES, &SearchKey { group, port: u64::from(port) }, SEARCH_RATE)
+}
+
+/// Whether a member has said what it has joined, and the group is not among it.
+#[inline(always)]
+pub fn is_unwanted(group: Address, member: Be32) -> bool {
+    // SAFETY: only whether there is an entry counts.
+    let has = |group| unsafe { LANE_JOINED.get(JoinKey { group, member, unused: 0 }) }.is_some();
+    has(Address::from_words([Be32::from_octets([0; 4]); 4])) && !has(group)
+}
+
+#[inline(always)]
+fn take<K>(buckets: &LruHashMap<K, u64>, key: &K, rate: Rate) -> bool {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let key = RateKey { source, port: u32::from(port) };
-    let full_at = LANE_RATES.get_ptr_mut(key);
+    let full_at = buckets.get_ptr_mut(key);
     // SAFETY: an integer in memory that lives as long as the map; two CPUs at once let a packet too many pass.
     let before = full_at.map_or(0, |full_at| unsafe { *full_at });
-    let Some(after) = RATE.take(before, 1, now) else { return false };
+    let Some(after) = rate.take(before, 1, now) else { return false };
     match full_at {
         // SAFETY: as above.
         Some(full_at) => unsafe { *full_at = after },
         // A full table throws out the oldest; a kernel without memory limits nothing.
-        None => drop(LANE_RATES.insert(key, after, 0)),
+        None => drop(buckets.insert(key, after, 0)),
     }
     true
 }

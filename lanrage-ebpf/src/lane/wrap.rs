@@ -13,7 +13,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use core::ffi::c_void;
 use lanrage_common::lane::maps::{HOME_MARK, LaneLocal, MAX_HOMES, Step, TAKEN_MARK};
-use lanrage_common::lane::{LaneReason, OVERHEAD, PORT, Way, admit};
+use lanrage_common::lane::{LaneReason, OVERHEAD, PORT, Way, admit, selective_group};
 use lanrage_common::wire::{Address, Be16, Be32, ChecksumDelta, DEFAULT_TTL, Family, IPV4_LEN, PROTOCOL_UDP};
 
 /// The inner headers' offsets are set too, which checksum offload relies on.
@@ -73,7 +73,7 @@ fn handle(skb: &TcContext, local: &LaneLocal, is_taken: bool) -> Result<i32, Lan
                         maps::note_content(content, now, true);
                     }
                 })
-                .and_then(|()| wrap(skb, local, &packet, &destination, None))
+                .and_then(|()| wrap(skb, local, &packet, &destination, Receivers::of(local, &packet)))
                 .inspect_err(|reason| traced.dropped(*reason))?;
             traced.copied(copies);
             Ok(consume())
@@ -84,7 +84,7 @@ fn handle(skb: &TcContext, local: &LaneLocal, is_taken: bool) -> Result<i32, Lan
             }
             check_room(&packet)?;
             let slot = maps::slot_of(member).ok_or(LaneReason::NoMembers)?;
-            wrap(skb, local, &packet, &packet.facts.destination, Some(slot))?;
+            wrap(skb, local, &packet, &packet.facts.destination, Receivers::one(slot))?;
             Ok(consume())
         }
     }
@@ -141,14 +141,38 @@ fn copy_home(skb: &TcContext, local: &LaneLocal) {
     skb.skb.set_mark(before);
 }
 
-/// Grows the packet once, and sends it with another outer header to each member, or to the one in `only`. Says to how many.
+/// Who gets a packet.
+struct Receivers {
+    first: u32,
+    count: u32,
+    /// Only those that have joined this, if it is any.
+    group: Address,
+}
+
+impl Receivers {
+    /// Of a packet to everybody.
+    #[inline(always)]
+    fn of(local: &LaneLocal, packet: &Packet) -> Self {
+        let is_stream = |group: &Address| !maps::is_search(*group, packet.facts.port);
+        let group = selective_group(&packet.facts).filter(is_stream).unwrap_or_default();
+        Self { first: 0, count: local.members, group }
+    }
+
+    /// The member in that slot.
+    #[inline(always)]
+    fn one(slot: u32) -> Self {
+        Self { first: slot, count: 1, group: Address::default() }
+    }
+}
+
+/// Grows the packet once, and sends it with another outer header to each receiver. Says to how many.
 #[inline(always)]
 fn wrap(
     skb: &TcContext,
     local: &LaneLocal,
     packet: &Packet,
     destination: &Address,
-    only: Option<u32>,
+    receivers: Receivers,
 ) -> Result<u32, LaneReason> {
     let family = packet.facts.family;
     set_source(skb, packet, &local.source(family)).ok_or(LaneReason::Resize)?;
@@ -157,23 +181,23 @@ fn wrap(
     }
     skb.adjust_room(OVERHEAD as i32, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, u64::from(GROW))
         .map_err(|_| LaneReason::Resize)?;
-    let (first, last) = match only {
-        Some(slot) => (slot, slot + 1),
-        None => (0, local.members),
-    };
     let mut copies = Copies {
         skb: skb.skb.skb,
         outer: Outer::new(local, packet),
         at: packet.at,
         ifindex: local.ifindex,
-        first,
+        first: receivers.first,
+        group: receivers.group,
     };
+    // counted in a map: what a loop changes on the stack, the verifier follows round by round
+    let before = maps::counted(Step::Copied);
     // The kernel's own loop: unrolled, 256 members are more than its verifier follows.
     // SAFETY: the function takes what is handed to it, which lives longer than the loop.
     unsafe {
-        bpf_loop(last.saturating_sub(first), send_copy as *mut c_void, (&raw mut copies).cast(), 0);
+        bpf_loop(receivers.count, send_copy as *mut c_void, (&raw mut copies).cast(), 0);
     }
-    Ok(last.saturating_sub(first))
+    let sent = maps::counted(Step::Copied).wrapping_sub(before) as u32;
+    if sent == 0 && !receivers.group.is_none() { Err(LaneReason::NotJoined) } else { Ok(sent) }
 }
 
 /// What the loop over members needs.
@@ -184,6 +208,7 @@ struct Copies {
     at: u32,
     ifindex: u32,
     first: u32,
+    group: Address,
 }
 
 /// Sends one member's copy; 0 = go on.
@@ -193,6 +218,10 @@ extern "C" fn send_copy(number: u32, copies: *mut Copies) -> u64 {
     let copies = unsafe { &*copies };
     let slot = copies.first + number;
     let Some(member) = maps::member(slot) else { return 1 };
+    if !copies.group.is_none() && maps::is_unwanted(copies.group, member) {
+        maps::count(Step::Spared);
+        return 0;
+    }
     let skb = TcContext::new(copies.skb);
     let sent = skb.store(copies.at as usize, &copies.outer.to(member), 0).is_ok()
         && skb.clone_redirect(copies.ifindex, 0).is_ok();

@@ -14,9 +14,11 @@ fn told(lab: &TestLab, n: u8, port: u16, own: bool) -> Option<LaneConversation> 
 
 /// Waits until Ana tells that of Ben.
 fn at_ben(lab: &TestLab, port: u16, is_met: impl Fn(&LaneReceiver) -> bool) -> LaneConversation {
+    let ben = lab.overlay(2).unwrap();
     let found = || {
-        told(lab, 1, port, true)
-            .filter(|it| (it.seen, it.copied) == (3, 3) && it.receivers.iter().any(&is_met))
+        told(lab, 1, port, true).filter(|it| {
+            (it.seen, it.copied) == (3, 6) && it.receivers.iter().any(|at| at.member == ben && is_met(at))
+        })
     };
     assert!(wait_until(TRACE, || found().is_some()), "{port}: {:?}", told(lab, 1, port, true));
     found().unwrap()
@@ -47,13 +49,18 @@ pub fn every_rung(lab: &TestLab) {
         (30_103, LaneListener::NotJoined, Some("not_joined")),
     ] {
         let is_met = |at: &LaneReceiver| {
-            at.delivered == Some(3) && at.listener == listener && (at.answered == 1 || code.is_some())
+            let is_joined_right = at.joined == (code == Some("not_joined")).then_some(false);
+            at.delivered == Some(3)
+                && at.listener == listener
+                && (at.answered == 1 || code.is_some())
+                && is_joined_right
         };
         let told = at_ben(lab, port, is_met);
-        assert_eq!((told.seen, told.copied, told.dropped), (3, 3, 0), "{told:?}");
+        assert_eq!((told.seen, told.copied, told.dropped), (3, 6, 0), "{told:?}");
         let rung = if code.is_some() { LaneRung::Delivered } else { LaneRung::Answered };
-        assert_eq!((told.rung, told.missing.as_ref().map(|it| it.code.as_str())), (rung, code));
-        assert!(told.missing.is_none_or(|it| it.message.contains("'s machine got it 3 times, but")));
+        let ben = told.receivers.into_iter().find(|at| at.member == lab.overlay(2).unwrap()).unwrap();
+        assert_eq!((ben.rung, ben.missing.as_ref().map(|it| it.code.as_str())), (rung, code));
+        assert!(ben.missing.is_none_or(|it| it.message.contains("'s machine got it 3 times, but")));
     }
     let dropped = || told(lab, 1, 138, true).filter(|it| it.reason.as_deref() == Some("netbios"));
     assert!(wait_until(TRACE, || dropped().is_some()));

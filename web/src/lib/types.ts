@@ -189,6 +189,7 @@ export interface LaneStatus {
   mode_fix?: string;
   seen: number;
   copied: number;
+  spared?: number;
   delivered: number;
   captured?: number;
   home_copied?: number;
@@ -197,6 +198,8 @@ export interface LaneStatus {
   dropped: Record<string, number>;
   /** By address in the party. */
   members?: Record<string, { sent: number; failed: number }>;
+  /** Multicast groups by address in the party; who is not there has not said it. */
+  joined?: Record<string, string[]>;
   trace?: Conversation[];
 }
 

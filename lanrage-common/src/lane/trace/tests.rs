@@ -33,7 +33,7 @@ fn answer(member: Ipv4Addr, from_port: u16) -> AnswerKey {
 }
 
 fn member(address: Ipv4Addr, is_reachable: bool) -> TraceMember {
-    TraceMember { address, name: "Ben".into(), is_reachable }
+    TraceMember { address, name: "Ben".into(), is_reachable, joined: None }
 }
 
 fn shown(trace: &Trace) -> Vec<LaneConversation> {
@@ -48,6 +48,27 @@ fn tell(from: &mut Trace, to: &mut Trace, now: Instant) -> usize {
         assert!(to.handle_report(from.me, report, now));
     }
     packets.len()
+}
+
+#[test]
+fn who_has_not_joined_is_named() {
+    let (mut ana, now) = (trace_of(ANA), start());
+    let group = IpAddr::from([239, 1, 2, 3]);
+    let to = |destination: IpAddr| TraceKey { destination: destination.into(), ..key(ANA, 6112) };
+    ana.handle_counts(&[(to(group), count(3, 3)), (to(EVERYBODY), count(3, 3))], now);
+    let ben = |joined: &[IpAddr]| {
+        let members = [TraceMember { joined: Some(joined.iter().copied().collect()), ..member(BEN, true) }];
+        let mut told = ana.conversations("Ana", &members);
+        told.sort_by_key(|it| it.destination);
+        told.into_iter().map(|it| it.receivers[0].clone()).collect::<Vec<_>>()
+    };
+    let code = |at: &LaneReceiver| at.missing.as_ref().unwrap().code.clone();
+    let told = ben(&[]);
+    assert_eq!((told[0].joined, code(&told[0]).as_str()), (Some(false), "not_joined"));
+    assert!(told[0].missing.as_ref().unwrap().message.starts_with("not joined by Ben"));
+    assert_eq!((told[1].joined, code(&told[1]).as_str()), (None, "not_delivered"), "not of everybody");
+    let told = ben(&[group]);
+    assert_eq!((told[0].joined, code(&told[0]).as_str()), (Some(true), "not_delivered"));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use lanrage_common::time::Now;
 impl Session {
     /// Delivers all outputs of all cores.
     pub fn settle(&mut self, io: Io<'_>, now: Now) {
+        self.follow_joined();
         let mut sender = Sender::new(io.socket);
         loop {
             if let Some(output) = self.party.poll_output() {
