@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// The object that `build.rs` found; empty when there was none.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lanrage-run"));
-const PROGRAMS: [&str; 3] = ["run_bind4", "run_connect4", "run_sendmsg4"];
+const PROGRAMS: [&str; 5] = ["run_bind4", "run_bind6", "run_connect4", "run_connect6", "run_sendmsg4"];
 /// Programs at once.
 const MAX_RUNS: usize = 32;
 

@@ -75,6 +75,7 @@ pub fn a_program_uses_the_party(lab: &TestLab) {
         asker.hears(b"and you?");
         asker.ends();
     }
+    a_socket_of_ipv6(lab);
     let listener = ben.play(|| TcpListener::bind((ANY, 4102))).unwrap().unwrap();
     let mut client = Program::start(lab, 1, &format!("TCP4:{at_ben}:4102,bind={HOME}"));
     client.say(b"join");
@@ -98,6 +99,28 @@ pub fn a_program_uses_the_party(lab: &TestLab) {
     nothing_is_left();
     an_ordinary_user(lab);
     complaints(lab);
+}
+
+/// As many engines have them: one socket for both versions, IPv4 as `::ffff:a.b.c.d`.
+fn a_socket_of_ipv6(lab: &TestLab) {
+    let (ben, at_ana) = (peer(lab, 2), lab.overlay(1).unwrap());
+    // by sendto, and by connect
+    for (kind, port, own) in [("DATAGRAM", 36_007, 4029), ("CONNECT", 36_008, 4030)] {
+        let to = HOME_BROADCAST;
+        let server = game(&ben, port);
+        let mut asker = Program::start(
+            lab,
+            1,
+            &format!("UDP6-{kind}:[::ffff:{to}]:{port},broadcast,ipv6-v6only=0,bind=[::ffff:{HOME}]:{own}"),
+        );
+        asker.say(b"who is there?");
+        exactly(&server, b"who is there?", (at_ana, own));
+        if kind == "DATAGRAM" {
+            game(&ben, 4033).send_to(b"and you?", (EVERYBODY, own)).unwrap();
+            asker.hears(b"and you?");
+        }
+        asker.ends();
+    }
 }
 
 /// One who may use the socket, and make groups below the own session's, as systemd lets users.
