@@ -8,7 +8,8 @@ use lanrage_common::api::LaneStatus;
 use lanrage_common::lane::maps::{AnswerKey, Home, JoinKey, LaneLocal, Step, TraceCount, TraceKey};
 use lanrage_common::lane::{Inbound, Lane, LaneReason, OVERHEAD, Outbound, PORT};
 use lanrage_common::wire::{self, Be32};
-use lanrage_daemon::lane::{Object, Program};
+use lanrage_daemon::lane::{Object, Program, Runs};
+use lanrage_daemon::platform::cgroup;
 use lanrage_tests::bench::lane::alone;
 use lanrage_tests::veth::require_root;
 use rand::rngs::StdRng;
@@ -393,6 +394,35 @@ fn joins_agree() -> Vec<LaneReason> {
     }
     assert!(seen.iter().all(|reason| *reason == LaneReason::NotJoined) && seen.len() == 8, "{seen:?}");
     seen
+}
+
+/// The programs of `lanrage run` load and steer here too: an address that this machine has not got can be bound to.
+#[test]
+fn a_bind_to_the_home_address_is_led_to_all_addresses() {
+    require_root().unwrap();
+    let (root, own) = (cgroup::root().unwrap(), cgroup::own().unwrap());
+    let group = format!("{}/{}{}", own.trim_end_matches('/'), cgroup::PREFIX, std::process::id());
+    let directory = cgroup::below(&root, &group);
+    std::fs::create_dir(&directory).unwrap();
+    let mut lane = Lane::new(ME, "10.66.0.0/16".parse().unwrap());
+    lane.set_homes([Home {
+        address: Be32::from_octets(HOME.octets()),
+        ifindex: 9999,
+        copies: 0,
+        ..Home::default()
+    }]);
+    let mut runs = Runs::default();
+    let started = runs.start(&group, *lane.local());
+    cgroup::enter(&directory).unwrap();
+    let v4 = UdpSocket::bind((HOME, 0)).and_then(|socket| socket.local_addr());
+    let v6 = UdpSocket::bind((HOME.to_ipv6_mapped(), 0)).and_then(|socket| socket.local_addr());
+    cgroup::enter(&cgroup::below(&root, &own)).unwrap();
+    drop(runs);
+    std::fs::remove_dir(&directory).unwrap();
+    started.unwrap();
+    assert_eq!(v4.unwrap().ip(), Ipv4Addr::UNSPECIFIED);
+    assert_eq!(v6.unwrap().ip().to_canonical(), Ipv4Addr::UNSPECIFIED);
+    UdpSocket::bind((HOME, 0)).unwrap_err();
 }
 
 /// Attached to an interface, by tcx or on older kernels by clsact: copies leave, and what members send is heard.

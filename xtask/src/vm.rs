@@ -250,7 +250,8 @@ fn write_init(tree: &Path, root: &Path, tests: &Tests) -> Result<()> {
          /bin/busybox --install -s /bin\n\
          export PATH={path} HOME=/root RUST_BACKTRACE=1\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev\n\
-         mount -t bpf bpf /sys/fs/bpf; mount -t tmpfs run /run; mkdir -p /run/netns\n\
+         mount -t bpf bpf /sys/fs/bpf; mount -t cgroup2 cgroup2 /sys/fs/cgroup\n\
+         mount -t tmpfs run /run; mkdir -p /run/netns\n\
          ip link set lo up\n\
          for module in {modules}; do modprobe $module; done\n\
          for word in $(cat /proc/cmdline); do case $word in LANRAGE_*) export $word;; esac; done\n\
