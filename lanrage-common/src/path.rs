@@ -193,6 +193,8 @@ pub struct Status {
     pub jitter_ms: Option<f64>,
     /// Unanswered probes, 0 to 1.
     pub loss: Option<f64>,
+    /// Whether the member answers on this path.
+    pub answers: bool,
     /// The longest packet that the path carries in one piece, bytes; none before it was measured, and over TLS.
     pub mtu: Option<u16>,
     /// One sentence: why this path.
@@ -558,6 +560,7 @@ impl PathAgent {
             rtt_ms: quality.and_then(quality::Quality::rtt_ms),
             jitter_ms: quality.and_then(quality::Quality::jitter_ms),
             loss: quality.and_then(quality::Quality::loss),
+            answers: route.is_some_and(|route| route.was_answered() && route.unanswered(pair.decided) == 0),
             mtu: route.and_then(|route| route.mtu.longest()),
             why: pair.explain(&self.shared),
             verdict: pair.verdict(&self.shared),

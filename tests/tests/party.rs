@@ -89,7 +89,7 @@ fn blocked_udp_and_tls_are_explained() {
     lab.form_party().unwrap();
     let problem = || {
         let problems = lab.daemon_status(Role::Peer(2)).unwrap().problems;
-        problems.into_iter().find(|problem| problem.code == "udp_blocked")
+        problems.into_iter().find(|problem| problem.code == "relay_silent")
     };
     assert!(wait_until(DIRECT, || problem().is_some()), "peer 2 says nothing about blocked UDP");
     let problem = problem().unwrap();

@@ -14,8 +14,12 @@ use support::TestLab;
 #[test]
 fn the_page_works_from_first_run_to_support() {
     let mut lab = TestLab::up("ui", &[Symmetric, Symmetric, Symmetric]);
-    let stories = [(Role::Peer(1), "party.test"), (Role::Relay, "relay.test"), (Role::Peer(3), "join.test")];
-    for (role, name) in stories {
+    for (role, name) in [
+        (Role::Peer(1), "party.test"),
+        (Role::Relay, "relay.test"),
+        (Role::Peer(3), "join.test"),
+        (Role::Peer(1), "outage.test"),
+    ] {
         story::play(&mut lab, role, name).unwrap_or_else(|error| panic!("{error:#}"));
     }
 }

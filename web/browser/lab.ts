@@ -12,13 +12,16 @@ interface Lab {
   lanrage: string;
   /** Sockets of the daemons by role: `p1`, `p2`, `p3`, `relay`, `control`. */
   sockets: Record<string, string>;
-  /** Their network namespaces. */
+  /** Their network namespaces, and `net`, the internet between them. */
   networks: Record<string, string>;
   /** Where orders are written. */
   orders: string;
   /** Where screenshots go. */
   shots: string;
 }
+
+/** The relay's address (`tests/src/lab/topology.rs`). */
+const RELAY = "192.0.2.6";
 
 const file = process.env.LANRAGE_UI_LAB;
 if (!file) throw new Error("LANRAGE_UI_LAB is not set: these tests are run by `cargo xtask test ui`");
@@ -74,6 +77,16 @@ export async function filter(role: string, ...words: string[]): Promise<void> {
   await run(...inNetwork(role, "nft", ...words));
 }
 
+/** Cuts the relay's machine off from everybody, as if it were switched off; the answer plugs it in again. */
+export async function unplugRelay(): Promise<() => Promise<void>> {
+  await filter(
+    "net",
+    "add table inet unplugged; add chain inet unplugged forward { type filter hook forward priority 0; };" +
+      `add rule inet unplugged forward ip saddr ${RELAY} drop; add rule inet unplugged forward ip daddr ${RELAY} drop`,
+  );
+  return () => filter("net", "delete table inet unplugged");
+}
+
 /** A process on `role`'s machine that goes by the name of a game's program, until it is stopped. */
 export function playAs(role: string, program: string): () => void {
   const game = spawn(...inNetwork(role, "bash", "-c", `exec -a ${program} sleep 600`), { stdio: "ignore" });
@@ -106,8 +119,8 @@ export async function shareMods(role: string, name: string): Promise<() => void>
 
 let orders = 0;
 
-/** Kills a role's daemon as a crash would, starts it again, or makes it forget its state. */
-export async function order(verb: "kill" | "start" | "forget", role: string): Promise<void> {
+/** Kills a role's daemon as a crash would, starts it again, or makes it forget its state or its page's key. */
+export async function order(verb: "kill" | "start" | "forget" | "forget-key", role: string): Promise<void> {
   const name = path(lab.orders, `${process.pid}-${(orders += 1)}`);
   writeFileSync(`${name}.new`, `${verb} ${role}`);
   renameSync(`${name}.new`, `${name}.order`);

@@ -164,7 +164,7 @@ export class Screen {
 
   async #violations(): Promise<string[]> {
     // Evaluated by the debugger, so the page's own policy against foreign scripts stays as it is.
-    await this.page.evaluate(axe.source);
+    if (await this.page.evaluate(() => !("axe" in window))) await this.page.evaluate(axe.source);
     return this.page.evaluate(async () => {
       const { passes, violations } = await (window as unknown as { axe: typeof axe }).axe.run();
       if (passes.length < 10) return ["axe looked at next to nothing"];

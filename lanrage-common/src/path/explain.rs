@@ -26,7 +26,7 @@ impl Pair {
             }
             None if shared.bindings.is_empty() => {
                 format!(
-                    "no path: no relay has accepted this device yet, and {}",
+                    "no path: no relay is reached now, and {}",
                     self.explain_not_direct(shared, self.decided)
                 )
             }

@@ -27,7 +27,7 @@ pub(super) fn all(status: &Status) -> Vec<Finding> {
     findings.extend(status.network.as_ref().map(network));
     findings.extend(status.network.as_ref().and_then(ipv6));
     // what the checks above say already
-    let said = ["control_unreachable", "no_relay", "udp_blocked"];
+    let said = ["control_unreachable", "no_relay", "udp_blocked", "relay_silent"];
     let others = status.problems.iter().filter(|problem| !said.contains(&problem.code.as_str()));
     findings.extend(others.map(|problem| Finding::bad("problem", &problem.message, &problem.fix)));
     findings

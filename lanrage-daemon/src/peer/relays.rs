@@ -354,8 +354,8 @@ impl Relay {
 
     fn describe_silence(&self) -> String {
         match self.fallback.trouble() {
-            Some(trouble) => format!("{}; {trouble}", self.describe()),
-            None => self.describe(),
+            Some(trouble) => format!("{} by UDP, and {trouble}", self.describe()),
+            None => format!("{} by UDP", self.describe()),
         }
     }
 

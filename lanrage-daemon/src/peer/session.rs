@@ -43,6 +43,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+/// Within this time everybody is back at a control server that was away: its clients try again every 15 s at least.
+const SETTLING: Duration = Duration::from_secs(20);
 /// How often the party firewall forgets what is old.
 const FIREWALL_SWEEP: Duration = Duration::from_secs(60);
 
@@ -81,6 +83,8 @@ pub struct Surroundings {
 pub struct ControlHealth {
     /// Since when it is down; none while it is up.
     pub down_since: Option<Instant>,
+    /// When it last came up.
+    pub up_since: Option<Instant>,
     /// Why it is down.
     pub reason: String,
 }
@@ -167,7 +171,11 @@ impl Session {
         let mut session = Self {
             link: control.connect(),
             control,
-            health: ControlHealth { down_since: Some(now.instant), reason: "connecting".into() },
+            health: ControlHealth {
+                down_since: Some(now.instant),
+                up_since: None,
+                reason: "connecting".into(),
+            },
             secret,
             paths: PathAgent::new(config, OsRng),
             firewall: Firewall::new(*lane.local(), policy),
@@ -223,6 +231,7 @@ impl Session {
         match event {
             LinkEvent::Connected => {
                 self.health.down_since = None;
+                self.health.up_since = Some(now.instant);
                 self.party.handle_connected(now);
                 self.relays.ask_again();
             }
@@ -453,5 +462,10 @@ impl ControlHealth {
     /// Down long enough to bother a person with it.
     pub fn is_lasting(&self, now: Instant) -> bool {
         self.down_since.is_some_and(|since| now >= since + Duration::from_secs(3))
+    }
+
+    /// Whether members that the server calls away may only not have come back to it yet: it was away itself.
+    pub fn is_settling(&self, now: Instant) -> bool {
+        self.up_since.is_none_or(|since| now < since + SETTLING)
     }
 }

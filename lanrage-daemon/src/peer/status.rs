@@ -54,19 +54,18 @@ impl Peer {
         status.control = Some(ControlStatus { url: stored.control.clone(), connected });
         status.gateway = self.session.as_ref().and_then(|session| session.gateway.status(now));
         status.network = self.session.as_ref().map(|session| session.nat.status());
-        status.party = Some(self.party_status(stored));
+        status.party = Some(self.party_status(stored, now));
         status
     }
 
-    fn party_status(&self, stored: &StoredParty) -> PartyStatus {
+    fn party_status(&self, stored: &StoredParty, now: Instant) -> PartyStatus {
         let membership = &stored.state.membership;
         let party = &membership.party;
         let host = |entry: &RosterEntry| entry.device == party.host;
         let mut members = vec![self.own_status(stored)];
         match &self.session {
-            Some(session) => {
-                members.extend(session.party.members().map(|entry| session.member_status(entry, host(entry))))
-            }
+            Some(session) => members
+                .extend(session.party.members().map(|entry| session.member_status(entry, host(entry), now))),
             None => members.extend(
                 stored
                     .state
@@ -166,12 +165,13 @@ impl Peer {
 }
 
 impl Session {
-    fn member_status(&self, entry: &RosterEntry, host: bool) -> MemberStatus {
+    fn member_status(&self, entry: &RosterEntry, host: bool, now: Instant) -> MemberStatus {
         let mut status = asleep(entry, host, "looking for a path");
         status.online = self.party.is_online(&entry.device);
         status.devices = self.party.devices_of(&entry.device).to_vec();
         status.plays = self.board.games_of(entry.address).to_vec();
         if let Some(path) = self.paths.status(&entry.wg) {
+            status.online |= path.answers && self.health.is_settling(now);
             status.path = path.kind;
             status.endpoint = path.endpoint;
             (status.relay, status.standby, status.relay_why) = (path.relay, path.standby, path.relay_why);
@@ -228,8 +228,8 @@ impl Session {
         self.health.is_lasting(now).then(|| {
             problem(
                 "control_unreachable",
-                format!("no connection to the control server {}: {}", self.control.origin(), self.health.reason),
-                "the party goes on with the members known so far; check that the server runs and that this machine reaches it",
+                format!("no connection to the control server: {}", self.health.reason),
+                "check that it runs and that this machine reaches it; until then the party goes on with the members known so far",
             )
         })
     }
@@ -289,7 +289,7 @@ fn relay_problem(trouble: Trouble) -> Problem {
         Trouble::NoRelay => problem(
             "no_relay",
             "the control server knows no relay: members behind difficult routers cannot be reached",
-            "start one: `lanrage-daemon relay`, with the control server's address and token",
+            "if one was there, whoever runs it must start it again; or start one: `lanrage-daemon relay`, with the control server's address and token",
         ),
         Trouble::Carried { relays } => problem(
             "udp_blocked",
@@ -304,9 +304,9 @@ fn relay_problem(trouble: Trouble) -> Problem {
             "something in this network looks into TLS connections: allow UDP to the relay there, or use another network; if all members see this, restart the relay's daemon, which tells its certificate anew",
         ),
         Trouble::Silent { relays } => problem(
-            "udp_blocked",
-            format!("UDP to the relay is blocked: no answer from {relays} for 5 s"),
-            "allow outgoing UDP to that address in this network's firewall, or use another network; if nobody reaches the relay, check that it runs and that its UDP port is open",
+            "relay_silent",
+            format!("no relay answers: {relays}"),
+            "if the others see this too, the relay is down: whoever runs it must start it, or start another one: `lanrage-daemon relay`. If not, this network blocks it: allow outgoing UDP to that address in its firewall, or use another network",
         ),
         Trouble::Refused { cause } => problem(
             "relay_refused",

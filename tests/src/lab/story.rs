@@ -54,8 +54,9 @@ fn roles(lab: &Lab) -> impl Iterator<Item = Role> + '_ {
 /// What a story has to know (`web/browser/lab.ts`).
 fn describe(lab: &Lab, shots: &Path, orders: &Path) -> Result<String> {
     let sockets: BTreeMap<_, _> = roles(lab).map(|role| (role.to_string(), lab.socket(role))).collect();
-    let networks: BTreeMap<_, _> =
+    let mut networks: BTreeMap<_, _> =
         roles(lab).map(|role| (role.to_string(), lab.namespace(role).name().to_owned())).collect();
+    networks.insert("net".into(), lab.topology().net().name().to_owned());
     let about = json!({
         "lanrage": program("lanrage")?, "sockets": sockets, "networks": networks, "shots": shots, "orders": orders,
     });
@@ -89,6 +90,7 @@ fn carry_out(lab: &mut Lab, order: &str) -> Result<()> {
         "start" => lab.restart(role),
         // as on a machine that never had LANrage
         "forget" => fs::remove_dir_all(&state).context("cannot remove its state"),
+        "forget-key" => fs::remove_file(state.join("ui-token")).context("cannot remove its page's key"),
         _ => bail!("nobody knows how to {verb}"),
     }
 }

@@ -103,7 +103,7 @@ export class Daemon {
       response = await this.#request(method, path, body);
     } catch (error) {
       if (error instanceof Refused) throw error;
-      throw new Refused(0, "unreachable", strings.connection.lost);
+      throw new Refused(0, "unreachable", strings.connection.undone);
     }
     return (await response.json()) as T;
   }

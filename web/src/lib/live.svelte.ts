@@ -12,6 +12,8 @@ const RETRY_MAX_MS = 5000;
 export class Live {
   status = $state.raw<Status | undefined>();
   connection = $state<Connection>("connecting");
+  /** How often the daemon was found: what was asked of it before may have changed since. */
+  sessions = $state(0);
   /** Grows with every sample, so that sparklines redraw. */
   ticks = $state(0);
   readonly history = new PathHistory();
@@ -34,6 +36,7 @@ export class Live {
   /** Shows an answer at once instead of waiting for its event. */
   show = (status: Status): void => {
     this.status = status;
+    if (this.connection !== "live") this.sessions += 1;
     this.connection = "live";
     if (this.history.record(status.party?.members ?? [], performance.now())) this.ticks += 1;
   };

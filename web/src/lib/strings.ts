@@ -7,6 +7,7 @@ const GRADES: Record<ReturnType<typeof grade>, string> = { good: "very good", fa
 export const strings = {
   title: "LANrage",
   skip: "Skip to the page",
+  hide: "Hide",
   nav: "Pages",
   pages: {
     party: "Party",
@@ -26,7 +27,8 @@ export const strings = {
     live: "live",
     lost: "LANrage on this computer does not answer.",
     lostHint:
-      "Trying again by itself. If this stays, start it: systemctl start lanrage, or run lanrage-daemon in a terminal. What you see below is the last known state.",
+      "Trying again by itself. If this stays, start it: `sudo systemctl start lanrage`, or in a terminal `sudo lanrage-daemon`. What you see below is the last known state.",
+    undone: "That did not work: LANrage on this computer does not answer.",
     odd: (status: number) => `LANrage answered with HTTP status ${status}. Its log says more.`,
     lockedTitle: "This page needs its key",
     lockedText:
@@ -154,7 +156,6 @@ export const strings = {
     another: "Make another",
     revoke: "Take back",
     revoked: "Taken back: nobody else can join by it. Who has joined stays.",
-    close: "Hide",
     making: "Making the link…",
   },
   copy: { done: "Copied", failed: "Could not copy: select and copy it by hand" },
