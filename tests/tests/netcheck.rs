@@ -12,14 +12,16 @@ use lanrage_tests::lab::nat::NatKind::{Eim, None as Public, Symmetric, UdpBlocke
 use lanrage_tests::lab::netns::Namespace;
 use lanrage_tests::lab::process::wait_until;
 use lanrage_tests::lab::role::Role;
+use lanrage_tests::lab::running::Options;
 use lanrage_tests::lab::site::Site;
 use lanrage_tests::lab::topology::{RELAY_ADDRESS, RELAY_ADDRESS6, peer_address6, wan};
+use lanrage_tests::lab::traffic::Pulse;
 use miniupnpd::{Gateway, OUTSIDE, forwarded_ports, pinholes};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::TestLab;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -266,6 +268,26 @@ const CLOSED6: &str = "table ip6 closed {
 }
 ";
 
+/// Another address by IPv6, as hosts take every day (RFC 8981); IPv4 stays as it is, and the game goes on.
+fn check_new_address(lab: &TestLab) {
+    let beat = Duration::from_millis(50);
+    let pulse = Pulse::start(&lab.station(2), &lab.station(1), 37016, beat).unwrap();
+    let old = network(lab, 1).pinhole.unwrap().address;
+    let new = Ipv6Addr::from_bits(peer_address6(1).to_bits() + 0x77);
+    let addresses = format!("addr add {new}/64 dev eth0 nodad\naddr del {}/64 dev eth0", old.ip());
+    lab.topology().peer(1).ip(&addresses).unwrap();
+    let start = Instant::now();
+    let is_there = || {
+        let member = member(lab, 2);
+        member.path == PathKind::Direct && member.endpoint == Some(SocketAddr::new(new.into(), old.port()))
+    };
+    assert!(wait_until(PATIENCE, is_there), "{}\n{}", lab.explain_paths(), pinholes(lab, 1));
+    lab.wait_for_traffic((2, 1), PATIENCE);
+    let beats = pulse.stop();
+    println!("another IPv6 address: direct again after {:?}, {beats:?}", start.elapsed());
+    assert!(beats.count.received * 2 > beats.count.sent, "{beats:?}");
+}
+
 #[test]
 fn upnp_alone_does_it_too_and_by_ipv6() {
     let mut lab = TestLab::up("ncu", &["symmetric/dual"; 2].map(|site| site.parse::<Site>().unwrap()));
@@ -283,5 +305,54 @@ fn upnp_alone_does_it_too_and_by_ipv6() {
     let is_by_pinhole = || member(&lab, 2).path == PathKind::Direct && member(&lab, 2).endpoint == Some(own);
     assert!(wait_until(PATIENCE, is_by_pinhole), "{}\n{}", lab.explain_paths(), pinholes(&lab, 1));
     lab.wait_for_traffic((2, 1), PATIENCE);
+    check_new_address(&lab);
     check_farewell(&lab);
+}
+
+/// Whether peer 2, and where, sees another member.
+fn seen_by_2(lab: &TestLab, n: u8) -> Option<SocketAddr> {
+    lab.member(2, n).ok().filter(|member| member.path == PathKind::Direct)?.endpoint
+}
+
+/// Without answers to another port (RESPONSE-PORT of RFC 5780) nobody learns how long mappings live.
+const NO_RESPONSE_PORT: &str = "table ip unmeasured {
+ chain pre {
+  type filter hook prerouting priority -450;
+  iifname \"w3\" udp dport 3478 @th,224,16 0x0027 drop
+ }
+}
+";
+
+/// Both routers forget in seven seconds what is not used. Where that was found out the path is kept open; where it could
+/// not be, probes every ten seconds are too rare, and the router gives the path another port each time.
+#[test]
+fn an_idle_path_stays_open_because_the_lifetime_of_mappings_is_known() {
+    let sites = ["apdm+apdf+random+timeout:7", "none", "apdm+apdf+random+timeout:7+seed:5"];
+    let sites = sites.map(|site| site.parse::<Site>().unwrap());
+    let mut lab = TestLab::beside(&Options::new("nci", &sites));
+    lab.topology().net().nft(NO_RESPONSE_PORT).unwrap();
+    for n in [1, 2, 3] {
+        // the kernel's own search for routers would be traffic
+        lab.namespace(Role::Peer(n)).sysctl("ipv6/conf/default/router_solicitations", "0").unwrap();
+    }
+    lab.form_party().unwrap();
+    for n in [1, 3] {
+        lab.wait_for_path((2, n), PathKind::Direct, PATIENCE).unwrap();
+    }
+    let patience = 3 * PATIENCE;
+    let is_measured = || network(&lab, 1).nat.lifetime_s == Some(3);
+    assert!(wait_until(patience, is_measured), "{:?}", network(&lab, 1));
+    let [kept, lost] = [1, 3].map(|n| seen_by_2(&lab, n).unwrap());
+    let start = Instant::now();
+    let is_over = || {
+        assert_eq!(seen_by_2(&lab, 1), Some(kept), "after {:?}", start.elapsed());
+        seen_by_2(&lab, 3) != Some(lost)
+    };
+    assert!(
+        wait_until(patience, is_over),
+        "a path that is probed too rarely lives:\n{}",
+        lab.explain_paths()
+    );
+    println!("the path that was not kept died after {:?}", start.elapsed());
+    assert_eq!(network(&lab, 3).nat.lifetime_s, None);
 }

@@ -19,6 +19,8 @@ pub const ENOUGH: Duration = Duration::from_secs(120);
 const FIRST: Duration = Duration::from_secs(15);
 /// Known well enough.
 const EXACT: Duration = Duration::from_secs(8);
+/// Shorter ones are not kept alive by anybody.
+const LEAST: Duration = Duration::from_secs(4);
 /// An answer takes at most this long.
 const ANSWER: Duration = Duration::from_millis(800);
 /// Requests before the silence of the server is believed.
@@ -150,7 +152,12 @@ impl Lifetime {
         let next = match self.died {
             None if self.lived >= ENOUGH => None,
             None => Some((self.lived * 2).min(ENOUGH)),
-            Some(died) if died.saturating_sub(self.lived) <= EXACT => None,
+            // that it ever lived has to be seen: without that, probes keep their usual distance
+            Some(died)
+                if died.saturating_sub(self.lived) <= EXACT && (!self.lived.is_zero() || died < LEAST) =>
+            {
+                None
+            }
             Some(died) => Some((self.lived + died) / 2),
         };
         (self.tries, self.due) = (0, now);
@@ -233,8 +240,11 @@ mod tests {
 
     #[test]
     fn short_lifetimes_are_found_too() {
-        let found = measure(Duration::from_secs(9)).unwrap();
-        assert!(found < Duration::from_secs(9), "{found:?}");
+        for seconds in [5, 7, 9] {
+            let found = measure(Duration::from_secs(seconds)).unwrap();
+            assert!(found < Duration::from_secs(seconds), "{found:?}");
+        }
+        assert_eq!(measure(Duration::from_secs(2)), None);
     }
 
     proptest! {

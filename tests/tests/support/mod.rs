@@ -20,7 +20,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// A lab for one test.
 pub struct TestLab {
     lab: Lab,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl TestLab {
@@ -32,7 +32,13 @@ impl TestLab {
     pub fn with(options: Options) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         down(&options.name).unwrap_or_else(|error| panic!("{error:#}"));
-        Self { lab: Lab::up(&options).unwrap_or_else(|error| panic!("{error:#}")), _turn: turn }
+        Self { lab: Lab::up(&options).unwrap_or_else(|error| panic!("{error:#}")), _turn: Some(turn) }
+    }
+
+    /// Daemons that have hardly anything to do, and so may run beside another lab.
+    pub fn beside(options: &Options) -> Self {
+        down(&options.name).unwrap_or_else(|error| panic!("{error:#}"));
+        Self { lab: Lab::up(options).unwrap_or_else(|error| panic!("{error:#}")), _turn: None }
     }
 
     /// Everybody is in a party and has a path to everybody.
