@@ -64,8 +64,10 @@ impl FromStr for Invite {
         if !is_http || text.len() > MAX_LINK || text.contains(char::is_control) {
             return Err(InviteError::NotALink);
         }
-        let (address, fragment) = text.split_once('#').ok_or(InviteError::NoSecret)?;
+        let (address, fragment) =
+            text.split_once('#').map_or((text, None), |(before, after)| (before, Some(after)));
         let (control, code) = address.rsplit_once("/j/").ok_or(InviteError::NotALink)?;
+        let fragment = fragment.ok_or(InviteError::NoSecret)?;
         if control.ends_with('/') || control.matches('/').count() != 2 {
             return Err(InviteError::NotALink);
         }

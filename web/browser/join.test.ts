@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { invite, join, leave, order, reaches, revoke, uiLink } from "./lab";
+import { invite, join, leave, order, reaches, revoke, status, uiLink } from "./lab";
 import { PATIENCE, useScreen } from "./screen";
 
 const screen = useScreen();
@@ -72,6 +72,19 @@ test("where LANrage runs, pasting the link is one click from playing", async () 
   // who comes back by the command line is shown by the page that is open
   await join("p3", link);
   await screen.heading("Friday night");
+});
+
+test("with three, the page says who should host, and how everybody reaches everybody", async () => {
+  const { page } = screen;
+  const panel = page.getByRole("region", { name: "Who should host" });
+  await panel.waitFor();
+  const isAdvised = async () => (await panel.textContent())?.includes((await status("p3")).party?.matrix?.advice ?? "?");
+  await expect.poll(isAdvised, PATIENCE).toBe(true);
+  await panel.getByRole("link", { name: "How everybody reaches everybody" }).click();
+  await screen.heading("Game servers");
+  const hosts = page.getByRole("region", { name: "Who should host" }).getByRole("row");
+  await expect.poll(() => hosts.count(), PATIENCE).toBe(4);
+  await hosts.filter({ hasText: /\d ms/ }).first().waitFor();
 });
 
 const seconds = (since: number) => `${((performance.now() - since) / 1000).toFixed(1)} s`;

@@ -72,7 +72,10 @@ impl Pair {
             return format!("the direct path to {} is no faster", route.to);
         }
         if !self.schedule.is_slow() {
-            return format!("looking for a direct path, {} addresses are being probed", self.directs.len());
+            return match self.directs.len() {
+                1 => "looking for a direct path, one address is being probed".into(),
+                more => format!("looking for a direct path, {more} addresses are being probed"),
+            };
         }
         self.explain_silence(shared, now)
     }

@@ -240,7 +240,9 @@ async fn netcheck(State(shared): App) -> Answer<NetworkStatus> {
 async fn drain(State(shared): App, Body(request): Body<DrainRequest>) -> Answer<Status> {
     let daemon = &shared.daemon;
     let (Some(relay), Some(drain)) = (&daemon.relay, &daemon.relay_drain) else {
-        return Err(Refusal::bad_request("this daemon runs no relay: ask the one that does"));
+        return Err(Refusal::bad_request(
+            "this daemon runs no relay: name the relay's socket with --socket /run/lanrage-relay/lanrage.sock",
+        ));
     };
     let deadline = Instant::now() + Duration::from_secs(request.within_s.into());
     drain.send_replace(if request.drain { Drain::Until(deadline) } else { Drain::No });

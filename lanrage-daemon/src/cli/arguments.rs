@@ -6,9 +6,17 @@ use lanrage_common::identity::WgKey;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+const FIRST_STEPS: &str = "\
+First steps:
+  lanrage party create \"Friday night\"   found a party; prints the link for your friends
+  lanrage join 'LINK'                   take part, at each friend's
+  lanrage status                        who is there, and how they are reached
+  lanrage doctor                        when something does not work
+Exit codes: 0 done, 1 refused, 2 wrong usage, 3 the daemon is not running";
+
 /// LANrage: a LAN party over the internet.
 #[derive(Debug, Parser)]
-#[command(name = "lanrage", version, arg_required_else_help = true)]
+#[command(name = "lanrage", version, arg_required_else_help = true, after_help = FIRST_STEPS)]
 pub struct Arguments {
     /// Print the daemon's answer as JSON.
     #[arg(long, global = true)]

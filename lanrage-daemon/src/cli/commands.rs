@@ -39,7 +39,7 @@ pub(super) async fn run(arguments: Arguments, screen: &mut Screen<'_>) -> Result
         Command::Peers(watch) => session.look(watch.watch, show::peers).await,
         Command::Relays(watch) => session.look(watch.watch, show::party_relays).await,
         Command::Up => session.change("up", "The tunnel is up.").await,
-        Command::Down => session.change("down", "The tunnel is down. `lanrage up` takes it up again.").await,
+        Command::Down => session.change("down", show::DOWN).await,
         Command::Party(Party::Create { name, control }) => session.create_party(name, control).await,
         Command::Leave | Command::Party(Party::Leave) => {
             session.change("party/leave", "You have left the party.").await
@@ -125,8 +125,9 @@ impl Session<'_, '_> {
         let wish = Look { again, json: self.json };
         let part = |answer: &Answer<Status>| part(answer.value.party.as_ref()).to_string();
         look(&self.client, self.screen, wish, part, |screen, status| match &status.party {
+            Some(_) if !status.up => screen.line(show::DOWN),
             Some(party) => show(screen, party),
-            None => screen.line(show::NO_PARTY),
+            None => show::no_party(screen, status),
         })
         .await
     }

@@ -78,6 +78,8 @@ impl Failure {
 /// Messages are written as "what happened; what to do" or "what happened: what to do".
 fn split(message: &str) -> (String, Option<String>) {
     let parts = ["; ", ". ", ": "].iter().find_map(|between| message.split_once(between));
+    // one word says nothing yet
+    let parts = parts.filter(|(what, _)| what.contains(' '));
     match parts {
         Some((what, fix)) => (what.into(), Some(fix.into())),
         None => (message.into(), None),

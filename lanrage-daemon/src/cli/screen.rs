@@ -114,7 +114,7 @@ impl<'a> Screen<'a> {
             Style::Bad => "31",
             Style::Plain => return text.into(),
         };
-        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
+        if self.color && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
     }
 
     pub(super) fn fail(&mut self, failure: &Failure, json: bool) {

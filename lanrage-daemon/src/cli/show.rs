@@ -14,6 +14,17 @@ use qrcode::render::unicode::Dense1x2;
 pub(super) const NO_PARTY: &str =
     "In no party. Found one with `lanrage party create NAME` or join one with `lanrage join LINK`.";
 
+pub(super) const DOWN: &str = "The tunnel is down. `lanrage up` takes it up again.";
+
+/// Instead of a party, where there is none.
+pub(super) fn no_party(screen: &mut Screen<'_>, status: &Status) {
+    match &status.device {
+        Some(_) => screen.line(NO_PARTY),
+        None => screen
+            .line(format!("This daemon runs as {} only: it is in no party.", status.roles.join(" and "))),
+    }
+}
+
 pub(super) fn status(screen: &mut Screen<'_>, status: &Status) {
     let tunnel = if status.up { "tunnel up" } else { "tunnel down" };
     let state = if status.device.is_some() { format!(", {tunnel}") } else { String::new() };
@@ -60,7 +71,7 @@ pub(super) fn status(screen: &mut Screen<'_>, status: &Status) {
 pub(super) fn peers(screen: &mut Screen<'_>, status: &Status) {
     match &status.party {
         Some(party) => members(screen, party),
-        None => screen.line(NO_PARTY),
+        None => no_party(screen, status),
     }
 }
 

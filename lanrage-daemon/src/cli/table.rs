@@ -2,8 +2,10 @@
 
 use super::screen::{Screen, Style, wrap};
 
-/// A last column with less room than this is left to the terminal.
+/// A last column with less room than this is put below.
 const LEAST: usize = 24;
+/// In front of what is below.
+const BELOW: &str = "  ";
 
 /// Rows of cells; the first row is the heading.
 #[derive(Debug, Default)]
@@ -49,13 +51,11 @@ impl Table {
         }
     }
 
-    /// A line for each row; where a person's terminal is narrower, the last column is wrapped within itself.
+    /// A line for each row; where a person's terminal is narrower, the last column is wrapped within itself, or below.
     pub(super) fn lines(&self, screen: &Screen<'_>) -> Vec<String> {
         let widths = self.widths();
-        let before: usize = widths.iter().rev().skip(1).map(|width| width + 2).sum();
-        let room =
-            screen.columns().map(|columns| columns.saturating_sub(before)).filter(|room| *room >= LEAST);
-        self.rows.iter().flat_map(|row| row_lines(row, &widths, room, screen)).collect()
+        let is_blank = |row: &&Vec<Cell>| row.iter().all(|cell| cell.text.is_empty());
+        self.rows.iter().skip_while(is_blank).flat_map(|row| row_lines(row, &widths, screen)).collect()
     }
 
     fn widths(&self) -> Vec<usize> {
@@ -66,15 +66,23 @@ impl Table {
     }
 }
 
-fn row_lines(row: &[Cell], widths: &[usize], room: Option<usize>, screen: &Screen<'_>) -> Vec<String> {
+fn row_lines(row: &[Cell], widths: &[usize], screen: &Screen<'_>) -> Vec<String> {
     let Some((last, cells)) = row.split_last() else { return Vec::new() };
     let mut head = String::new();
     for (cell, width) in cells.iter().zip(widths) {
         head += &screen.paint(cell.style, &cell.text);
         head += &" ".repeat(width + 2 - cell.width());
     }
-    let indent = " ".repeat(widths.iter().take(cells.len()).map(|width| width + 2).sum());
-    let parts = room.map_or_else(|| vec![last.text.clone()], |room| wrap(&last.text, room));
+    let before = widths.iter().take(cells.len()).map(|width| width + 2).sum();
+    let room = screen.columns().map(|columns| (columns, columns.saturating_sub(before)));
+    let (indent, parts) = match room {
+        Some((_, room)) if room >= LEAST => (" ".repeat(before), wrap(&last.text, room)),
+        Some((columns, room)) if room < last.width() => {
+            let below = wrap(&last.text, columns.saturating_sub(BELOW.len()));
+            (BELOW.into(), [vec![String::new()], below].concat())
+        }
+        _ => (String::new(), vec![last.text.clone()]),
+    };
     let line = |(number, part): (usize, &String)| {
         let start = if number == 0 { &head } else { &indent };
         format!("{start}{}", screen.paint(last.style, part)).trim_end().to_owned()
@@ -134,8 +142,17 @@ mod tests {
             ]
         );
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let hopeless = Screen::colored(&mut out, &mut err, 20);
-        assert_eq!(table().lines(&hopeless).len(), 3, "the terminal breaks what leaves no room");
+        let narrowest = Screen::colored(&mut out, &mut err, 30);
+        assert_eq!(
+            table().lines(&narrowest),
+            [
+                "\x1b[1mNAME\x1b[0m     \x1b[1mWHY\x1b[0m",
+                "Ćwikła",
+                "  \x1b[31mboth routers take another\x1b[0m",
+                "  \x1b[31mport for every destination\x1b[0m",
+                "Bob[31m  direct"
+            ]
+        );
     }
 
     #[test]

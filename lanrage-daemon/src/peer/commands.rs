@@ -479,6 +479,6 @@ pub(super) fn tunnel_down() -> ErrorBody {
 pub(super) fn no_party() -> ErrorBody {
     error(
         ErrorCode::NotFound,
-        "this device is in no party: create one with `lanrage party create`, or join one by its invite link",
+        "this device is in no party: found one with `lanrage party create NAME`, or join one with `lanrage join LINK`",
     )
 }
