@@ -11,7 +11,7 @@ mod sockets;
 
 pub use home::HomeCopies;
 pub use joins::{INTERVAL as JOIN_INTERVAL, Joins};
-pub use kernel::KernelLane;
+pub use kernel::{KernelLane, Prepared};
 #[cfg(target_os = "linux")]
 pub use kernel::{Object, Program};
 pub use runs::Runs;
@@ -50,13 +50,21 @@ pub enum Carrier {
 }
 
 impl Carrier {
+    /// Begins what takes long, if this choice needs it.
+    pub fn prepare(choice: LaneChoice) -> Prepared {
+        match choice {
+            LaneChoice::Userspace => Prepared::default(),
+            LaneChoice::Auto | LaneChoice::Kernel => Prepared::start(),
+        }
+    }
+
     /// The best that works on the party's interface, by its name and index.
-    pub fn open(choice: LaneChoice, interface: &str, index: u32) -> Self {
+    pub fn open(choice: LaneChoice, prepared: &mut Prepared, interface: &str, index: u32) -> Self {
         let opened = match choice {
             LaneChoice::Userspace => {
                 Err(Fallback::new("the configuration asks for userspace", "set `peer.lane = \"auto\"`"))
             }
-            LaneChoice::Auto | LaneChoice::Kernel => KernelLane::open(interface, index),
+            LaneChoice::Auto | LaneChoice::Kernel => KernelLane::open(prepared, interface, index),
         };
         match opened {
             Ok(kernel) => {

@@ -6,7 +6,7 @@ mod support;
 
 use lanrage_common::api::LaneStatus;
 use lanrage_common::lane::{Lane, PORT as LANE, report_packet};
-use lanrage_daemon::lane::KernelLane;
+use lanrage_daemon::lane::{KernelLane, Prepared};
 use lanrage_tests::lab::netns::{Namespace, command_output};
 use lanrage_tests::lab::process::wait_until;
 use std::fmt::Write as _;
@@ -115,7 +115,7 @@ fn attach(members: &mut [Member]) {
         lane.set_members(addresses.iter().copied());
         let open = || {
             let index = nix::net::if_::if_nametoindex("lanrage0").unwrap();
-            let mut kernel = KernelLane::open("lanrage0", index).unwrap();
+            let mut kernel = KernelLane::open(&mut Prepared::default(), "lanrage0", index).unwrap();
             kernel.follow(&lane);
             kernel
         };

@@ -18,6 +18,7 @@ use lanrage_common::wire::{Address, Be32, Family};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::thread::{self, JoinHandle};
 
 /// The object that `build.rs` found; empty when there was none.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lanrage-lane"));
@@ -232,10 +233,30 @@ pub struct KernelLane {
     taps: Vec<LanTap>,
 }
 
+/// Programs that are loaded before they are needed: the verifier takes a quarter of a second, in which a party's first
+/// packets would wait.
+#[derive(Debug, Default)]
+pub struct Prepared(Option<JoinHandle<Result<Object, LoadError>>>);
+
+impl Prepared {
+    /// Begins to load.
+    pub fn start() -> Self {
+        Self(Some(thread::spawn(|| Object::load(0))))
+    }
+
+    /// Those that were loaded, or others: they serve one interface.
+    fn take(&mut self) -> Result<Object, LoadError> {
+        match self.0.take().map(JoinHandle::join) {
+            Some(Ok(loaded)) => loaded,
+            _ => Object::load(0),
+        }
+    }
+}
+
 impl KernelLane {
     /// Loads the programs and attaches them to the party's interface; or says why that does not work here.
-    pub fn open(interface: &str, index: u32) -> Result<Self, Fallback> {
-        let mut object = Object::load(0).map_err(load_fallback)?;
+    pub fn open(prepared: &mut Prepared, interface: &str, index: u32) -> Result<Self, Fallback> {
+        let mut object = prepared.take().map_err(load_fallback)?;
         let hook = [Hook::Tcx, Hook::Clsact]
             .into_iter()
             .find(|hook| attach(&mut object, Program::Ingress, interface, *hook).is_ok());

@@ -7,13 +7,24 @@ use lanrage_common::lane::Lane;
 use lanrage_common::lane::maps::{AnswerKey, TraceCount, TraceKey};
 use std::convert::Infallible;
 
+/// Nothing.
+#[derive(Debug, Default)]
+pub struct Prepared;
+
+impl Prepared {
+    /// Does nothing.
+    pub fn start() -> Self {
+        Self
+    }
+}
+
 /// Cannot exist.
 #[derive(Debug)]
 pub struct KernelLane(Infallible);
 
 impl KernelLane {
     /// Says that there is none.
-    pub fn open(_: &str, _: u32) -> Result<Self, Fallback> {
+    pub fn open(_: &mut Prepared, _: &str, _: u32) -> Result<Self, Fallback> {
         Err(Fallback::new("only Linux can carry group packets in the kernel", "nothing is wrong"))
     }
 

@@ -84,8 +84,10 @@ impl Peer {
 
     fn change_lane(&mut self) {
         self.lane = None; // detaches before the other attaches
-        let Some(interface) = &self.interface else { return };
-        self.lane = Some(Carrier::open(self.config.lane, interface.name(), interface.index()));
+        if let Some(interface) = self.interface.take() {
+            self.open_lane(&interface);
+            self.interface = Some(interface);
+        }
     }
 
     async fn change_port_mapping(&mut self) {

@@ -19,7 +19,7 @@ use crate::clock::now;
 use crate::config::{GatewayConfig, PeerConfig};
 use crate::control::client::{ControlClient, LinkEvent};
 use crate::games::{self, Games, Running};
-use crate::lane::{Carrier, Joins, Runs};
+use crate::lane::{Carrier, Joins, Prepared, Runs};
 use crate::platform::{self, Interface, Network, NetworkWatch};
 use crate::shutdown::Shutdown;
 use anyhow::Context as _;
@@ -69,6 +69,8 @@ pub(super) struct Peer {
     pub(super) interface: Option<Interface>,
     /// Who carries group packets, while there is an interface.
     pub(super) lane: Option<Carrier>,
+    /// For its next beginning.
+    pub(super) lane_programs: Prepared,
     pub(super) joins: Joins,
     /// Programs that were told to use the party.
     pub(super) runs: Runs,
@@ -160,6 +162,7 @@ impl Peer {
             busy: false,
             interface: None,
             lane: None,
+            lane_programs: Carrier::prepare(config.lane),
             joins: Joins::default(),
             runs: Runs::default(),
             joins_due: now,

@@ -95,7 +95,7 @@ impl Peer {
         match make_interface(config).await {
             Ok(interface) => {
                 tracing::info!(interface = interface.name(), address = %interface.config().address, "interface is up");
-                self.lane = Some(Carrier::open(self.config.lane, interface.name(), interface.index()));
+                self.open_lane(&interface);
                 self.interface = Some(interface);
                 self.follow_lane();
                 self.follow_lengths().await;
@@ -117,6 +117,11 @@ impl Peer {
         (self.lane, self.interface) = (None, None);
         self.interface_retry = None;
         self.note_network_change(now);
+    }
+
+    pub(super) fn open_lane(&mut self, interface: &Interface) {
+        let (name, index) = (interface.name(), interface.index());
+        self.lane = Some(Carrier::open(self.config.lane, &mut self.lane_programs, name, index));
     }
 
     /// Tells the lane's kernel programs what the session knows, and the session whether there are any.

@@ -6,7 +6,7 @@ use super::{HEARERS, PAYLOAD, Storm, Tally, announcement, number_in, port_of};
 use crate::lab::netns::Namespace;
 use anyhow::{Context, Result, anyhow, ensure};
 use lanrage_common::lane::{Inbound, Lane, OVERHEAD, Outbound};
-use lanrage_daemon::lane::KernelLane;
+use lanrage_daemon::lane::{KernelLane, Prepared};
 use lanrage_daemon::platform::{Interface, InterfaceConfig};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
@@ -63,7 +63,7 @@ fn lane_of(address: Ipv4Addr) -> Result<Lane> {
 /// The party's interface in this thread's namespace, with the programs on it, for a party of [`HEARERS`] others.
 pub async fn open() -> Result<(Interface, KernelLane)> {
     let (interface, lane) = (interface().await?, lane_of(ME)?);
-    let mut kernel = KernelLane::open(NAME, interface.index())
+    let mut kernel = KernelLane::open(&mut Prepared::default(), NAME, interface.index())
         .map_err(|why| anyhow!("the kernel lane does not work here: {}; {}", why.reason, why.fix))?;
     kernel.follow(&lane);
     Ok((interface, kernel))
