@@ -34,6 +34,8 @@ mod membership;
 #[cfg(feature = "std")]
 pub(crate) mod packet;
 #[cfg(feature = "std")]
+mod repeats;
+#[cfg(feature = "std")]
 mod report;
 #[cfg(feature = "std")]
 mod sockets;
@@ -76,6 +78,8 @@ pub fn said_to_everybody(packet: &[u8]) -> Option<(u16, &[u8])> {
 pub use device::{Inbound, Lane, Outbound, Service, allowed};
 #[cfg(feature = "std")]
 pub use membership::{joined, joined_groups};
+#[cfg(feature = "std")]
+pub use repeats::Repeats;
 #[cfg(feature = "std")]
 pub use report::{report_in, report_packet};
 #[cfg(feature = "std")]

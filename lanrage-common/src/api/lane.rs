@@ -47,6 +47,9 @@ pub struct LaneStatus {
     /// Copies that were not made, because the member has not joined the group.
     #[serde(default)]
     pub spared: u64,
+    /// Announcements that were sent once more, to a member that has come late.
+    #[serde(default)]
+    pub replayed: u64,
     /// Group packets delivered to this device.
     pub delivered: u64,
     /// Group packets that games sent to a physical network, and that the party got a copy of.

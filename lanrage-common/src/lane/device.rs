@@ -6,7 +6,7 @@ use super::membership::Joined;
 use super::packet::{Packet, claimed_family};
 use super::rules::{self, ALLOW_MDNS, ALLOW_SSDP, ALLOW_WSD, OVERHEAD, PORT, Way, Wrapped};
 use super::tally::Tally;
-use super::{FragmentPart, LaneReason};
+use super::{Facts, FragmentPart, LaneReason};
 use crate::api::LaneStatus;
 use crate::protocol::MAX_MEMBERS;
 use crate::wire::{self, Address, Be16, Be32, ChecksumDelta, Family, IPV4_LEN, PROTOCOL_UDP, UDP_LEN};
@@ -327,6 +327,21 @@ impl Lane {
         self.status.copied += 1;
         self.address_copy(member);
         Some((member, &self.copy))
+    }
+
+    /// A packet of this device that members got before, wrapped for one that has come late. None when it is no such packet.
+    pub fn repeat(&mut self, packet: &[u8], member: Ipv4Addr) -> Option<&[u8]> {
+        let packet = Packet::parse(packet).ok()?;
+        let Facts { family, source, destination, .. } = *packet.facts();
+        let is_own = source == self.local.source(family) && self.local.is_group(family, &destination);
+        if !is_own || check_room(&packet).is_err() || self.members.binary_search(&member).is_err() {
+            return None;
+        }
+        self.receivers = Receivers::default();
+        self.wrap(&packet, self.address, destination);
+        self.address_copy(member);
+        self.status.replayed += 1;
+        Some(&self.copy)
     }
 
     /// The copy of a packet from the interface for the physical network in that slot of [`LaneLocal::homes`], which the

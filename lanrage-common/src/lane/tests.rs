@@ -3,7 +3,7 @@ use crate::api::LaneStatus;
 use crate::wire;
 use ipnet::Ipv4Net;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use std::time::Instant;
@@ -134,6 +134,54 @@ fn streams_go_to_members_that_joined_and_searches_to_everybody() {
     lane.set_joined([(ANA, &joined), (BEN, &joined)]);
     now += Duration::from_secs(1);
     assert_eq!(count(&mut lane, MINECRAFT, now), [30, 0, 0]);
+}
+
+#[test]
+fn fifteen_members_get_every_announcement_exactly_once() {
+    const ANNOUNCEMENTS: u16 = 2_000;
+    let address = |n| Ipv4Addr::new(10, 66, 0, n);
+    let members: Vec<_> = (1..=16).map(address).collect();
+    let lane = |me| {
+        let mut lane = Lane::new(me, "10.66.0.0/16".parse().unwrap());
+        lane.set_members(members.iter().copied());
+        lane
+    };
+    let (mut sender, now) = (lane(ME), Instant::now());
+    let mut there: BTreeMap<_, _> =
+        members.iter().filter(|member| **member != ME).map(|member| (*member, (lane(*member), 0))).collect();
+    for number in 0..ANNOUNCEMENTS {
+        let packet = Packet { id: number + 1, payload: number.to_be_bytes().to_vec(), ..Packet::to(LIMITED) };
+        let packet = packet.port(7000 + number % 20).build();
+        assert_eq!(sender.handle_outbound(&packet, now), Outbound::Copies);
+        for (member, copy) in copies(&mut sender) {
+            let (lane, heard) = there.get_mut(&member).expect("a member, and not the sender");
+            assert_eq!(lane.handle_inbound(&copy, ME, now), Inbound::Deliver(&packet));
+            *heard += 1;
+        }
+    }
+    assert!(there.len() == 15 && there.values().all(|(_, heard)| *heard == ANNOUNCEMENTS));
+    assert_eq!(sender.status().copied, 15 * u64::from(ANNOUNCEMENTS));
+}
+
+#[test]
+fn who_comes_late_gets_the_very_same_packet_once_more() {
+    let (mut lane, packet) = (lane_of(ME), Packet::to(LIMITED));
+    let first = send(&mut lane, &packet);
+    let inner = lane.carried().to_vec();
+    let (member, copy) = &first[1];
+    let again = lane.repeat(&inner, *member).unwrap().to_vec();
+    assert_eq!((&again[..4], &again[OVERHEAD..]), (&copy[..4], &copy[OVERHEAD..]));
+    assert!(lane.poll_copy().is_none(), "nobody else gets it");
+    let mut there = lane_of(*member);
+    let now = Instant::now();
+    assert_eq!(there.handle_inbound(&again, ME, now), Inbound::Deliver(&inner));
+    assert_eq!(there.handle_inbound(copy, ME, now), Inbound::Drop(LaneReason::Duplicate));
+    assert_eq!((lane.status().copied, lane.status().replayed), (2, 1));
+    // only what this device has said to everybody, and only to members
+    assert!(lane.repeat(&packet.build(), Ipv4Addr::new(10, 66, 7, 7)).is_none());
+    for foreign in [Packet { from: ANA, ..Packet::to(LIMITED) }, Packet { from: ME, ..Packet::to(ANA) }] {
+        assert!(lane.repeat(&foreign.build(), ANA).is_none());
+    }
 }
 
 fn header_is_right(packet: &[u8]) -> bool {

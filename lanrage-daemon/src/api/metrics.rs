@@ -195,6 +195,11 @@ impl Page {
                 "Copies not made, because the member has not joined the group.",
                 lane.spared,
             ),
+            (
+                "lanrage_lane_replayed_total",
+                "Announcements sent once more, to a member that has come late.",
+                lane.replayed,
+            ),
             ("lanrage_lane_delivered_total", "Group packets delivered to this device.", lane.delivered),
         ] {
             self.family(name, "counter", help);

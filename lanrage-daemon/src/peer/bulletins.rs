@@ -4,7 +4,7 @@ use super::commands::Event;
 use super::event_loop::Peer;
 use super::ping::Plan;
 use super::session::Session;
-use super::wire::Io;
+use super::wire::{Io, Sender};
 use crate::clock::now;
 use crate::games::Games;
 use crate::servers;
@@ -81,6 +81,7 @@ impl Peer {
         let Some(session) = &mut self.session else { return };
         session.follow_bulletins(now);
         session.settle(io, now);
+        session.tell_late(io, now);
         if self.interface.is_some() && self.servers_due.is_some_and(|due| now.instant >= due) {
             self.servers_due = None;
             let (events, queries, me) =
@@ -140,6 +141,22 @@ impl Session {
             self.joined_version = self.board.groups_version();
             self.lane.set_joined(self.board.joined());
         }
+    }
+
+    /// Says once more what programs here repeat, to members that have come late.
+    fn tell_late(&mut self, io: Io<'_>, now: Now) {
+        let joined: BTreeMap<_, _> = self.board.joined().collect();
+        let members = self.party.members().map(|member| member.address);
+        let reachable = members.filter(|member| self.reaches(*member));
+        let late = reachable.map(|member| (member, joined.get(&member).copied()));
+        self.repeats.handle_members(late.collect::<Vec<_>>(), now.instant);
+        let mut sender = Sender::new(io.socket);
+        while let Some((member, packet)) = self.repeats.poll_output() {
+            if let Some(copy) = self.lane.repeat(&packet, member) {
+                self.tunnel.send(copy, now.instant, &mut sender);
+            }
+        }
+        self.note_failure(sender.failed, now);
     }
 
     fn measured_links(&self) -> Vec<Link> {

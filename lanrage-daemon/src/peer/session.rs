@@ -31,7 +31,7 @@ use lanrage_common::firewall::{Firewall, Policy};
 use lanrage_common::gateway::Mac;
 use lanrage_common::identity::{Device, PartySecret, WgKey};
 use lanrage_common::lane::maps::MAX_HOMES;
-use lanrage_common::lane::{Lane, Outbound, Service, Trace};
+use lanrage_common::lane::{Lane, OVERHEAD, Outbound, Repeats, Service, Trace};
 use lanrage_common::marks::Marks;
 use lanrage_common::party::PartyClient;
 use lanrage_common::path::{Config as PathConfig, PathAgent, probe};
@@ -110,6 +110,8 @@ pub struct Session {
     pub(super) board: Board,
     /// Which hosts announce themselves.
     pub(super) heard: Heard,
+    /// What programs here say again and again.
+    pub(super) repeats: Repeats,
     /// [`Board::groups_version`] that the lane knows.
     pub(super) joined_version: u64,
     pub(super) host_pings: HostPings,
@@ -186,6 +188,7 @@ impl Session {
             trace: Trace::new(me),
             board: Board::new(me),
             heard: Heard::default(),
+            repeats: Repeats::default(),
             joined_version: 0,
             host_pings: HostPings::default(),
             home_copies: HomeCopies::default(),
@@ -330,6 +333,9 @@ impl Session {
         }
         match looked_at {
             Outbound::Pass if tunnel::destination(packet).is_some() => {
+                if is_for_lane(packet) {
+                    self.repeats.handle_packet(packet.get(OVERHEAD..).unwrap_or_default(), now.instant);
+                }
                 self.tunnel.send(packet, now.instant, &mut sender);
             }
             Outbound::Copies => {
@@ -339,6 +345,7 @@ impl Session {
                         false => drop(self.tunnel.send(copy, now.instant, &mut sender)),
                     }
                 }
+                self.repeats.handle_packet(self.lane.carried(), now.instant);
             }
             // IPv6 and dropped group packets; the lane has counted its own
             Outbound::Pass | Outbound::Drop(_) => {}

@@ -75,7 +75,6 @@ pub fn a_program_uses_the_party(lab: &TestLab) {
         asker.hears(b"and you?");
         asker.ends();
     }
-    a_socket_of_ipv6(lab);
     let listener = ben.play(|| TcpListener::bind((ANY, 4102))).unwrap().unwrap();
     let mut client = Program::start(lab, 1, &format!("TCP4:{at_ben}:4102,bind={HOME}"));
     client.say(b"join");
@@ -102,7 +101,7 @@ pub fn a_program_uses_the_party(lab: &TestLab) {
 }
 
 /// As many engines have them: one socket for both versions, IPv4 as `::ffff:a.b.c.d`.
-fn a_socket_of_ipv6(lab: &TestLab) {
+pub fn a_socket_of_ipv6(lab: &TestLab) {
     let (ben, at_ana) = (peer(lab, 2), lab.overlay(1).unwrap());
     // by sendto, and by connect
     for (kind, port, own) in [("DATAGRAM", 36_007, 4029), ("CONNECT", 36_008, 4030)] {

@@ -190,6 +190,7 @@ export interface LaneStatus {
   seen: number;
   copied: number;
   spared?: number;
+  replayed?: number;
   delivered: number;
   captured?: number;
   home_copied?: number;
