@@ -2,6 +2,8 @@
 //! miniupnpd-nftables.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "netcheck/lifetime.rs"]
+mod lifetime;
 #[path = "netcheck/miniupnpd.rs"]
 mod miniupnpd;
 mod support;
@@ -12,7 +14,6 @@ use lanrage_tests::lab::nat::NatKind::{Eim, None as Public, Symmetric, UdpBlocke
 use lanrage_tests::lab::netns::Namespace;
 use lanrage_tests::lab::process::wait_until;
 use lanrage_tests::lab::role::Role;
-use lanrage_tests::lab::running::Options;
 use lanrage_tests::lab::site::Site;
 use lanrage_tests::lab::topology::{RELAY_ADDRESS, RELAY_ADDRESS6, peer_address6, wan};
 use lanrage_tests::lab::traffic::Pulse;
@@ -307,52 +308,4 @@ fn upnp_alone_does_it_too_and_by_ipv6() {
     lab.wait_for_traffic((2, 1), PATIENCE);
     check_new_address(&lab);
     check_farewell(&lab);
-}
-
-/// Whether peer 2, and where, sees another member.
-fn seen_by_2(lab: &TestLab, n: u8) -> Option<SocketAddr> {
-    lab.member(2, n).ok().filter(|member| member.path == PathKind::Direct)?.endpoint
-}
-
-/// Without answers to another port (RESPONSE-PORT of RFC 5780) nobody learns how long mappings live.
-const NO_RESPONSE_PORT: &str = "table ip unmeasured {
- chain pre {
-  type filter hook prerouting priority -450;
-  iifname \"w3\" udp dport 3478 @th,224,16 0x0027 drop
- }
-}
-";
-
-/// Both routers forget in seven seconds what is not used. Where that was found out the path is kept open; where it could
-/// not be, probes every ten seconds are too rare, and the router gives the path another port each time.
-#[test]
-fn an_idle_path_stays_open_because_the_lifetime_of_mappings_is_known() {
-    let sites = ["apdm+apdf+random+timeout:7", "none", "apdm+apdf+random+timeout:7+seed:5"];
-    let sites = sites.map(|site| site.parse::<Site>().unwrap());
-    let mut lab = TestLab::beside(&Options::new("nci", &sites));
-    lab.topology().net().nft(NO_RESPONSE_PORT).unwrap();
-    for n in [1, 2, 3] {
-        // the kernel's own search for routers would be traffic
-        lab.namespace(Role::Peer(n)).sysctl("ipv6/conf/default/router_solicitations", "0").unwrap();
-    }
-    lab.form_party().unwrap();
-    for n in [1, 3] {
-        lab.wait_for_path((2, n), PathKind::Direct, PATIENCE).unwrap();
-    }
-    let patience = 3 * PATIENCE;
-    let is_measured = || network(&lab, 1).nat.lifetime_s == Some(3);
-    assert!(wait_until(patience, is_measured), "{:?}", network(&lab, 1));
-    let [kept, lost] = [1, 3].map(|n| seen_by_2(&lab, n).unwrap());
-    let start = Instant::now();
-    let is_over = || {
-        assert_eq!(seen_by_2(&lab, 1), Some(kept), "after {:?}", start.elapsed());
-        seen_by_2(&lab, 3) != Some(lost)
-    };
-    assert!(
-        wait_until(patience, is_over),
-        "a path that is probed too rarely lives:\n{}",
-        lab.explain_paths()
-    );
-    println!("the path that was not kept died after {:?}", start.elapsed());
-    assert_eq!(network(&lab, 3).nat.lifetime_s, None);
 }
