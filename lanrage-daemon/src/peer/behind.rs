@@ -67,7 +67,7 @@ impl Session {
                 LanOutput::Packet(packet) => self.send_from_home(&packet, io, now),
                 LanOutput::Group(packet, device) => {
                     if self.gateway.handle_group(&packet, device, now.instant) == Outbound::Copies {
-                        self.spread(&packet, false, io, now);
+                        self.spread(&packet, device, false, io, now);
                     }
                 }
             }
@@ -119,7 +119,7 @@ impl Session {
             return self.gateway.send(packet, now.instant);
         }
         match self.gateway.handle_group(packet, from, now.instant) {
-            Outbound::Copies => self.spread(packet, true, io, now),
+            Outbound::Copies => self.spread(packet, from, true, io, now),
             Outbound::Drop(_) => {}
             Outbound::Pass if self.tunnel.member_at(to).is_some() => {
                 self.note_traffic(packet, io, now);
@@ -134,7 +134,8 @@ impl Session {
     }
 
     /// A device's group packet to all members, and to this machine if it has not heard it at home.
-    fn spread(&mut self, packet: &[u8], to_host: bool, io: Io<'_>, now: Now) {
+    fn spread(&mut self, packet: &[u8], device: Ipv4Addr, to_host: bool, io: Io<'_>, now: Now) {
+        self.heard.handle_packet(packet, device, now.instant);
         self.note_traffic(packet, io, now);
         let mut sender = Sender::new(io.socket);
         while let Some((_, copy)) = self.gateway.lane.poll_copy() {

@@ -170,7 +170,9 @@ impl Session {
     }
 
     fn reaches(&self, address: Ipv4Addr) -> bool {
-        let mut members = self.party.members().filter(|member| member.address == address);
+        let mut members = self.party.members().filter(|member| {
+            member.address == address || self.devices_behind(member).any(|device| device.address == address)
+        });
         members.any(|it| self.paths.status(&it.wg).is_some_and(|path| path.kind != PathKind::None))
     }
 
@@ -197,17 +199,14 @@ impl Session {
     /// Game servers at this device and at members that it reaches; `name` is this device's.
     pub(super) fn game_servers(&self, name: &str, games: &Games) -> Vec<GameServer> {
         let own = self.party.own().address;
-        let host = |address| {
-            let mut members = self.party.members().filter(|member| member.address == address);
-            members.next().map_or(name, |member| &member.name)
-        };
+        let host = |address| self.name_of(address).unwrap_or_else(|| name.to_owned());
         let describe = |(member, server): (Ipv4Addr, &Announced)| GameServer {
             member,
-            host: host(member).to_owned(),
+            host: host(member),
             own: member == own,
             game: server.game.clone(),
             title: games.name(&server.game).unwrap_or(&server.game).to_owned(),
-            name: if server.name.is_empty() { host(member) } else { &server.name }.to_owned(),
+            name: if server.name.is_empty() { host(member) } else { server.name.clone() },
             map: Some(server.map.clone()).filter(|map| !map.is_empty()),
             players: server.players,
             max_players: server.max_players,
@@ -216,7 +215,9 @@ impl Session {
             address: SocketAddrV4::new(member, server.port),
             rtt_ms: self.host_pings.rtt_ms(member),
         };
-        let shown = self.known_servers().filter(|(member, _)| *member == own || self.reaches(*member));
+        let shown = self
+            .known_servers()
+            .filter(|(host, _)| *host == own || self.gateway.has(*host) || self.reaches(*host));
         shown.map(describe).collect()
     }
 }

@@ -100,11 +100,6 @@ impl Session {
             })
             .collect();
     }
-
-    fn name_of(&self, address: Ipv4Addr) -> Option<String> {
-        let member = self.party.members().find(|member| member.address == address);
-        member.map(|member| member.name.clone())
-    }
 }
 
 fn why(refused: &Refused) -> String {

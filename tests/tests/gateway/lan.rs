@@ -57,6 +57,19 @@ fn refused(lab: &TestLab) {
     assert_eq!(home(lab, 1, "eth1"), None);
 }
 
+/// A host that announces itself is in everybody's list of servers, at its address in the party.
+fn a_world_at_home_is_listed(lab: &TestLab, console: &Namespace, overlay: Ipv4Addr) {
+    let world = game(console, 0);
+    let listed = |n| lab.lanrage_output(Role::Peer(n), &["servers", "--json"]).unwrap();
+    let wanted = format!("{overlay}:50124");
+    let is_listed = || {
+        let text = b"[MOTD]Console - New World[/MOTD][AD]50124[/AD]";
+        world.send_to(text, (Ipv4Addr::new(224, 0, 2, 60), 4445)).unwrap();
+        [1, 2].iter().all(|n| listed(*n).contains(&wanted) && listed(*n).contains("192.168.50.50"))
+    };
+    assert!(wait_until(PATIENCE * 3, is_listed), "{} {}", listed(1), listed(2));
+}
+
 /// mDNS, once both sides list it; both do so while everything runs.
 fn services_cross_when_asked_for(lab: &TestLab, console: &Namespace, (overlay, alias): (Ipv4Addr, Ipv4Addr)) {
     const MDNS: (Ipv4Addr, u16) = (Ipv4Addr::new(224, 0, 0, 251), 5353);
@@ -208,6 +221,7 @@ fn a_console_at_home_plays_with_everybody() {
     assert_eq!((known.kind, known.address, known.name.as_str()), (DeviceKind::Lan, overlay, "192.168.50.50"));
     assert!(known.rx_bytes > 200_000 && known.tx_bytes > 200_000 && known.mac.is_some(), "{known:?}");
     assert_eq!(attached(&ana), ["lan_ingress"]);
+    a_world_at_home_is_listed(&lab, console, overlay);
     services_cross_when_asked_for(&lab, console, (overlay, alias));
     another_network_takes_part(&lab, console, overlay);
     of_two_gateways_one_serves(&lab, &switch, (overlay, alias));

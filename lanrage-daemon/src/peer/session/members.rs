@@ -3,6 +3,7 @@
 use super::{Notice, Session};
 use crate::peer::tunnel::TunnelMember;
 use lanrage_common::api::PathKind;
+use lanrage_common::devices::PartyDevice;
 use lanrage_common::identity::{DeviceKey, RosterEntry};
 use lanrage_common::time::Now;
 use std::net::Ipv4Addr;
@@ -48,6 +49,20 @@ impl Session {
         self.kinds.remove(&entry.wg);
         self.set_length(entry.wg, None);
         self.follow_members(now);
+    }
+
+    pub(in crate::peer) fn devices_behind(&self, member: &RosterEntry) -> impl Iterator<Item = &PartyDevice> {
+        self.party.devices_of(&member.device).iter()
+    }
+
+    /// What a member is called, or a device behind one or behind this device.
+    pub(in crate::peer) fn name_of(&self, address: Ipv4Addr) -> Option<String> {
+        let member = self.party.members().find(|member| member.address == address);
+        let device = || {
+            let theirs = self.party.members().flat_map(|member| self.devices_behind(member).cloned());
+            theirs.chain(self.gateway.devices()).find(|device| device.address == address)
+        };
+        member.map(|member| member.name.clone()).or_else(|| Some(device()?.name))
     }
 
     pub(super) fn path_kind(&self, address: Ipv4Addr) -> PathKind {
