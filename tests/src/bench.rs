@@ -11,6 +11,7 @@ pub mod lane;
 pub mod latency;
 pub mod layout;
 pub mod machine;
+pub mod page;
 pub mod pages;
 pub mod processor;
 pub mod relay;

@@ -22,6 +22,9 @@ pub fn run(root: &Path, arguments: &[OsString]) -> Result<()> {
     if arguments.first().is_some_and(|benchmark| benchmark == "relay") && find(COTURN.0).is_none() {
         step("install coturn, to compare with", || apt(COTURN.1))?;
     }
+    if arguments.first().is_some_and(|benchmark| benchmark == "ui") {
+        step("build the web UI", || build::web(root))?;
+    }
     step("build the kernel programs", || ebpf::build(root).map(drop))?;
     step("build the benchmark (release)", || {
         check(cargo(root).args([

@@ -9,6 +9,8 @@ mod firewall;
 mod home;
 mod party;
 
+pub use party::NAME as LAB;
+
 use super::latency::Percentiles;
 use super::machine::Machine;
 use crate::lab::running::down;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lanrage_tests::bench::processor::Precedence;
 use lanrage_tests::bench::relay::{self, Effort, Settings};
-use lanrage_tests::bench::{bed, lane, pages, survival};
+use lanrage_tests::bench::{bed, lane, page, pages, survival};
 use lanrage_tests::veth::require_root;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,12 @@ enum Benchmark {
         /// Packets to send meanwhile, at least.
         #[arg(long, default_value_t = 10_000_000)]
         packets: u64,
+        /// Also write the figures there.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// What the web page costs while it shows sixteen members, in Chromium.
+    Ui {
         /// Also write the figures there.
         #[arg(long)]
         json: Option<PathBuf>,
@@ -109,6 +115,11 @@ fn run(benchmark: Benchmark) -> Result<()> {
         }
         Benchmark::Lane { quick, json } => {
             let report = lane::run(quick)?;
+            print!("{report}");
+            json.map_or(Ok(()), |path| write(&path, &report))
+        }
+        Benchmark::Ui { json } => {
+            let report = page::run()?;
             print!("{report}");
             json.map_or(Ok(()), |path| write(&path, &report))
         }
