@@ -112,7 +112,7 @@ fn advice(hosts: &[HostStatus], members: usize, unknown: usize) -> Option<String
     if even.len() > 1 {
         return Some(format!(
             "{} are equally good hosts: nobody is farther from them than about {:.0} ms.{rest_of}",
-            even.join(" and "),
+            named(&even),
             best.worst_rtt_ms
         ));
     }
@@ -120,4 +120,14 @@ fn advice(hosts: &[HostStatus], members: usize, unknown: usize) -> Option<String
         "{} is the best host: the longest round trip is {:.0} ms, to {}; with {} it would be {:.0} ms.{rest_of}",
         best.name, best.worst_rtt_ms, best.worst_with, next.name, next.worst_rtt_ms
     ))
+}
+
+/// A few by name, of many the first.
+fn named(names: &[&str]) -> String {
+    match names {
+        [first, second, third, rest @ ..] if !rest.is_empty() => {
+            format!("{first}, {second}, {third} and {} more", rest.len())
+        }
+        few => few.join(" and "),
+    }
 }

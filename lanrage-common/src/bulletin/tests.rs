@@ -172,6 +172,20 @@ fn the_best_host_is_named() {
     assert!(two.contains("does not matter"), "{two}");
 }
 
+#[test]
+fn of_many_good_hosts_the_first_are_named() {
+    let members: Vec<_> = (1..=6).map(|n| (Ipv4Addr::new(10, 66, 0, n), format!("m{n}"))).collect();
+    let pairs = members
+        .iter()
+        .enumerate()
+        .flat_map(|(n, from)| members[n + 1..].iter().map(move |to| (from.0, to.0)));
+    let far = (members[4].0, members[5].0);
+    let links: Vec<_> =
+        pairs.map(|pair| (pair.0, link(pair.1, if pair == far { 60.0 } else { 10.0 }))).collect();
+    let said = hosts::matrix(&links, &members).advice.unwrap();
+    assert!(said.starts_with("m1, m2, m3 and 1 more are equally good hosts"), "{said}");
+}
+
 fn announced() -> impl Strategy<Value = Announced> {
     let texts = ("[a-z0-9-]{1,40}", "[a-zä0-9]{0,20}", "[a-z_]{0,40}");
     let numbers = (1..=u16::MAX, any::<Option<u16>>(), any::<Option<u16>>());
