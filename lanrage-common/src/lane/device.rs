@@ -193,6 +193,7 @@ impl Lane {
     /// copies that were left.
     pub fn handle_outbound(&mut self, packet: &[u8], now: Instant) -> Outbound {
         self.receivers = Receivers::default();
+        self.copy.clear();
         if claimed_family(packet).is_none() {
             return Outbound::Pass;
         }
@@ -237,7 +238,8 @@ impl Lane {
         &self.copy
     }
 
-    /// What is in the wrapping: the packet as everybody in the party gets it.
+    /// What is in the wrapping: the packet as everybody in the party gets it, or would get it if anybody were there. Empty
+    /// when the last packet was not for everybody, or is not carried.
     pub fn carried(&self) -> &[u8] {
         self.copy.get(OVERHEAD..).unwrap_or_default()
     }
@@ -272,12 +274,13 @@ impl Lane {
     ) -> Result<usize, LaneReason> {
         self.admit(packet, self.address, now)?;
         check_room(packet)?;
-        if self.members.is_empty() {
-            return Err(LaneReason::NoMembers);
-        }
         self.check_ring(packet, now)?;
         let group = rules::selective_group(packet.facts())
             .filter(|group| !self.searches.admit(*group, packet.facts().port, now));
+        if self.members.is_empty() {
+            self.wrap(packet, self.address, destination); // for who comes
+            return Err(LaneReason::NoMembers);
+        }
         let receivers = Receivers { slots: 0..self.members.len(), group };
         let copies = self.members.iter().filter(|member| self.gets(**member, &receivers)).count();
         self.status.spared += (self.members.len() - copies) as u64;

@@ -559,6 +559,11 @@ fn alone_or_oversized_nothing_is_sent() {
     let mut lane = Lane::new(ME, subnet());
     let packet = Packet::to(LIMITED).build();
     assert_eq!(lane.handle_outbound(&packet, Instant::now()), Outbound::Drop(LaneReason::NoMembers));
+    assert_eq!(lane.carried(), packet, "shown, for who comes");
+    assert!(copies(&mut lane).is_empty());
+    let dhcp = Packet { port: 67, ..Packet::to(LIMITED) }.build();
+    assert!(matches!(lane.handle_outbound(&dhcp, Instant::now()), Outbound::Drop(LaneReason::Dhcp)));
+    assert!(lane.carried().is_empty());
     let large = Packet { payload: vec![0; 65_500 - 28], ..Packet::to(LIMITED) }.build();
     assert!(matches!(lane_of(ME).handle_outbound(&large, Instant::now()), Outbound::Copies));
     let larger = Packet { payload: vec![0; 65_535 - 28], ..Packet::to(LIMITED) }.build();

@@ -328,14 +328,18 @@ impl Session {
                 self.lane.handle_outbound(packet, now.instant)
             }
         };
-        if looked_at == Outbound::Copies || self.lane_in_kernel && is_for_lane(packet) {
+        let said = match self.lane_in_kernel {
+            true if is_for_lane(packet) => packet.get(OVERHEAD..).unwrap_or_default(),
+            true => &[],
+            false => self.lane.carried(),
+        };
+        if !said.is_empty() {
             self.heard.handle_packet(packet, self.me, now.instant);
+            self.repeats.handle_packet(said, now.instant);
         }
         match looked_at {
-            Outbound::Pass if tunnel::destination(packet).is_some() => {
-                if is_for_lane(packet) {
-                    self.repeats.handle_packet(packet.get(OVERHEAD..).unwrap_or_default(), now.instant);
-                }
+            // while nobody is there the kernel lane only shows what it would copy
+            Outbound::Pass if tunnel::destination(packet).is_some_and(|to| to != self.me) => {
                 self.tunnel.send(packet, now.instant, &mut sender);
             }
             Outbound::Copies => {
@@ -345,7 +349,6 @@ impl Session {
                         false => drop(self.tunnel.send(copy, now.instant, &mut sender)),
                     }
                 }
-                self.repeats.handle_packet(self.lane.carried(), now.instant);
             }
             // IPv6 and dropped group packets; the lane has counted its own
             Outbound::Pass | Outbound::Drop(_) => {}

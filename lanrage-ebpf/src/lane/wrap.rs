@@ -104,8 +104,7 @@ fn check(skb: &TcContext, local: &LaneLocal, packet: &Packet) -> Result<(), Lane
     if !maps::is_within_rate(local.address, packet.facts.port) {
         return Err(LaneReason::RateLimited);
     }
-    check_room(packet)?;
-    if local.members == 0 { Err(LaneReason::NoMembers) } else { Ok(()) }
+    check_room(packet)
 }
 
 #[inline(always)]
@@ -165,7 +164,8 @@ impl Receivers {
     }
 }
 
-/// Grows the packet once, and sends it with another outer header to each receiver. Says to how many.
+/// Grows the packet once, and sends it with another outer header to each receiver. Says to how many. Where nobody is yet the
+/// daemon gets it, for who comes.
 #[inline(always)]
 fn wrap(
     skb: &TcContext,
@@ -181,9 +181,16 @@ fn wrap(
     }
     skb.adjust_room(OVERHEAD as i32, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, u64::from(GROW))
         .map_err(|_| LaneReason::Resize)?;
+    let outer = Outer::new(local, packet);
+    if local.members == 0 {
+        // as everything that leaves by this interface; the address tells that it is for nobody else
+        skb.store(packet.at as usize, &outer.to(local.address), 0).map_err(|_| LaneReason::Resize)?;
+        let _ = skb.clone_redirect(local.ifindex, 0);
+        return Err(LaneReason::NoMembers);
+    }
     let mut copies = Copies {
         skb: skb.skb.skb,
-        outer: Outer::new(local, packet),
+        outer,
         at: packet.at,
         ifindex: local.ifindex,
         first: receivers.first,
