@@ -283,9 +283,7 @@ impl Board {
     pub fn games_of(&self, member: Ipv4Addr) -> &[String] {
         self.members.get(&member).map_or(&[], |told| &told.games.items)
     }
-}
 
-impl Board {
     /// The members that have said what they have joined, and what.
     pub fn joined(&self) -> impl Iterator<Item = (Ipv4Addr, &BTreeSet<IpAddr>)> {
         self.members.iter().filter_map(|(member, told)| {

@@ -1,3 +1,6 @@
+mod ipv6;
+mod receivers;
+
 use super::*;
 use crate::api::LaneStatus;
 use crate::wire;
@@ -98,92 +101,6 @@ fn send(lane: &mut Lane, packet: &Packet) -> Vec<(Ipv4Addr, Vec<u8>)> {
     copies(lane)
 }
 
-#[test]
-fn streams_go_to_members_that_joined_and_searches_to_everybody() {
-    let (mut lane, mut now) = (lane_of(ME), Instant::now());
-    let (joined, none) = ([IpAddr::V4(MINECRAFT)].into(), BTreeSet::new());
-    let mut number = 0u32;
-    let mut to = |lane: &mut Lane, group: Ipv4Addr, now| {
-        number += 1;
-        let packet = Packet { payload: number.to_be_bytes().to_vec(), ..Packet::to(group) };
-        match lane.handle_outbound(&packet.build(), now) {
-            Outbound::Copies => Ok(copies(lane).into_iter().map(|(member, _)| member).collect::<Vec<_>>()),
-            other => Err(other),
-        }
-    };
-    lane.set_joined([(ANA, &joined), (BEN, &none)]);
-    let mut count = |lane: &mut Lane, group, now| {
-        let all: Vec<_> = (0..30).map(|_| to(lane, group, now)).collect();
-        [Ok(vec![ANA, BEN]), Ok(vec![ANA]), Err(Outbound::Drop(LaneReason::NotJoined))]
-            .map(|wanted| all.iter().filter(|got| **got == wanted).count())
-    };
-    assert_eq!(count(&mut lane, MINECRAFT, now), [20, 10, 0]);
-    assert_eq!(lane.status().spared, 10);
-    now += Duration::from_secs(1);
-    assert_eq!(count(&mut lane, MINECRAFT, now), [1, 29, 0], "one a second is a search again");
-    assert_eq!(count(&mut lane, Ipv4Addr::new(239, 1, 1, 1), now), [20, 0, 10]);
-    // everybody is not a group, and mDNS, were it carried, is not announced
-    for everybody in [LIMITED, DIRECTED, HOME, Ipv4Addr::new(224, 0, 0, 99)] {
-        now += Duration::from_secs(1);
-        assert_eq!(count(&mut lane, everybody, now), [30, 0, 0]);
-    }
-    // who says nothing more gets everything, and so does who joins
-    lane.set_joined([(ANA, &joined)]);
-    now += Duration::from_secs(1);
-    assert_eq!(count(&mut lane, MINECRAFT, now), [30, 0, 0]);
-    lane.set_joined([(ANA, &joined), (BEN, &joined)]);
-    now += Duration::from_secs(1);
-    assert_eq!(count(&mut lane, MINECRAFT, now), [30, 0, 0]);
-}
-
-#[test]
-fn fifteen_members_get_every_announcement_exactly_once() {
-    const ANNOUNCEMENTS: u16 = 2_000;
-    let address = |n| Ipv4Addr::new(10, 66, 0, n);
-    let members: Vec<_> = (1..=16).map(address).collect();
-    let lane = |me| {
-        let mut lane = Lane::new(me, "10.66.0.0/16".parse().unwrap());
-        lane.set_members(members.iter().copied());
-        lane
-    };
-    let (mut sender, now) = (lane(ME), Instant::now());
-    let mut there: BTreeMap<_, _> =
-        members.iter().filter(|member| **member != ME).map(|member| (*member, (lane(*member), 0))).collect();
-    for number in 0..ANNOUNCEMENTS {
-        let packet = Packet { id: number + 1, payload: number.to_be_bytes().to_vec(), ..Packet::to(LIMITED) };
-        let packet = packet.port(7000 + number % 20).build();
-        assert_eq!(sender.handle_outbound(&packet, now), Outbound::Copies);
-        for (member, copy) in copies(&mut sender) {
-            let (lane, heard) = there.get_mut(&member).expect("a member, and not the sender");
-            assert_eq!(lane.handle_inbound(&copy, ME, now), Inbound::Deliver(&packet));
-            *heard += 1;
-        }
-    }
-    assert!(there.len() == 15 && there.values().all(|(_, heard)| *heard == ANNOUNCEMENTS));
-    assert_eq!(sender.status().copied, 15 * u64::from(ANNOUNCEMENTS));
-}
-
-#[test]
-fn who_comes_late_gets_the_very_same_packet_once_more() {
-    let (mut lane, packet) = (lane_of(ME), Packet::to(LIMITED));
-    let first = send(&mut lane, &packet);
-    let inner = lane.carried().to_vec();
-    let (member, copy) = &first[1];
-    let again = lane.repeat(&inner, *member).unwrap().to_vec();
-    assert_eq!((&again[..4], &again[OVERHEAD..]), (&copy[..4], &copy[OVERHEAD..]));
-    assert!(lane.poll_copy().is_none(), "nobody else gets it");
-    let mut there = lane_of(*member);
-    let now = Instant::now();
-    assert_eq!(there.handle_inbound(&again, ME, now), Inbound::Deliver(&inner));
-    assert_eq!(there.handle_inbound(copy, ME, now), Inbound::Drop(LaneReason::Duplicate));
-    assert_eq!((lane.status().copied, lane.status().replayed), (2, 1));
-    // only what this device has said to everybody, and only to members
-    assert!(lane.repeat(&packet.build(), Ipv4Addr::new(10, 66, 7, 7)).is_none());
-    for foreign in [Packet { from: ANA, ..Packet::to(LIMITED) }, Packet { from: ME, ..Packet::to(ANA) }] {
-        assert!(lane.repeat(&foreign.build(), ANA).is_none());
-    }
-}
-
 fn header_is_right(packet: &[u8]) -> bool {
     wire::checksum(&packet[..usize::from(packet[0] & 0xf) * 4]) == 0
 }
@@ -228,7 +145,7 @@ fn every_member_gets_one_copy_with_the_packet_unchanged() {
 fn unicast_ipv6_and_odd_bytes_pass() {
     let mut lane = lane_of(ME);
     let wrapped = wrapped_by(ANA, &Packet::to(LIMITED));
-    let elsewhere = v6("fe80::1", "2001:db8::7", 6112);
+    let elsewhere = ipv6::v6("fe80::1", "2001:db8::7", 6112);
     for packet in [Packet::to(ANA).build(), elsewhere, vec![], vec![0x10; 60], wrapped] {
         assert_eq!(lane.handle_outbound(&packet, Instant::now()), Outbound::Pass);
     }
@@ -458,126 +375,6 @@ fn exact_copies_are_dropped_for_a_second_but_repeated_probes_pass() {
     );
 }
 
-/// The link-local address of a member.
-fn v6_of(member: Ipv4Addr) -> String {
-    std::net::IpAddr::from(link_local(wire::Be32::from_octets(member.octets()))).to_string()
-}
-
-/// An IPv6 packet with a UDP datagram and right checksum.
-fn v6(from: &str, to: &str, port: u16) -> Vec<u8> {
-    let [from, to]: [Ipv6Addr; 2] = [from, to].map(|address| address.parse().unwrap());
-    let mut udp = [4001u16.to_be_bytes(), port.to_be_bytes(), 21u16.to_be_bytes(), [0, 0]].concat();
-    udp.extend_from_slice(b"who is there?");
-    let sum = wire::udp_checksum(&from.octets(), &to.octets(), &udp);
-    udp[6..8].copy_from_slice(&sum.to_be_bytes());
-    v6_with(from, to, 17, &udp)
-}
-
-fn v6_with(from: Ipv6Addr, to: Ipv6Addr, protocol: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![0x6b, 0x80, 0, 7];
-    packet.extend_from_slice(&(body.len() as u16).to_be_bytes());
-    packet.extend_from_slice(&[protocol, 1]);
-    packet.extend_from_slice(&from.octets());
-    packet.extend_from_slice(&to.octets());
-    packet.extend_from_slice(body);
-    packet
-}
-
-#[test]
-fn ipv6_groups_cross_with_the_members_own_source() {
-    assert_eq!(v6_of(ME), "fe80::5efe:a42:2");
-    let (mut lane, now) = (lane_of(ANA), Instant::now());
-    assert_eq!(lane.handle_outbound(&v6("fe80::1234", "ff02::113", 6112), now), Outbound::Copies);
-    let (member, copy) = copies(&mut lane).into_iter().next().unwrap();
-    assert_eq!((member, copy[1], header_is_right(&copy)), (ME, 0xb8, true), "the traffic class is kept");
-    let expected = v6(&v6_of(ANA), "ff02::113", 6112);
-    assert_eq!(copy[OVERHEAD..], expected, "as if sent from the overlay, checksum included");
-    assert_eq!(lane_of(ME).handle_inbound(&copy, ANA, now), Inbound::Deliver(&expected));
-}
-
-#[test]
-fn ipv6_between_members_is_wrapped_for_one() {
-    let (mut lane, now) = (lane_of(ANA), Instant::now());
-    let tcp = v6_with(v6_of(ANA).parse().unwrap(), v6_of(ME).parse().unwrap(), 6, &[1; 40]);
-    assert_eq!(lane.handle_outbound(&tcp, now), Outbound::Copies);
-    let copies = copies(&mut lane);
-    assert_eq!(copies.iter().map(|(member, _)| *member).collect::<Vec<_>>(), [ME]);
-    assert_eq!(lane_of(ME).handle_inbound(&copies[0].1, ANA, now), Inbound::Deliver(&tcp));
-    assert_eq!(lane_of(BEN).handle_inbound(&copies[0].1, ANA, now), Inbound::Pass, "not to this device");
-    let stranger = v6(&v6_of(ANA), "fe80::5efe:a42:99", 1);
-    assert_eq!(lane.handle_outbound(&stranger, now), Outbound::Drop(LaneReason::NoMembers));
-    let foreign = v6("fe80::1", &v6_of(ME), 1);
-    assert_eq!(lane.handle_outbound(&foreign, now), Outbound::Drop(LaneReason::Spoofed));
-}
-
-#[test]
-fn ipv6_fragments_are_carried_and_what_is_no_game_is_not() {
-    let (me, group): (Ipv6Addr, Ipv6Addr) = (v6_of(ME).parse().unwrap(), "ff02::113".parse().unwrap());
-    let fragment = |place: u16, body: &[u8]| {
-        let header = [&[17, 0][..], &place.to_be_bytes(), &[0, 0, 0, 9], body].concat();
-        v6_with(me, group, 44, &header)
-    };
-    let first = [&[0x0f, 0xa1][..], &6112u16.to_be_bytes(), &[5, 0, 0, 0], &[1; 24]].concat();
-    let (mut lane, now) = (lane_of(ME), Instant::now());
-    for packet in [fragment(1, &first), fragment(5 << 3, &[2; 40])] {
-        assert_eq!(lane.handle_outbound(&packet, now), Outbound::Copies);
-        assert!(copies(&mut lane)[0].1[OVERHEAD..] == packet);
-    }
-    let table = [
-        (v6_with(me, group, 0, &[58, 0, 5, 2, 0, 0, 1, 0]), LaneReason::Igmp),
-        (v6_with(me, group, 58, &[135; 24]), LaneReason::NotUdp),
-        (v6_with(me, group, 17, &[0; 7]), LaneReason::Malformed),
-        (v6_with(me, group, 44, &[17; 7]), LaneReason::Malformed),
-        (fragment(1, &[0; 7]), LaneReason::Malformed),
-        (v6(&v6_of(ME), "ff02::fb", 5353), LaneReason::Mdns),
-        (v6(&v6_of(ME), "ff02::1:2", 547), LaneReason::Dhcp),
-    ];
-    for (packet, reason) in table {
-        assert_eq!(lane.handle_outbound(&packet, now), Outbound::Drop(reason));
-    }
-    let own = v6(&v6_of(ME), "ff01::1", 6112);
-    assert_eq!(lane.handle_outbound(&own, now), Outbound::Pass, "never leaves a machine");
-}
-
-#[test]
-fn ipv6_of_another_member_is_not_believed() {
-    let wrap = |inner: &[u8]| wrap_by_hand(ANA, ME, inner);
-    let table = [
-        (wrap(&v6(&v6_of(BEN), "ff02::113", 6112)), LaneReason::Spoofed),
-        (wrap(&v6("fe80::1", "ff02::113", 6112)), LaneReason::Spoofed),
-        (wrap(&v6(&v6_of(ANA), &v6_of(BEN), 6112)), LaneReason::NotGroup),
-        (wrap(&v6(&v6_of(ANA), "2001:db8::1", 6112)), LaneReason::NotGroup),
-        (wrap(&v6(&v6_of(ANA), "ff02::113", PORT)), LaneReason::Nested),
-    ];
-    for (packet, reason) in table {
-        assert_eq!(lane_of(ME).handle_inbound(&packet, ANA, Instant::now()), Inbound::Drop(reason));
-    }
-}
-
-#[test]
-fn alone_or_oversized_nothing_is_sent() {
-    let mut lane = Lane::new(ME, subnet());
-    let packet = Packet::to(LIMITED).build();
-    assert_eq!(lane.handle_outbound(&packet, Instant::now()), Outbound::Drop(LaneReason::NoMembers));
-    assert_eq!(lane.carried(), packet, "shown, for who comes");
-    assert!(copies(&mut lane).is_empty());
-    let dhcp = Packet { port: 67, ..Packet::to(LIMITED) }.build();
-    assert!(matches!(lane.handle_outbound(&dhcp, Instant::now()), Outbound::Drop(LaneReason::Dhcp)));
-    assert!(lane.carried().is_empty());
-    let large = Packet { payload: vec![0; 65_500 - 28], ..Packet::to(LIMITED) }.build();
-    assert!(matches!(lane_of(ME).handle_outbound(&large, Instant::now()), Outbound::Copies));
-    let larger = Packet { payload: vec![0; 65_535 - 28], ..Packet::to(LIMITED) }.build();
-    assert_eq!(lane_of(ME).handle_outbound(&larger, Instant::now()), Outbound::Drop(LaneReason::Oversize));
-}
-
-#[test]
-fn a_member_list_that_would_loop_is_cleaned() {
-    let mut lane = Lane::new(ME, subnet());
-    let network = Ipv4Addr::new(10, 66, 0, 0);
-    lane.set_members([ME, ANA, ANA, LIMITED, DIRECTED, MINECRAFT, network, Ipv4Addr::new(8, 8, 8, 8)]);
-    assert_eq!(lane.members(), [ANA]);
-}
-
 #[test]
 fn copies_left_behind_do_not_leak_into_the_next_packet() {
     let mut lane = lane_of(ME);
@@ -641,24 +438,6 @@ proptest! {
             prop_assert!(matches!(lane_of(ME).handle_inbound(inner, ANA, Instant::now()), Inbound::Drop(_)));
             prop_assert_eq!(&inner[12..16], &ANA.octets());
         }
-    }
-
-    #[test]
-    fn arbitrary_ipv6_is_survived(
-        body in proptest::collection::vec(any::<u8>(), 0..100), protocol in prop_oneof![Just(17u8), Just(44), any::<u8>()],
-        to_group in any::<bool>(), cut in 0usize..3,
-    ) {
-        let to = if to_group { "ff02::113".to_owned() } else { v6_of(ME) };
-        let mut packet = v6_with(v6_of(ANA).parse().unwrap(), to.parse().unwrap(), protocol, &body);
-        packet.truncate(packet.len() - cut);
-        let (mut sender, now) = (lane_of(ANA), Instant::now());
-        if sender.handle_outbound(&packet, now) == Outbound::Copies {
-            prop_assert_eq!(cut, 0);
-            let (_, copy) = copies(&mut sender).into_iter().find(|(member, _)| *member == ME).unwrap();
-            prop_assert!(header_is_right(&copy));
-            prop_assert_eq!(lane_of(ME).handle_inbound(&copy, ANA, now), Inbound::Deliver(&packet));
-        }
-        let _ = lane_of(ME).handle_inbound(&wrap_by_hand(ANA, ME, &packet), ANA, now);
     }
 }
 
